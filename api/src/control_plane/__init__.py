@@ -1,0 +1,1 @@
+"""REST control plane of the CDC platform: pipelines, users, roles and audit."""

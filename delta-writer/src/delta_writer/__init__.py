@@ -1,0 +1,1 @@
+"""Consumes Debezium change events from Kafka and upserts them into Delta Lake tables, exactly once."""
