@@ -1,0 +1,1 @@
+"""Structured logging: one JSON line an event, secrets redacted."""

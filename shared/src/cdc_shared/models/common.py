@@ -1,0 +1,208 @@
+"""What a pipeline is: the spec that people write in YAML and that services exchange through the topic `cdc.pipelines`.
+
+Every model is frozen and refuses unknown fields. No message that comes out of here repeats an input value, because the
+most likely mistake is a connection string with a password where a reference to a secret belongs.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+
+from cdc_shared.errors import Fatal
+
+PIPELINE_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,40}$"
+SECRET_REFERENCE_PATTERN = r"^(secret|env):[A-Za-z0-9_][A-Za-z0-9_./-]*$"
+SINK_SCHEMES = ("s3", "gs", "az", "file")
+
+MIN_BATCH_SECONDS = 0.1
+
+PipelineName = Annotated[str, StringConstraints(pattern=PIPELINE_NAME_PATTERN)]
+CollectionName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+_FORBIDDEN_IN_DATABASE = re.compile(r'[/\\. "$*<>:|?\x00]')
+
+
+class InvalidSpec(Fatal):
+    """A pipeline spec that cannot be used. The message names where it came from, the field and the remedy."""
+
+
+class SpecModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class SourceSpec(SpecModel):
+    """The MongoDB deployment and what of it is captured. Collection names are plain names, not patterns."""
+
+    connection: Annotated[str, StringConstraints(pattern=SECRET_REFERENCE_PATTERN)]
+    """A reference to the connection string: `secret:<name>` or `env:<VARIABLE>`."""
+    database: Annotated[str, StringConstraints(min_length=1, max_length=63)]
+    include_collections: tuple[CollectionName, ...] = ()
+    """Only these; empty means every collection of the database, also those made later."""
+    exclude_collections: tuple[CollectionName, ...] = ()
+    """Every collection but these. Not together with `include_collections`."""
+    snapshot_mode: Literal["initial", "initial_only", "when_needed", "always", "no_data"] = "initial"
+    capture_mode: Literal["change_streams_update_full", "change_streams_update_full_with_pre_image"] = (
+        "change_streams_update_full"
+    )
+    """Only modes whose updates carry the whole document: the table holds whole rows."""
+
+    @field_validator("database")
+    @classmethod
+    def _database_can_exist(cls, name: str) -> str:
+        if _FORBIDDEN_IN_DATABASE.search(name):
+            raise ValueError('a MongoDB database name has none of / \\ . " $ * < > : | ? and no space')
+        return name
+
+    @model_validator(mode="after")
+    def _collections_make_sense(self) -> Self:
+        if self.include_collections and self.exclude_collections:
+            raise ValueError("give include_collections or exclude_collections, not both")
+        for name in (*self.include_collections, *self.exclude_collections):
+            if "\x00" in name or "$" in name or name.startswith("system."):
+                raise ValueError("a captured collection's name has no $, no NUL, and does not start with system.")
+            if name.startswith(f"{self.database}."):
+                raise ValueError(f"collections are named without their database: drop the leading {self.database}.")
+        return self
+
+
+class SinkSpec(SpecModel):
+    """Where the tables go and how they are written."""
+
+    root: str | None = None
+    """`s3://bucket/prefix`, `gs://…`, `az://…`, `file:///path` or an absolute path; None is the writer's DELTA_ROOT."""
+    mode: Literal["deletion_vectors", "copy_on_write"] = "deletion_vectors"
+    deletes: Literal["hard", "soft"] = "hard"
+
+    @field_validator("root")
+    @classmethod
+    def _root_is_absolute(cls, root: str | None) -> str | None:
+        if root is None or root.startswith("/"):
+            return root
+        scheme, separator, rest = root.partition("://")
+        if not separator or scheme not in SINK_SCHEMES or not rest.strip("/"):
+            raise ValueError("give s3://bucket/prefix, gs://…, az://…, file:///path or an absolute path")
+        if "@" in rest.partition("/")[0]:
+            raise ValueError("credentials do not belong in sink.root: set them in the writer's environment")
+        return root
+
+
+class BatchSpec(SpecModel):
+    """A batch closes on whichever of these comes first."""
+
+    max_rows: int = Field(default=50_000, ge=1, le=5_000_000)
+    max_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024, le=4 * 1024**3)
+    """Bytes of Kafka keys and values as consumed, before decoding."""
+    max_seconds: float = Field(default=2.0, ge=MIN_BATCH_SECONDS, le=3600)
+
+
+class PipelineSpec(SpecModel):
+    """One pipeline: one database of one MongoDB deployment into Delta tables. `name` is also the `topic.prefix`."""
+
+    name: PipelineName
+    source: SourceSpec
+    sink: SinkSpec = SinkSpec()
+    batch: BatchSpec = BatchSpec()
+    topic_partitions: int = Field(default=1, ge=1, le=1000)
+    """Partitions of each change topic, fixed when the topic is created; a later change means a resync."""
+
+
+def load_spec(path: Path | str) -> PipelineSpec:
+    """Read one spec from a YAML file. Raises `InvalidSpec` naming the file, every field at fault and its remedy."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidSpec(f"{path}: cannot be read: {error.strerror}; give the path of a readable YAML file") from None
+    except UnicodeDecodeError:
+        raise InvalidSpec(f"{path}: is not UTF-8 text; save it as UTF-8") from None
+    try:
+        content = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise InvalidSpec(f"{path}:{place} is not valid YAML ({error.problem}); correct that line") from None
+    except yaml.YAMLError:
+        raise InvalidSpec(f"{path}: is not valid YAML; remove control characters from it") from None
+    if not isinstance(content, dict):
+        raise InvalidSpec(f"{path}: holds no mapping; begin with name:, source: and sink:")
+    return _validated(content, str(path))
+
+
+def encode_spec(spec: PipelineSpec) -> bytes:
+    """The spec as the value of a record in `cdc.pipelines` (JSON, UTF-8). Its key is `spec.name`."""
+    return spec.model_dump_json().encode()
+
+
+def decode_spec(name: str, value: bytes) -> PipelineSpec:
+    """The inverse of `encode_spec`. Raises `InvalidSpec` when the value is no spec, or is one of another pipeline."""
+    where = f"spec of pipeline {name!r} in cdc.pipelines"
+    try:
+        spec = PipelineSpec.model_validate_json(value)
+    except ValidationError as error:
+        raise InvalidSpec(_explain(error, where)) from None
+    if spec.name != name:
+        raise InvalidSpec(f"{where}: its name is {spec.name!r}; publish it again under its own name")
+    return spec
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """Refuses a key given twice, where YAML's usual loader silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen and isinstance(key_node, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(problem=f"{key_node.value} is given twice", problem_mark=key_node.start_mark)
+            if isinstance(key_node, yaml.ScalarNode):
+                seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+def _validated(content: dict[str, Any], where: str) -> PipelineSpec:
+    try:
+        return PipelineSpec.model_validate(content)
+    except ValidationError as error:
+        raise InvalidSpec(_explain(error, where)) from None
+
+
+def _explain(error: ValidationError, where: str) -> str:
+    problems = error.errors(include_url=False, include_input=False)
+    return f"{where}: " + "; ".join(_explain_one(problem) for problem in problems)
+
+
+def _explain_one(problem: ErrorDetails) -> str:
+    field = ".".join(str(part) for part in problem["loc"]) or "the spec"
+    kind = problem["type"]
+    if kind == "missing":
+        return f"{field} is missing; add it"
+    if kind == "extra_forbidden":
+        return f"{field} is not a known field; {_known_field_hint(problem['loc'])}"
+    if problem["loc"] == ("source", "connection"):
+        return (
+            f"{field} is not a reference; write secret:<name> or env:<VARIABLE>, never the connection string itself "
+            "(the spec is stored in a topic)"
+        )
+    if problem["loc"] == ("name",) and kind == "string_pattern_mismatch":
+        return f"{field} must be 1 to 41 of a-z, 0-9 and -, beginning with a letter (it prefixes the topics' names)"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}"
+
+
+def _known_field_hint(loc: tuple[int | str, ...]) -> str:
+    """Names the fields that the enclosing model has, and the closest one to what was written."""
+    model: type[BaseModel] = PipelineSpec
+    for part in loc[:-1]:
+        annotation = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return "remove it"
+        model = annotation
+    known = list(model.model_fields)
+    close = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    return f"did you mean {close[0]}?" if close else f"remove it (known: {', '.join(known)})"

@@ -1,0 +1,1 @@
+"""Secrets: references to them, where they are kept, and the cryptography under it."""

@@ -1,0 +1,1 @@
+"""Object stores: the data path and their administration."""

@@ -1,0 +1,1 @@
+"""OpenTelemetry tracing, off unless an OTLP endpoint is set."""
