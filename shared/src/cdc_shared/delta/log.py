@@ -1,0 +1,141 @@
+"""Reading and extending a table's log in an object store.
+
+The log is `_delta_log/<20 digits>.json`, one entry a version, with a Parquet checkpoint now and then. An entry is
+written with put-if-absent, which is what makes a commit atomic: of two writers of one version one wins.
+"""
+
+import io
+from collections.abc import Iterable
+from typing import Any, Final
+
+import msgspec
+import obstore
+import pyarrow.parquet as pq
+from obstore.store import ObjectStore
+
+from cdc_shared.delta.actions import Action, decode_actions, encode_actions
+from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.errors import Fatal
+
+LOG_DIR: Final = "_delta_log"
+LAST_CHECKPOINT_PATH: Final = f"{LOG_DIR}/_last_checkpoint"
+_VERSION_DIGITS: Final = 20
+
+
+class VersionTaken(Exception):
+    """Another writer (or our own put that seemed to fail) has written this version already."""
+
+
+class _LastCheckpoint(msgspec.Struct, rename="camel"):
+    version: int
+    parts: int | None = None
+
+
+def entry_path(version: int) -> str:
+    """Return the path of a version's log entry, relative to the table's root."""
+    return f"{LOG_DIR}/{version:020d}.json"
+
+
+class DeltaLog:
+    """The log of the table at the root of `store`.
+
+    Every method blocks on the store and lets the store's own errors through (`map_store_error` sorts them).
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def load(self) -> Snapshot:
+        """Return the newest state. A table that does not exist has version -1 and no metadata.
+
+        Raises:
+            Fatal: an entry between the checkpoint and the newest version is missing.
+        """
+        snapshot = Snapshot()
+        checkpoint = self._last_checkpoint()
+        if checkpoint is not None:
+            self._apply_checkpoint(snapshot, checkpoint)
+        self._apply_entries_after(snapshot)
+        return snapshot
+
+    def read_entry(self, version: int) -> list[Action] | None:
+        """Return the actions of one version, or None when the version does not exist (yet)."""
+        body = self._read(entry_path(version))
+        return None if body is None else decode_actions(body)
+
+    def append(self, version: int, actions: Iterable[Action]) -> None:
+        """Write the entry of `version`.
+
+        Raises:
+            VersionTaken: the version exists. Nothing was changed.
+        """
+        try:
+            obstore.put(self._store, entry_path(version), encode_actions(actions), mode="create", use_multipart=False)
+        except obstore.exceptions.AlreadyExistsError as error:
+            raise VersionTaken(version) from error
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            return bytes(obstore.get(self._store, path).bytes())
+        except FileNotFoundError:
+            return None
+
+    def _last_checkpoint(self) -> _LastCheckpoint | None:
+        body = self._read(LAST_CHECKPOINT_PATH)
+        return None if body is None else msgspec.json.decode(body, type=_LastCheckpoint)
+
+    def _apply_checkpoint(self, snapshot: Snapshot, checkpoint: _LastCheckpoint) -> None:
+        version, parts = checkpoint.version, checkpoint.parts
+        stem = f"{LOG_DIR}/{version:020d}.checkpoint"
+        paths = (
+            [f"{stem}.parquet"]
+            if parts is None
+            else [f"{stem}.{part:010d}.{parts:010d}.parquet" for part in range(1, parts + 1)]
+        )
+        for path in paths:
+            body = self._read(path)
+            if body is None:
+                raise Fatal(f"the table's log names checkpoint {path}, which does not exist")
+            snapshot.apply_unordered(_checkpoint_actions(body))
+        snapshot.version = version
+
+    def _apply_entries_after(self, snapshot: Snapshot) -> None:
+        offset = entry_path(snapshot.version) if snapshot.version >= 0 else None
+        newest = -1
+        for page in obstore.list(self._store, f"{LOG_DIR}/", offset=offset):
+            for item in page:
+                newest = max(newest, _entry_version(item["path"]))
+        for version in range(snapshot.version + 1, newest + 1):
+            actions = self.read_entry(version)
+            if actions is None:
+                raise Fatal(f"the table's log lacks {entry_path(version)}, although version {newest} exists")
+            snapshot.apply(version, actions)
+
+
+def _entry_version(path: str) -> int:
+    """Return the version that a path of the log names as a JSON entry, else -1."""
+    stem, dot, suffix = path.rpartition("/")[2].partition(".")
+    is_entry = dot == "." and suffix == "json" and len(stem) == _VERSION_DIGITS and stem.isdigit()
+    return int(stem) if is_entry else -1
+
+
+_CHECKPOINT_COLUMNS: Final = ["protocol", "metaData", "txn", "add"]
+
+
+def _checkpoint_actions(body: bytes) -> Iterable[Action]:
+    """Yield the actions of a checkpoint that describe live state: its `remove`s are tombstones for vacuum only."""
+    file = pq.ParquetFile(io.BytesIO(body))
+    columns = [name for name in _CHECKPOINT_COLUMNS if name in file.schema_arrow.names]
+    for batch in file.iter_batches(columns=columns):
+        for row in batch.to_pylist(maps_as_pydicts="strict"):
+            action = {name: _without_nulls(value) for name, value in row.items() if value is not None}
+            if action:
+                yield msgspec.convert(action, Action)
+
+
+def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_nulls(inner) if key == "deletionVector" else inner
+        for key, inner in value.items()
+        if inner is not None
+    }
