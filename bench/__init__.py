@@ -1,0 +1,1 @@
+"""Benchmarks: what a load and a change cost. `python -m bench.run --help`."""
