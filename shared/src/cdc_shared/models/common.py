@@ -16,9 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from pydantic_core import ErrorDetails
 
 from cdc_shared.errors import Fatal
+from cdc_shared.security.references import REFERENCE_PATTERN
 
 PIPELINE_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,40}$"
-SECRET_REFERENCE_PATTERN = r"^(secret|env):[A-Za-z0-9_][A-Za-z0-9_./-]*$"
 SINK_SCHEMES = ("s3", "gs", "az", "file")
 
 MIN_BATCH_SECONDS = 0.1
@@ -40,7 +40,7 @@ class SpecModel(BaseModel):
 class SourceSpec(SpecModel):
     """The MongoDB deployment and what of it is captured. Collection names are plain names, not patterns."""
 
-    connection: Annotated[str, StringConstraints(pattern=SECRET_REFERENCE_PATTERN)]
+    connection: Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
     """A reference to the connection string: `secret:<name>` or `env:<VARIABLE>`."""
     database: Annotated[str, StringConstraints(min_length=1, max_length=63)]
     include_collections: tuple[CollectionName, ...] = ()

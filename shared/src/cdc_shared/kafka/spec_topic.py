@@ -1,0 +1,178 @@
+"""Pipeline specs through the compacted topic `cdc.pipelines`: key = the pipeline's name, value = its spec, null =
+deleted.
+
+Writers follow the topic and so go on when whatever published to it is down. It has one partition: changes come in
+order.
+"""
+
+from collections.abc import Callable, Iterator
+from threading import Event
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from cdc_shared.errors import Transient
+from cdc_shared.kafka.errors import map_kafka_error
+from cdc_shared.kafka.topics import COMPACTED, PIPELINES_TOPIC, ensure_topic
+from cdc_shared.models.common import InvalidSpec, PipelineSpec, decode_spec, encode_spec
+
+PUBLISH_TIMEOUT_S = 15.0
+POLL_S = 0.5
+
+
+class SpecChange(NamedTuple):
+    name: str
+    spec: PipelineSpec | None
+    """None: the pipeline was deleted."""
+
+
+def ensure_spec_topic(admin: AdminClient, replication_factor: int = 1) -> None:
+    """Make `cdc.pipelines`, compacted, when it is missing; compact it when a broker made it by itself."""
+    ensure_topic(admin, PIPELINES_TOPIC, 1, COMPACTED, replication_factor)
+
+
+def publish_spec(bootstrap_servers: str, spec: PipelineSpec, replication_factor: int = 1) -> None:
+    """Publish a spec, new or changed; returns once every in-sync replica has it. Raises `Transient` or `Fatal`."""
+    _publish(bootstrap_servers, spec.name, encode_spec(spec), replication_factor)
+
+
+def delete_spec(bootstrap_servers: str, name: str, replication_factor: int = 1) -> None:
+    """Publish that a pipeline is deleted; the same promises as `publish_spec`. Deleting an unknown one does no harm."""
+    _publish(bootstrap_servers, name, None, replication_factor)
+
+
+class SpecReader:
+    """Follows `cdc.pipelines` from its start, without a consumer group: every reader sees every spec.
+
+    A record that holds no usable spec goes to `on_invalid` with its key; the pipeline's last good spec stays in force.
+    Not thread-safe.
+    """
+
+    def __init__(self, consumer: Consumer, on_invalid: Callable[[str, InvalidSpec], None]) -> None:
+        """`consumer` needs `enable.partition.eof` (see `open`) and is closed with the reader."""
+        self._consumer = consumer
+        self._on_invalid = on_invalid
+        self.caught_up = False
+        """Whether everything that was in the topic at the start has been read."""
+        consumer.assign([TopicPartition(PIPELINES_TOPIC, 0, OFFSET_BEGINNING)])
+
+    @classmethod
+    def open(
+        cls, bootstrap_servers: str, on_invalid: Callable[[str, InvalidSpec], None], replication_factor: int = 1
+    ) -> Self:
+        """A reader on its own consumer; makes the topic when it is missing. Raises `Transient` or `Fatal`."""
+        ensure_spec_topic(AdminClient({"bootstrap.servers": bootstrap_servers}), replication_factor)
+        consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "group.id": "cdc.spec-reader",  # librdkafka asks for one; nothing is committed under it
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+                # Compaction may remove the offset that was to be read next; the whole topic is its own snapshot.
+                "auto.offset.reset": "earliest",
+            }
+        )
+        return cls(consumer, on_invalid)
+
+    def poll(self, timeout_s: float = POLL_S) -> SpecChange | None:
+        """The next change, or None after `timeout_s` without one. Raises `Fatal` for errors that no waiting cures."""
+        message = self._consumer.poll(timeout_s)
+        if message is None:
+            return None
+        error = message.error()
+        if error is None:
+            return self._change(message)
+        if error.code() == KafkaError._PARTITION_EOF:
+            self.caught_up = True
+            return None
+        mapped = map_kafka_error(error, f"read {PIPELINES_TOPIC}")
+        if not isinstance(mapped, Transient):  # librdkafka reconnects by itself
+            raise mapped
+        return None
+
+    def read_existing(self, stop_event: Event) -> dict[str, PipelineSpec]:
+        """Every spec in force at the start, by name. Ends early, with what it has, when `stop_event` is set."""
+        specs: dict[str, PipelineSpec] = {}
+        while not self.caught_up and not stop_event.is_set():
+            change = self.poll()
+            if change is None:
+                continue
+            if change.spec is None:
+                specs.pop(change.name, None)
+            else:
+                specs[change.name] = change.spec
+        return specs
+
+    def changes(self, stop_event: Event) -> Iterator[SpecChange]:
+        """Changes as they come, until `stop_event` is set."""
+        while not stop_event.is_set():
+            change = self.poll()
+            if change is not None:
+                yield change
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _change(self, message: Message) -> SpecChange | None:
+        key, value = message.key(), message.value()
+        name = key.decode("utf-8", "backslashreplace") if key else ""
+        where = f"{PIPELINES_TOPIC} offset {message.offset()}"
+        if not name:
+            error = InvalidSpec(f"{where}: a record without a key; publish with the pipeline's name as its key")
+            self._on_invalid(name, error)
+            return None
+        if value is None:
+            return SpecChange(name, None)
+        try:
+            return SpecChange(name, decode_spec(name, value))
+        except InvalidSpec as error:
+            self._on_invalid(name, InvalidSpec(f"{where}: {error}"))
+            return None
+
+
+def _publish(bootstrap_servers: str, name: str, value: bytes | None, replication_factor: int) -> None:
+    ensure_spec_topic(AdminClient({"bootstrap.servers": bootstrap_servers}), replication_factor)
+    producer = Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "message.timeout.ms": int(PUBLISH_TIMEOUT_S * 1000),
+        }
+    )
+    send_record(producer, PIPELINES_TOPIC, name.encode(), value)
+
+
+def send_record(producer: Producer, topic: str, key: bytes, value: bytes | None) -> None:
+    """Send one record to partition 0 and wait for its acknowledgement. Raises `Transient` or `Fatal`."""
+    what = f"publish {key.decode()} to {topic}"
+    failures: list[KafkaError] = []
+    acknowledged: list[Message] = []
+
+    def delivered(error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            failures.append(error)
+        else:
+            acknowledged.append(message)
+
+    try:
+        producer.produce(topic, key=key, value=value, partition=0, on_delivery=delivered)
+    except (KafkaException, BufferError) as error:
+        if isinstance(error, BufferError):
+            raise Transient(f"{what}: the producer's queue is full") from error
+        raise map_kafka_error(error, what) from error
+    producer.flush(PUBLISH_TIMEOUT_S + 5)
+    if failures:
+        raise map_kafka_error(failures[0], what)
+    if not acknowledged:
+        raise Transient(f"{what}: no acknowledgement within {PUBLISH_TIMEOUT_S:.0f} s")

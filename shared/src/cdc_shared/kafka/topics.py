@@ -1,0 +1,140 @@
+"""The platform's topics: their names, how they are made, their identity, and the partition that a key belongs to."""
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any, NamedTuple, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from cdc_shared.errors import Fatal, Transient
+from cdc_shared.kafka.errors import map_kafka_error
+
+DEAD_LETTERS_TOPIC = "cdc.dead-letters"
+PIPELINES_TOPIC = "cdc.pipelines"
+STATUS_TOPIC = "cdc.status"
+
+COMPACTED = {"cleanup.policy": "compact"}
+
+ADMIN_TIMEOUT_S = 15.0
+
+T = TypeVar("T")
+
+
+class UnknownTopic(Transient):
+    """The topic does not exist (yet): Kafka Connect makes a change topic with the collection's first event."""
+
+
+class TopicIdentity(NamedTuple):
+    id: str
+    """Kafka's topic id: a topic deleted and made again under its name has another."""
+    partitions: int
+
+
+def change_topic(pipeline: str, database: str, collection: str) -> str:
+    """Debezium's topic for a collection. What a topic's name cannot hold, Debezium replaces with `_`."""
+    return _sanitised(f"{pipeline}.{database}.{collection}")
+
+
+def signal_topic(pipeline: str) -> str:
+    """Where Debezium's signals for a pipeline's connector are sent; it must have one partition."""
+    return f"cdc.signals.{pipeline}"
+
+
+def ensure_topic(
+    admin: AdminClient, name: str, partitions: int, config: Mapping[str, str], replication_factor: int = 1
+) -> bool:
+    """Make the topic, or bring the `config` of one that exists to these values; True when it was made.
+
+    Raises `Fatal` when it exists with another number of partitions: keys would move, so a person must decide.
+    """
+    topic = NewTopic(name, num_partitions=partitions, replication_factor=replication_factor, config=dict(config))
+    try:
+        _done(admin.create_topics([topic], request_timeout=ADMIN_TIMEOUT_S)[name], f"create topic {name}")
+    except _TopicExists:
+        _check_partitions(topic_id(admin, name), name, partitions)
+        _ensure_config(admin, name, config)
+        return False
+    return True
+
+
+def topic_id(admin: AdminClient, topic: str) -> TopicIdentity:
+    """The topic's id and number of partitions. Raises `UnknownTopic` when there is none."""
+    described = admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_S)
+    description = _done(described[topic], f"describe topic {topic}")
+    return TopicIdentity(str(description.topic_id), len(description.partitions))
+
+
+def partition_for(key: bytes, partitions: int) -> int:
+    """The partition that Java's default partitioner gives a keyed record. librdkafka's own default (CRC32) differs."""
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def murmur2(data: bytes) -> int:
+    """Kafka's 32-bit murmur2 (seed 0x9747b28c), unsigned; Java shows the same bits as a signed int."""
+    length = len(data)
+    h = 0x9747B28C ^ length
+    whole = length & ~3
+    for offset in range(0, whole, 4):
+        k = int.from_bytes(data[offset : offset + 4], "little") * 0x5BD1E995 & 0xFFFFFFFF
+        k ^= k >> 24
+        h = (h * 0x5BD1E995 & 0xFFFFFFFF) ^ (k * 0x5BD1E995 & 0xFFFFFFFF)
+    if whole < length:
+        h = (h ^ int.from_bytes(data[whole:], "little")) * 0x5BD1E995 & 0xFFFFFFFF
+    h = (h ^ (h >> 13)) * 0x5BD1E995 & 0xFFFFFFFF
+    return h ^ (h >> 15)
+
+
+class _TopicExists(Exception):
+    pass
+
+
+def _done(future: "Future[T]", what: str) -> T:
+    """The future's result, its failure as one of the platform's errors."""
+    try:
+        return future.result(timeout=ADMIN_TIMEOUT_S + 5)
+    except KafkaException as error:
+        code = error.args[0].code() if error.args and isinstance(error.args[0], KafkaError) else None
+        if code == KafkaError.TOPIC_ALREADY_EXISTS:
+            raise _TopicExists from None
+        if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC):
+            raise UnknownTopic(f"{what}: it does not exist") from None
+        raise map_kafka_error(error, what) from error
+    except TimeoutError as error:
+        raise Transient(f"{what}: no answer within {ADMIN_TIMEOUT_S:.0f} s") from error
+
+
+def _check_partitions(identity: TopicIdentity, name: str, partitions: int) -> None:
+    if identity.partitions != partitions:
+        raise Fatal(
+            f"topic {name} has {identity.partitions} partitions, not {partitions}: set the number back, "
+            "or delete the topic and resync what was read from it"
+        )
+
+
+def _ensure_config(admin: AdminClient, name: str, config: Mapping[str, str]) -> None:
+    resource = ConfigResource(ResourceType.TOPIC, name)
+    described: dict[ConfigResource, Future[dict[str, Any]]] = admin.describe_configs(
+        [resource], request_timeout=ADMIN_TIMEOUT_S
+    )
+    current = _done(described[resource], f"read configuration of topic {name}")
+    different = [
+        ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
+        for key, value in config.items()
+        if key not in current or current[key].value != value
+    ]
+    if different:
+        change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=different)
+        altered = admin.incremental_alter_configs([change], request_timeout=ADMIN_TIMEOUT_S)
+        _done(altered[change], f"change configuration of topic {name}")
+
+
+def _sanitised(topic: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in topic)
