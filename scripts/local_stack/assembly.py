@@ -1,0 +1,63 @@
+"""Putting the stack together: settings, ports, credentials and prerequisites into parts."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from local_stack.credentials import ensure_secrets_key, load_or_generate
+from local_stack.jars import ensure_jars, jars_directory
+from local_stack.layout import Layout
+from local_stack.parts.connect import connect
+from local_stack.parts.kafka import kafka
+from local_stack.parts.mongodb import mongodb
+from local_stack.parts.object_store import object_store
+from local_stack.parts.part import Part
+from local_stack.parts.postgres import postgres
+from local_stack.parts.prometheus import installed, prometheus
+from local_stack.parts.writer import writer
+from local_stack.ports import choose_ports, is_free, numbers_of, other_checkouts, read_ports, write_ports
+from local_stack.prerequisites import require_java, require_maven
+from local_stack.settings import StackSettings, load_settings
+from local_stack.stack import Stack
+
+
+def assemble(layout: Layout, *, running: bool, say: Callable[[str], None]) -> Stack:
+    """The stack of this checkout, with everything it needs on the machine: Java, jars, ports, credentials.
+
+    `running`: its supervisord is up, so the kept ports are taken by the stack itself. Raises `StackError`.
+    """
+    kept = read_ports(layout.ports)
+    settings = load_settings(layout.root, os.environ, kept)
+    java = require_java(say)
+    jars = ensure_jars(layout, lambda: require_maven(say), java, say)
+    credentials = load_or_generate(layout.secrets, has_data=any(layout.data.iterdir()))
+    ensure_secrets_key(layout.secrets)
+    ports = _ports(layout, settings, kept, running=running)
+    return Stack(layout, settings, ports, credentials, java, jars)
+
+
+def assemble_as_started(layout: Layout) -> Stack:
+    """The stack as the last start left it, for looking at it: nothing is installed, chosen or made."""
+    kept = read_ports(layout.ports)
+    settings = load_settings(layout.root, os.environ, kept)
+    credentials = load_or_generate(layout.secrets, has_data=True)
+    return Stack(layout, settings, kept, credentials, Path("java"), jars_directory(layout))
+
+
+def parts_of(stack: Stack) -> list[Part]:
+    """Every part, in the order in which people like to read them."""
+    binary = installed()
+    parts = [mongodb(stack), kafka(stack), connect(stack), object_store(stack), postgres(stack)]
+    if (stack.layout.root / "delta-writer" / "src" / "delta_writer" / "__main__.py").exists():
+        parts.append(writer(stack))
+    if binary is not None:
+        parts.append(prometheus(stack, binary))
+    return parts
+
+
+def _ports(layout: Layout, settings: StackSettings, kept: dict[str, int], *, running: bool) -> dict[str, int]:
+    with other_checkouts(layout.cache, layout.ports) as reserved:
+        ours = numbers_of(kept) if running else set()
+        ports = choose_ports(settings.ports, kept, reserved, lambda number: number in ours or is_free(number))
+        write_ports(layout.ports, ports)
+    return ports

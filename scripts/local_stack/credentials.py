@@ -1,0 +1,73 @@
+"""Credentials of the local parts: made at random on the first start, kept in one 0600 file, never shipped, never printed."""
+
+import base64
+import json
+import secrets
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from local_stack.errors import StackError
+from local_stack.private_files import write_private
+
+
+@dataclass(frozen=True)
+class Credentials:
+    s3_access_key_id: str
+    s3_secret_access_key: str = field(repr=False)
+    s3_encryption_key: str = field(repr=False)
+    """Key-encryption key of the object store, 32 bytes in hex. Without it the stored objects cannot be read."""
+    postgres_password: str = field(repr=False)
+    kafka_cluster_id: str
+
+    @classmethod
+    def generate(cls) -> "Credentials":
+        return cls(
+            s3_access_key_id="cdc" + secrets.token_hex(8),
+            s3_secret_access_key=secrets.token_urlsafe(30),
+            s3_encryption_key=secrets.token_hex(32),
+            postgres_password=secrets.token_hex(20),
+            kafka_cluster_id=_cluster_id(),
+        )
+
+
+def load_or_generate(directory: Path, *, has_data: bool) -> Credentials:
+    """The stack's credentials, and the key file of the encrypted secrets beside them.
+
+    `has_data`: the stack has been started before. Then missing credentials are an error: new ones would lock the data out.
+    """
+    path = directory / "credentials.json"
+    if path.exists():
+        return _parse(path)
+    if has_data:
+        raise StackError(
+            f"{path} is gone but the data it unlocks is still there: put it back, or start anew with `make clean up`"
+        )
+    credentials = Credentials.generate()
+    write_private(path, json.dumps(asdict(credentials), indent=2) + "\n")
+    return credentials
+
+
+def ensure_secrets_key(directory: Path) -> Path:
+    """Path of the key of the encrypted secrets file: 32 random bytes in base64, made once."""
+    path = directory / "secrets.key"
+    if not path.exists():
+        write_private(path, base64.b64encode(secrets.token_bytes(32)).decode("ascii") + "\n")
+    return path
+
+
+def _parse(path: Path) -> Credentials:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Credentials(**{item.name: str(content[item.name]) for item in fields(Credentials)})
+    except (ValueError, KeyError, TypeError) as error:
+        raise StackError(
+            f"{path} cannot be read ({type(error).__name__}): put it back, or start anew with `make clean up`"
+        ) from None
+
+
+def _cluster_id() -> str:
+    """A Kafka cluster id: 16 random bytes in URL-safe base64. Kafka's tools take a leading dash for an option."""
+    while True:
+        candidate = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode("ascii").rstrip("=")
+        if not candidate.startswith("-"):
+            return candidate

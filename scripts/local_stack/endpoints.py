@@ -1,0 +1,55 @@
+"""`.local/endpoints.env`: where everything is, a stable contract that tools and tests read."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from local_stack.errors import StackError
+from local_stack.stack import REGION, Stack
+
+HEADER = """\
+# Written by `make up`; do not edit. Load it with: set -a; . .local/endpoints.env; set +a
+# Holds the local stack's credentials: keep it to yourself.
+"""
+CONTROL_PLANE_NOTE = "# The control plane is not part of the stack yet: these stay empty until it is.\n"
+CONTROL_PLANE = ("API_URL", "API_ADMIN_USER", "API_ADMIN_PASSWORD")
+
+
+def endpoint_values(stack: Stack, *, prometheus: bool) -> dict[str, str]:
+    """Every variable of the contract, in order. `prometheus`: it runs; otherwise its URL is empty."""
+    secrets = stack.layout.secrets
+    credentials = stack.credentials
+    database = f"postgresql://cdc:{credentials.postgres_password}@{stack.address('POSTGRES_PORT')}/cdc"
+    return {
+        "MONGODB_URI": stack.mongodb_uri,
+        "KAFKA_BOOTSTRAP_SERVERS": stack.kafka,
+        "CONNECT_URL": stack.connect_url,
+        "S3_ENDPOINT": stack.s3_url,
+        "AWS_ACCESS_KEY_ID": credentials.s3_access_key_id,
+        "AWS_SECRET_ACCESS_KEY": credentials.s3_secret_access_key,
+        "AWS_REGION": REGION,
+        "DELTA_ROOT": stack.delta_root,
+        "POSTGRES_DSN": database,
+        "WRITER_URL": stack.writer_url,
+        "WRITER_HTTP_PORT": str(stack.ports["WRITER_HTTP_PORT"]),
+        "CDC_SECRETS_FILE": str(secrets / "secrets.enc"),
+        "CDC_SECRETS_KEY_FILE": str(secrets / "secrets.key"),
+        "PROMETHEUS_URL": stack.prometheus_url if prometheus else "",
+        **dict.fromkeys(CONTROL_PLANE, ""),
+    }
+
+
+def render_endpoints(values: Mapping[str, str]) -> str:
+    """The file's text: one `NAME=value` a line, quoted so that both a shell and dotenv read the same value."""
+    lines = [f"{name}={shlex.quote(value) if value else ''}\n" for name, value in values.items()]
+    first = next(index for index, line in enumerate(lines) if line.startswith(f"{CONTROL_PLANE[0]}="))
+    return HEADER + "".join([*lines[:first], CONTROL_PLANE_NOTE, *lines[first:]])
+
+
+def read_endpoints(path: Path) -> dict[str, str]:
+    """What the running stack serves. Raises `StackError` when it has not been started."""
+    if not path.exists():
+        raise StackError("the stack has not been started in this checkout: run `make up`")
+    return {name: value or "" for name, value in dotenv_values(path, interpolate=False).items()}

@@ -1,0 +1,1 @@
+"""The parts of the stack, one module each: how it is prepared, started, judged healthy and stopped."""

@@ -1,0 +1,67 @@
+"""Kafka Connect with the Debezium MongoDB connector, one distributed worker."""
+
+import httpx
+
+from local_stack.errors import NotReady
+from local_stack.parts.kafka import MAX_MESSAGE_BYTES, java_command
+from local_stack.parts.part import Part
+from local_stack.ports import HOST
+from local_stack.stack import Stack
+
+CHECK_TIMEOUT_S = 4.0
+DEBEZIUM_MONGODB = "io.debezium.connector.mongodb.MongoDbConnector"
+
+
+def connect(stack: Stack) -> Part:
+    data = stack.layout.data / "connect"
+    properties = stack.layout.config / "connect.properties"
+
+    def prepare() -> None:
+        data.mkdir(exist_ok=True)
+        stack.render(
+            "connect.properties", HOST=HOST, PLUGINS=stack.jars / "plugins", MAX_MESSAGE_BYTES=MAX_MESSAGE_BYTES
+        )
+
+    return Part(
+        name="connect",
+        endpoint=stack.connect_url,
+        check=lambda: check(stack.connect_url),
+        command=(
+            *java_command(stack, heap_mb=stack.settings.connect_heap_mb),
+            *("org.apache.kafka.connect.cli.ConnectDistributed", str(properties)),
+        ),
+        directory=data,
+        prepare=prepare,
+        needs=("kafka",),
+        ready_within_s=120,
+        stop_within_s=30,
+    )
+
+
+def check(url: str) -> str:
+    """The worker is in its group and can run Debezium, and every connector and task is running."""
+    try:
+        with httpx.Client(base_url=url, timeout=CHECK_TIMEOUT_S, trust_env=False) as client:
+            plugins = client.get("/connector-plugins").raise_for_status().json()
+            connectors = client.get("/connectors", params={"expand": "status"}).raise_for_status().json()
+    except httpx.HTTPError as error:
+        raise NotReady(f"Kafka Connect does not answer: {error}") from None
+    if DEBEZIUM_MONGODB not in {plugin["class"] for plugin in plugins}:
+        raise NotReady("Kafka Connect runs without the Debezium MongoDB connector")
+    statuses = [entry["status"] for entry in connectors.values()]
+    broken = [problem for status in statuses for problem in _problems(status)]
+    if broken:
+        raise NotReady("; ".join(broken))
+    tasks = sum(len(status["tasks"]) for status in statuses)
+    return f"{len(statuses)} connectors, {tasks} tasks running"
+
+
+def _problems(status: dict[str, object]) -> list[str]:
+    """What does not run of a connector, with the first line of its trace. Paused and stopped are somebody's wish, not a fault."""
+    name = status["name"]
+    parts = [("connector", status["connector"]), *((f"task {t['id']}", t) for t in status["tasks"])]  # type: ignore[attr-defined]
+    return [
+        f"{name} {what} is {state['state']}: {str(state.get('trace', '')).partition(chr(10))[0][:160]}"
+        for what, state in parts
+        if state["state"] in ("FAILED", "UNASSIGNED")
+    ]

@@ -1,0 +1,70 @@
+"""The source: SecantusDB, which speaks MongoDB's wire protocol with change streams, or a replica set of the user's own."""
+
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+
+from local_stack.errors import NotReady
+from local_stack.parts.part import Part
+from local_stack.ports import HOST
+from local_stack.stack import Stack
+
+CHECK_TIMEOUT_MS = 3_000
+OPLOG_MAX_ENTRIES = 5_000_000
+OPLOG_RETENTION_S = 24 * 3600
+NOOP_HEARTBEAT_S = 10
+CACHE_SIZE = "512M"
+
+
+def mongodb(stack: Stack) -> Part:
+    uri = stack.mongodb_uri
+    if stack.settings.mongodb_uri is not None:
+        return Part(name="mongodb", endpoint=_hosts(uri), check=lambda: check(uri), ready_within_s=20)
+    data = stack.layout.data / "mongodb"
+    port = str(stack.ports["MONGODB_PORT"])
+    settings = stack.layout.config / "secantusd.toml"
+
+    def prepare() -> None:
+        data.mkdir(exist_ok=True)
+        # Named explicitly, so that no secantusd.toml of the user or the machine is picked up instead.
+        settings.write_text("# Everything is set on the command line.\n", encoding="utf-8")
+
+    return Part(
+        name="mongodb",
+        endpoint=f"mongodb://{HOST}:{port}",
+        check=lambda: check(uri),
+        command=(
+            *(str(stack.layout.venv_bin / "python"), "-m", "secantus", "--config", str(settings)),
+            *("--host", HOST, "--port", port, "--storage-path", str(data), "--cache-size", CACHE_SIZE),
+            *("--oplog-max-entries", str(OPLOG_MAX_ENTRIES), "--oplog-retention-seconds", str(OPLOG_RETENTION_S)),
+            *("--noop-heartbeat-seconds", str(NOOP_HEARTBEAT_S)),
+        ),
+        directory=data,
+        prepare=prepare,
+        stop_within_s=30,
+    )
+
+
+def check(uri: str) -> str:
+    """Ping and hello: the server answers, and as the primary of a replica set, which change streams need."""
+    try:
+        with MongoClient[dict[str, object]](
+            uri, serverSelectionTimeoutMS=CHECK_TIMEOUT_MS, socketTimeoutMS=CHECK_TIMEOUT_MS
+        ) as client:
+            client.admin.command("ping")
+            hello = client.admin.command("hello")
+    except PyMongoError as error:
+        raise NotReady(f"MongoDB does not answer: {str(error)[:200]}") from None
+    if not hello.get("setName"):
+        raise NotReady("MongoDB is not a replica set: change streams need one (start mongod with --replSet)")
+    return f"replica set {hello['setName']}"
+
+
+def _hosts(uri: str) -> str:
+    """The URI's hosts without its credentials."""
+    nodes = (
+        parse_uri(uri, validate=False)["nodelist"]
+        if not uri.startswith("mongodb+srv")
+        else [(uri.rpartition("@")[2], None)]
+    )
+    return "mongodb://" + ",".join(f"{host}:{port}" if port else str(host) for host, port in nodes)

@@ -1,0 +1,129 @@
+"""The object store: SeaweedFS with its S3 gateway, every object encrypted at rest (SSE-S3)."""
+
+import json
+import uuid
+from datetime import timedelta
+from pathlib import Path
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+from local_stack.errors import NotReady
+from local_stack.parts.part import Part
+from local_stack.ports import GRPC_OFFSET, HOST
+from local_stack.private_files import write_private
+from local_stack.stack import REGION, Stack
+
+VOLUME_SIZE_LIMIT_MB = 1024
+MAX_VOLUMES = 200
+"""Each bucket takes seven volumes when it is first written; they grow as they are filled."""
+MEMORY_LIMIT = "384MiB"
+"""Go's soft limit: the collector works harder near it."""
+STOP_DELAY_S = 1
+"""How long a volume server waits between leaving the cluster and stopping; there is nobody to tell here."""
+
+
+def object_store(stack: Stack) -> Part:
+    data = stack.layout.data / "seaweedfs"
+    identities = stack.layout.secrets / "s3-identities.json"
+    ports = stack.ports
+
+    def prepare() -> None:
+        data.mkdir(exist_ok=True)
+        write_private(identities, json.dumps(_identities(stack), indent=2) + "\n")
+
+    return Part(
+        name="seaweedfs",
+        endpoint=stack.s3_url,
+        check=lambda: check(stack),
+        command=(
+            *(str(stack.layout.venv_bin / "weed"), "server", f"-dir={data}", f"-ip={HOST}", f"-ip.bind={HOST}"),
+            *(f"-master.port={ports['SEAWEEDFS_MASTER_PORT']}", f"-volume.port={ports['SEAWEEDFS_VOLUME_PORT']}"),
+            *(f"-filer.port={ports['SEAWEEDFS_FILER_PORT']}", "-s3", f"-s3.port={ports['S3_PORT']}"),
+            *("-s3.port.iceberg=0", "-s3.port.lance=0", "-s3.iam=false", "-s3.autoCreateBucket=false", f"-s3.config={identities}"),
+            # By default the master reports statistics to its makers.
+            "-master.telemetry=false",
+            *(f"-master.volumeSizeLimitMB={VOLUME_SIZE_LIMIT_MB}", f"-volume.max={MAX_VOLUMES}"),
+            f"-volume.preStopSeconds={STOP_DELAY_S}",
+        ),
+        # SeaweedFS encrypts with a key only when it has this one.
+        environment={"WEED_S3_SSE_KEK": stack.credentials.s3_encryption_key, "GOMEMLIMIT": MEMORY_LIMIT},
+        directory=data,
+        prepare=prepare,
+        after_ready=lambda: ensure_encrypted_bucket(stack),
+    )
+
+
+def check(stack: Stack) -> str:
+    """Put an object and get it back. Before the bucket exists (first start) the gateway's answer to a listing has to do."""
+    body = uuid.uuid4().bytes
+    try:
+        store = _store(stack)
+        store.put(".stack-health", body)
+        returned = bytes(store.get(".stack-health").bytes())
+    except FileNotFoundError:
+        return "serves, no bucket yet"
+    except (BaseError, OSError) as error:
+        raise NotReady(f"the object store does not answer: {str(error)[:200]}") from None
+    if returned != body:
+        raise NotReady("the object store returned something else than was put")
+    return "put and get"
+
+
+def ensure_encrypted_bucket(stack: Stack) -> None:
+    """The bucket of DELTA_ROOT, whose objects are encrypted unless a request says otherwise."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=stack.s3_url,
+        aws_access_key_id=stack.credentials.s3_access_key_id,
+        aws_secret_access_key=stack.credentials.s3_secret_access_key,
+        region_name=REGION,
+        config=Config(connect_timeout=4, read_timeout=10, proxies={}),
+    )
+    rule = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
+    bucket = stack.settings.bucket
+    try:
+        if bucket not in {entry["Name"] for entry in client.list_buckets()["Buckets"]}:
+            client.create_bucket(Bucket=bucket)
+        client.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=rule)
+    except (BotoCoreError, ClientError) as error:
+        raise NotReady(f"the bucket {bucket} cannot be made: {error}") from None
+
+
+def stray_sockets(ports: dict[str, int]) -> list[Path]:
+    """Unix sockets that SeaweedFS makes in /tmp beside each port and leaves behind when it is killed."""
+    names = {
+        "S3_PORT": "s3",
+        "SEAWEEDFS_MASTER_PORT": "master",
+        "SEAWEEDFS_VOLUME_PORT": "volume",
+        "SEAWEEDFS_FILER_PORT": "filer",
+    }
+    found = []
+    for variable, name in names.items():
+        port = ports[variable]
+        plain = Path("/tmp") / f"seaweedfs-{name}-{port}.sock"  # noqa: S108
+        grpc = Path("/tmp") / f"seaweedfs-{name}-grpc-{port + GRPC_OFFSET}.sock"  # noqa: S108
+        found += [path for path in (plain, grpc) if path.exists()]
+    return found
+
+
+def _store(stack: Stack) -> S3Store:
+    return S3Store(
+        stack.settings.bucket,
+        endpoint=stack.s3_url,
+        access_key_id=stack.credentials.s3_access_key_id,
+        secret_access_key=stack.credentials.s3_secret_access_key,
+        region=REGION,
+        virtual_hosted_style_request=False,
+        client_options={"allow_http": True, "timeout": "4s", "connect_timeout": "2s"},
+        retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=4)},
+    )
+
+
+def _identities(stack: Stack) -> dict[str, object]:
+    keys = {"accessKey": stack.credentials.s3_access_key_id, "secretKey": stack.credentials.s3_secret_access_key}
+    actions = ["Admin", "Read", "List", "Tagging", "Write"]
+    return {"identities": [{"name": "cdc", "credentials": [keys], "actions": actions}]}

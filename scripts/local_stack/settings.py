@@ -1,0 +1,91 @@
+"""What the user may set about the stack: the environment first, then `.env`, then the defaults of `.env.example`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from local_stack.errors import StackError
+from local_stack.ports import HOST, PORTS
+
+DEFAULT_HEAP_MB = 512
+DEFAULT_SAMPLE_RATE = 5.0
+
+
+@dataclass(frozen=True)
+class StackSettings:
+    ports: Mapping[str, int] = field(default_factory=dict)
+    """Ports the user insists on, by variable name."""
+    mongodb_uri: str | None = None
+    """A replica set of the user's own; None means that SecantusDB is started."""
+    kafka_heap_mb: int = DEFAULT_HEAP_MB
+    connect_heap_mb: int = DEFAULT_HEAP_MB
+    bucket: str = "cdc"
+    sample: bool = True
+    sample_rate: float = DEFAULT_SAMPLE_RATE
+    """Changes a second that the sample's generator makes."""
+
+
+def embedded_mongodb_uri(port: int) -> str:
+    """SecantusDB's URI. Its streamed heartbeats clear the driver's pool, hence polling."""
+    return f"mongodb://{HOST}:{port}/?replicaSet=secantus&serverMonitoringMode=poll"
+
+
+def load_settings(root: Path, environment: Mapping[str, str], kept_ports: Mapping[str, int]) -> StackSettings:
+    """Settings of the checkout at `root`. Raises `StackError` naming the variable that is not valid.
+
+    `kept_ports`: what earlier starts chose. A shell that has sourced `.local/endpoints.env` carries our own choices, which are not
+    the user's wishes.
+    """
+    own = {name: str(port) for name, port in kept_ports.items()}
+    if "MONGODB_PORT" in kept_ports:
+        own["MONGODB_URI"] = embedded_mongodb_uri(kept_ports["MONGODB_PORT"])
+    wishes = {name: value for name, value in environment.items() if value.strip() and own.get(name) != value}
+    values = {**_file_values(root / ".env"), **wishes}
+    return StackSettings(
+        ports={spec.variable: _port(spec.variable, values[spec.variable]) for spec in PORTS if spec.variable in values},
+        mongodb_uri=_mongodb_uri(values.get("MONGODB_URI")),
+        kafka_heap_mb=_number("KAFKA_HEAP_MB", values, DEFAULT_HEAP_MB, minimum=256),
+        connect_heap_mb=_number("CONNECT_HEAP_MB", values, DEFAULT_HEAP_MB, minimum=256),
+        bucket=values.get("S3_BUCKET", "cdc"),
+        sample=values.get("SAMPLE", "1").strip().lower() not in ("0", "false", "no"),
+        sample_rate=_rate(values.get("SAMPLE_RATE")),
+    )
+
+
+def _file_values(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value and value.strip()}
+
+
+def _port(variable: str, text: str) -> int:
+    if not text.strip().isdecimal() or not 1 <= int(text) <= 65_535:
+        raise StackError(f"{variable} is {text!r}: set it to a port number from 1 to 65535, or leave it out")
+    return int(text)
+
+
+def _number(variable: str, values: Mapping[str, str], default: int, minimum: int) -> int:
+    text = values.get(variable, str(default)).strip()
+    if not text.isdecimal() or int(text) < minimum:
+        raise StackError(f"{variable} is {text!r}: set it to a whole number of at least {minimum}")
+    return int(text)
+
+
+def _rate(text: str | None) -> float:
+    try:
+        rate = float(text) if text else DEFAULT_SAMPLE_RATE
+    except ValueError:
+        rate = 0.0
+    if not 0 < rate <= 1000:
+        raise StackError(f"SAMPLE_RATE is {text!r}: set it to changes a second, more than 0 and at most 1000")
+    return rate
+
+
+def _mongodb_uri(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if not text.startswith(("mongodb://", "mongodb+srv://")):
+        raise StackError("MONGODB_URI is no MongoDB URI: set it to mongodb://host:port/?replicaSet=name")
+    return text
