@@ -1,0 +1,46 @@
+"""MongoDB documents, as Debezium writes them, to Arrow columns: no value is lost or altered without a word.
+
+`decode_envelopes` takes Kafka messages apart, `decode` makes columns of the documents, `to_delta_schema` and `from_delta_schema` keep their types
+in the table, and `canonical_document` and `canonical_row` say when a row holds a document.
+"""
+
+from cdc_shared.documents.canonical import canonical_document, canonical_row, digest, document_of_row, equal
+from cdc_shared.documents.decoder import Decoded, DecodeStats, decode
+from cdc_shared.documents.delta_schema import (
+    cdc_columns,
+    from_delta_schema,
+    has_soft_deletes,
+    parquet_schema,
+    to_delta_schema,
+)
+from cdc_shared.documents.envelope import Envelopes, decode_envelopes
+from cdc_shared.documents.extended_json import InvalidDocument, dump, parse, parse_document
+from cdc_shared.documents.inference import infer
+from cdc_shared.documents.key_text import key_text
+from cdc_shared.documents.types import DocumentSchema, Field
+
+__all__ = [
+    "DecodeStats",
+    "Decoded",
+    "DocumentSchema",
+    "Envelopes",
+    "Field",
+    "InvalidDocument",
+    "canonical_document",
+    "canonical_row",
+    "cdc_columns",
+    "decode",
+    "decode_envelopes",
+    "digest",
+    "document_of_row",
+    "dump",
+    "equal",
+    "from_delta_schema",
+    "has_soft_deletes",
+    "infer",
+    "key_text",
+    "parquet_schema",
+    "parse",
+    "parse_document",
+    "to_delta_schema",
+]

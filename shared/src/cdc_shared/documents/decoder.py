@@ -1,0 +1,201 @@
+"""Document texts of one collection → the columns of its table.
+
+Blocks go through the fast path; a block that it refuses is tried again in small pieces, so that one odd document costs the slow path only the few
+documents around it. What the schema does not know yet widens it, once a call, from all the documents that were refused.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from cdc_shared.documents import types as t
+from cdc_shared.documents.fast_decoder import decode_block
+from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, infer
+from cdc_shared.documents.walker import UnknownField, walk
+
+BLOCK_ROWS = 4096
+BLOCK_CHARACTERS = 16 * 2**20
+SMALL_BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True)
+class DecodeStats:
+    rows: int = 0
+    walked_rows: int = 0
+    """Rows that took the slow path."""
+    rescued_rows: int = 0
+    rescued_values: int = 0
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """`table` has one column a typed field of `schema`, under its storage name and of its storage type, and a row a text, in order.
+
+    `rescued` is a string array beside it, null where nothing was rescued. A row in `invalid` (row → reason, free of document content) is null
+    in every column.
+    """
+
+    schema: t.DocumentSchema
+    table: pa.Table
+    rescued: pa.StringArray
+    invalid: dict[int, str] = field(default_factory=dict)
+    stats: DecodeStats = field(default_factory=DecodeStats)
+
+
+@dataclass
+class _Block:
+    start: int
+    columns: list[pa.Array]
+    schema: t.DocumentSchema
+    rows: int
+    rescued: list[str | None] | None = None
+
+
+Span = tuple[int, int]
+
+
+def decode(
+    texts: Sequence[str], schema: t.DocumentSchema, *, max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS
+) -> Decoded:
+    """Decode documents (Debezium's `after` texts) against a schema, widening it where they call for it.
+
+    Every value is in its column exactly, or null there and whole in `rescued`. A text that is no document is in `invalid`; no document raises.
+    """
+    return _Decoding(texts, schema, max_struct_fields).run()
+
+
+class _Decoding:
+    """One call of `decode`."""
+
+    def __init__(self, texts: Sequence[str], schema: t.DocumentSchema, max_struct_fields: int) -> None:
+        self._texts = texts
+        self._schema = schema
+        self._max_fields = max_struct_fields
+        self._blocks: list[_Block] = []
+        self._invalid: dict[int, str] = {}
+        self._walked = self._rescued_values = 0
+
+    def run(self) -> Decoded:
+        everything = list(_blocks(self._texts, (0, len(self._texts))))
+        refused = self._fast(everything) if self._schema.fields else everything
+        if refused and not self._walk(refused, may_widen=True):
+            widened = self._widened(refused)
+            if widened != self._schema:
+                self._schema = widened
+                refused = self._fast(list(_merged(refused)))
+            self._walk(refused, may_widen=False)
+        return self._decoded()
+
+    def _widened(self, spans: Sequence[Span]) -> t.DocumentSchema:
+        texts = (self._texts[row] for start, stop in spans for row in range(start, stop))
+        return infer(texts, self._schema, max_struct_fields=self._max_fields)
+
+    def _fast(self, spans: Sequence[Span]) -> list[Span]:
+        """Decode what the fast path accepts; give back what it refused, in small pieces."""
+        refused = [piece for span in spans if not self._fast_block(span) for piece in _pieces(span, SMALL_BLOCK_ROWS)]
+        return [span for span in refused if not self._fast_block(span)]
+
+    def _fast_block(self, span: Span) -> bool:
+        start, stop = span
+        columns = decode_block(self._texts[start:stop], self._schema)
+        if columns is None:
+            return False
+        self._blocks.append(_Block(start, columns, self._schema, stop - start))
+        return True
+
+    def _walk(self, spans: Sequence[Span], *, may_widen: bool) -> bool:
+        """Decode the spans on the slow path; with `may_widen` False is given, and nothing kept, when the schema must be widened first."""
+        blocks: list[_Block] = []
+        invalid: dict[int, str] = {}
+        rescued_values = 0
+        for start, stop in spans:
+            try:
+                walked = walk(
+                    self._texts[start:stop], self._schema, may_widen=may_widen, max_struct_fields=self._max_fields
+                )
+            except UnknownField:
+                return False
+            blocks.append(_Block(start, walked.columns(self._schema), self._schema, stop - start, walked.rescued))
+            invalid |= {start + row: reason for row, reason in walked.invalid.items()}
+            rescued_values += walked.rescued_values
+        self._blocks += blocks
+        self._invalid |= invalid
+        self._rescued_values += rescued_values
+        self._walked += sum(block.rows for block in blocks)
+        return True
+
+    def _decoded(self) -> Decoded:
+        storage = pa.schema(self._schema.storage)
+        batches, rescued = [], []
+        for block in sorted(self._blocks, key=lambda block: block.start):
+            columns = dict(zip([field.column for field in block.schema.stored], block.columns, strict=True))
+            batches.append(
+                pa.RecordBatch.from_struct_array(
+                    _struct_of(
+                        [_conformed(columns.get(f.name), f.type, block.rows) for f in storage], storage, block.rows
+                    )
+                )
+            )
+            rescued.append(
+                pa.nulls(block.rows, pa.string()) if block.rescued is None else pa.array(block.rescued, pa.string())
+            )
+        rescued_texts = pa.concat_arrays(rescued) if rescued else pa.array([], pa.string())
+        rescued_rows = len(rescued_texts) - rescued_texts.null_count
+        return Decoded(
+            schema=self._schema,
+            table=pa.Table.from_batches(batches, storage),
+            rescued=rescued_texts,
+            invalid=dict(sorted(self._invalid.items())),
+            stats=DecodeStats(len(self._texts), self._walked, rescued_rows, self._rescued_values),
+        )
+
+
+def _struct_of(columns: list[pa.Array], storage: pa.Schema, rows: int) -> pa.StructArray:
+    return pa.Array.from_buffers(pa.struct(list(storage)), rows, [None], 0, children=columns)
+
+
+def _conformed(array: pa.Array | None, type_: pa.DataType, rows: int) -> pa.Array:
+    """An array of an earlier, narrower schema, as one of the widened type: members that were not known yet are null."""
+    if array is None:
+        return pa.nulls(rows, type_)
+    if array.type == type_:
+        return array
+    if pa.types.is_struct(type_):
+        children = []
+        for member in type_:
+            index = array.type.get_field_index(member.name)
+            children.append(_conformed(array.field(index) if index >= 0 else None, member.type, len(array)))
+        return pa.Array.from_buffers(type_, len(array), [array.buffers()[0]], array.null_count, children=children)
+    values = _conformed(array.values, type_.value_type, len(array.values))
+    return pa.Array.from_buffers(type_, len(array), array.buffers()[:2], array.null_count, children=[values])
+
+
+def _blocks(texts: Sequence[str], span: Span) -> Iterator[Span]:
+    """Consecutive spans of at most BLOCK_ROWS texts and about BLOCK_CHARACTERS characters."""
+    start, stop = span
+    while start < stop:
+        end, characters = start, 0
+        while end < stop and end - start < BLOCK_ROWS and characters < BLOCK_CHARACTERS:
+            characters += len(texts[end])
+            end += 1
+        yield start, end
+        start = end
+
+
+def _pieces(span: Span, rows: int) -> Iterator[Span]:
+    start, stop = span
+    for piece in range(start, stop, rows):
+        yield piece, min(piece + rows, stop)
+
+
+def _merged(spans: Sequence[Span]) -> Iterator[Span]:
+    """Neighbouring spans joined, up to BLOCK_ROWS."""
+    start, stop = spans[0]
+    for next_start, next_stop in spans[1:]:
+        if next_start == stop and next_stop - start <= BLOCK_ROWS:
+            stop = next_stop
+        else:
+            yield start, stop
+            start, stop = next_start, next_stop
+    yield start, stop

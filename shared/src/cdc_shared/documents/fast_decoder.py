@@ -1,0 +1,245 @@
+"""The fast path: a block of documents parsed by `pyarrow.json` against the schema, its wrappers unwrapped on whole Arrow arrays.
+
+It either decodes a block exactly as the walker would with nothing rescued, or refuses the block. What `pyarrow.json` accepts but would alter
+is checked here; the checks and why each is needed stand beside them.
+"""
+
+import binascii
+import re
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.json as pj
+
+from cdc_shared.documents import types as t
+from cdc_shared.documents.extended_json import UINT32_MAX
+from cdc_shared.documents.inference import EXACT_DOUBLE_MAX
+from cdc_shared.documents.kinds import UUID_BYTES
+from cdc_shared.documents.walker import DATE_MAX_MS, DATE_MIN_MS
+
+# A quote inside a JSON string is always escaped, so this matches only objects. Exactly the texts that the walker takes for a wrapper.
+_NUMBER_LONG: Final = re.compile(rb'\{"\$numberLong": ?"(0|-?[1-9][0-9]{0,18})"\}')
+# `Inf` is Infinity to pyarrow.json and nothing to Debezium or to the walker.
+_SHORT_INFINITY: Final = re.compile(rb"Inf(?!inity)")
+_HEX_DIGIT: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
+_OBJECT_ID_CHARACTERS: Final = 24
+
+Unwrap = Callable[[Any], Any]
+
+
+class _Refused(Exception):
+    """The block has something that this path would alter or cannot hold."""
+
+
+def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[pa.Array] | None:
+    """One array a stored field, of its storage type and `len(texts)` rows; None when the block must be walked."""
+    wire = schema.wire
+    if wire is None or not texts:
+        return None
+    try:
+        block = _parse(texts, pa.schema(wire))
+        unwraps = _unwraps(schema)
+        return [
+            unwraps[i](_array(block, i)) for i, field in enumerate(schema.fields) if not isinstance(field.type, t.Null)
+        ]
+    except (_Refused, pa.ArrowException, UnicodeEncodeError):
+        return None
+
+
+def _parse(texts: Sequence[str], wire: pa.Schema) -> pa.Table:
+    data = b"\n".join([text.encode() for text in texts])
+    # One text, one line, one object: `{"a":1} {"a":2}` in one text would parse as two rows, and a zero byte would end the input.
+    lines = len(texts) - 1
+    if (
+        data[:1] != b"{"
+        or data[-1:] != b"}"
+        or data.count(b"}\n{") != lines
+        or data.count(b"\n") != lines
+        or b"\0" in data
+    ):
+        raise _Refused
+    if b'{"$numberLong"' in data:
+        data = _NUMBER_LONG.sub(rb"\1", data)
+    if b"Inf" in data and _SHORT_INFINITY.search(data):
+        raise _Refused
+    block = pj.read_json(
+        pa.BufferReader(data),
+        read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
+        parse_options=pj.ParseOptions(
+            explicit_schema=wire, newlines_in_values=False, unexpected_field_behavior="error"
+        ),
+    )
+    if block.num_rows != len(texts) or block.schema != wire:
+        raise _Refused
+    return block
+
+
+def _array(block: pa.Table, index: int) -> pa.Array:
+    column = block.column(index)
+    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    if array.offset:  # the unwrapping below reads buffers from their start
+        raise _Refused
+    return array
+
+
+@lru_cache(maxsize=64)
+def _unwraps(schema: t.DocumentSchema) -> list[Unwrap]:
+    return [_unwrap(field.type) for field in schema.fields]
+
+
+def _unwrap(type_: t.FieldType) -> Unwrap:
+    if isinstance(type_, t.Struct):
+        return _struct(type_)
+    if isinstance(type_, t.List):
+        return _list(type_)
+    if isinstance(type_, t.Decimal):
+        return _decimal(type_.storage)
+    if isinstance(type_, t.Binary):
+        return _binary(type_.subtype)
+    if isinstance(type_, t.Null):
+        return lambda array: array
+    return _SCALARS[type_.kind]
+
+
+def _struct(struct: t.Struct) -> Unwrap:
+    members = [(i, _unwrap(m.type)) for i, m in enumerate(struct.fields) if not isinstance(m.type, t.Null)]
+    storage = struct.storage
+
+    def unwrap(array: pa.StructArray) -> pa.Array:
+        # A null struct's members are null as well, so the parent's validity need not be applied to them.
+        children = [unwrap_member(array.field(i)) for i, unwrap_member in members]
+        return pa.Array.from_buffers(storage, len(array), [array.buffers()[0]], array.null_count, children=children)
+
+    return unwrap
+
+
+def _list(list_: t.List) -> Unwrap:
+    unwrap_element, storage = _unwrap(list_.element), list_.storage
+
+    def unwrap(array: pa.ListArray) -> pa.Array:
+        buffers = array.buffers()
+        return pa.Array.from_buffers(
+            storage, len(array), buffers[:2], array.null_count, children=[unwrap_element(array.values)]
+        )
+
+    return unwrap
+
+
+def _member(array: pa.StructArray, index: int) -> pa.Array:
+    """A wrapper's member. `{}` and `{"$oid": null}` parse as a wrapper whose member is null: they are no wrappers."""
+    member = array.field(index)
+    if member.null_count != array.null_count:
+        raise _Refused
+    return member
+
+
+def _double(array: pa.DoubleArray) -> pa.Array:
+    # An integer above 2^53 is rounded without a word; whether it was one cannot be seen afterwards.
+    values = np.abs(np.frombuffer(array.buffers()[1], np.float64, len(array))) if len(array) else np.zeros(0)
+    if ((values >= EXACT_DOUBLE_MAX) & (values != np.inf)).any():
+        raise _Refused
+    return array
+
+
+def _object_id(array: pa.StructArray) -> pa.Array:
+    texts = _member(array, 0)
+    present = texts.drop_null() if texts.null_count else texts
+    size = len(present) * _OBJECT_ID_CHARACTERS
+    offsets = (
+        np.frombuffer(present.buffers()[1], np.int32)[present.offset : present.offset + len(present) + 1]
+        if size
+        else np.zeros(1, int)
+    )
+    if size:
+        characters = np.frombuffer(present.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
+        if (np.diff(offsets) != _OBJECT_ID_CHARACTERS).any() or not _HEX_DIGIT[characters].all():
+            raise _Refused
+    return texts
+
+
+def _date(array: pa.StructArray) -> pa.Array:
+    milliseconds = _member(array, 0)
+    _check_range(milliseconds, DATE_MIN_MS, DATE_MAX_MS)
+    return pc.multiply(milliseconds, 1000).view(pa.timestamp("us", "UTC"))
+
+
+def _check_range(array: pa.Array, low: int, high: int) -> None:
+    bounds = pc.min_max(array)
+    if bounds["min"].is_valid and not low <= bounds["min"].as_py() <= bounds["max"].as_py() <= high:
+        raise _Refused
+
+
+def _decimal(storage: pa.DataType) -> Unwrap:
+    zero = pa.scalar(0).cast(storage)
+
+    def unwrap(array: pa.StructArray) -> pa.Array:
+        texts = _member(array, 0)
+        numbers = texts.cast(storage)  # raises when a value does not fit, is NaN or infinite
+        zeros = pc.equal(numbers, zero)
+        if zeros.true_count and pc.any(pc.starts_with(texts.filter(zeros), "-")).as_py():
+            raise _Refused  # the column has no negative zero
+        return numbers
+
+    return unwrap
+
+
+def _binary_texts(array: pa.StructArray, subtype: int) -> list[str | None]:
+    texts, subtypes = _member(array, 0), _member(array, 1)
+    if pc.all(pc.equal(subtypes, f"{subtype:02X}"), min_count=0).as_py() is False:
+        raise _Refused
+    return texts.to_pylist()  # type: ignore[no-any-return]
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
+        raise _Refused from None
+
+
+def _binary(subtype: int) -> Unwrap:
+    def unwrap(array: pa.StructArray) -> pa.Array:
+        return pa.array([None if text is None else _bytes(text) for text in _binary_texts(array, subtype)], pa.binary())
+
+    return unwrap
+
+
+def _uuid(array: pa.StructArray) -> pa.Array:
+    values = [None if text is None else _uuid_text(_bytes(text)) for text in _binary_texts(array, 4)]
+    return pa.array(values, pa.string())
+
+
+def _uuid_text(value: bytes) -> str:
+    if len(value) != UUID_BYTES:
+        raise _Refused
+    text = value.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _regex(array: pa.StructArray) -> pa.Array:
+    members = [_member(array, 0), _member(array, 1)]
+    return pa.Array.from_buffers(t.REGEX.storage, len(array), [array.buffers()[0]], array.null_count, children=members)
+
+
+def _timestamp(array: pa.StructArray) -> pa.Array:
+    inner = _member(array, 0)
+    for index in range(2):
+        _check_range(_member(inner, index), 0, UINT32_MAX)
+    return inner
+
+
+_SCALARS: Final[dict[t.Kind, Unwrap]] = {
+    t.Kind.STRING: lambda array: array,
+    t.Kind.LONG: lambda array: array,
+    t.Kind.DOUBLE: _double,
+    t.Kind.BOOLEAN: lambda array: array,
+    t.Kind.OBJECT_ID: _object_id,
+    t.Kind.DATE: _date,
+    t.Kind.UUID: _uuid,
+    t.Kind.REGEX: _regex,
+    t.Kind.TIMESTAMP: _timestamp,
+}

@@ -1,0 +1,337 @@
+"""The slow, exact path: any valid document becomes a row, and what does not fit its column becomes a rescued entry.
+
+The fast path must agree with this one on every text that it accepts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from decimal import Context, Decimal, Inexact, InvalidOperation
+from functools import lru_cache
+from typing import Any, Final
+
+import pyarrow as pa
+from bson import Binary, DatetimeMS, Decimal128, Int64, ObjectId, Timestamp
+
+from cdc_shared.documents import types as t
+from cdc_shared.documents.bson_values import DuplicateKeys, RegularExpression
+from cdc_shared.documents.extended_json import INT64_MAX, INT64_MIN, InvalidDocument, dump, parse_document, string_text
+from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, EXACT_DOUBLE_MAX
+from cdc_shared.documents.kinds import UUID_BYTES, UUID_SUBTYPE
+
+DATE_MIN_MS: Final = -62_135_596_800_000
+"""0001-01-01T00:00:00Z: no reader of Delta tables agrees with another on what lies before."""
+DATE_MAX_MS: Final = 253_402_300_799_999
+"""9999-12-31T23:59:59.999Z."""
+
+_MISFIT: Final = object()
+_EMPTY: Final = (dict, list)
+
+Fit = Callable[[Any], Any]
+"""Value → storage value, or `_MISFIT`."""
+Entries = list[tuple[str, Any]]
+"""JSON Pointer and value of what a row's columns do not hold."""
+
+
+@dataclass
+class WalkedRows:
+    """Rows of consecutive texts. `rows[i]` maps stored column to storage value; `rescued[i]` is the row's `_cdc_rescued` text or None."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rescued: list[str | None] = field(default_factory=list)
+    invalid: dict[int, str] = field(default_factory=dict)
+    rescued_values: int = 0
+
+    def columns(self, schema: t.DocumentSchema) -> list[pa.Array]:
+        """One array a stored field of the schema, of its storage type."""
+        if not schema.stored:
+            return []
+        return pa.array(self.rows, type=schema.storage).flatten()  # type: ignore[no-any-return]
+
+
+class UnknownField(Exception):
+    """A document has a field, or a first typed value of a field, that the schema could have a column for but does not have."""
+
+
+def walk(
+    texts: Sequence[str],
+    schema: t.DocumentSchema,
+    *,
+    may_widen: bool = False,
+    max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
+) -> WalkedRows:
+    """Decode each text on its own. With `may_widen`, UnknownField is raised at the first document that calls for a wider schema."""
+    members = _compiled(schema, may_widen, max_struct_fields)
+    walked = WalkedRows()
+    for index, text in enumerate(texts):
+        try:
+            document = parse_document(text)
+        except InvalidDocument as error:
+            walked.invalid[index] = str(error)
+            walked.rows.append({})
+            walked.rescued.append(None)
+            continue
+        entries: Entries = []
+        walked.rows.append(members.fit(document, entries) if isinstance(document, dict) else {})
+        if isinstance(document, DuplicateKeys):
+            entries.append(("", document))
+        walked.rescued.append(rescued_text(entries) if entries else None)
+        walked.rescued_values += len(entries)
+    return walked
+
+
+def rescued_text(entries: Sequence[tuple[str, Any]]) -> str:
+    """The `_cdc_rescued` value of a row: a JSON object from JSON Pointer to canonical Extended JSON."""
+    return "{" + ",".join([f"{string_text(pointer)}:{dump(value)}" for pointer, value in entries]) + "}"
+
+
+def pointer_token(name: str) -> str:
+    """One reference token of a JSON Pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+@lru_cache(maxsize=64)
+def _compiled(schema: t.DocumentSchema, may_widen: bool, max_fields: int) -> "_MembersFit":
+    return _MembersFit(schema, "", may_widen, max_fields)
+
+
+class _WholeField(Exception):
+    """A name came twice somewhere below: the whole top-level field is rescued."""
+
+
+class _MembersFit:
+    """Fits an object into a struct that no array surrounds: a member that does not fit is rescued under its own pointer."""
+
+    def __init__(self, struct: t.Struct, pointer: str, may_widen: bool, max_fields: int) -> None:
+        self._struct = struct
+        self._pointer = pointer
+        self._top_level = pointer == ""
+        self._may_widen = may_widen
+        self._max_fields = max_fields
+        self._scalars: dict[str, tuple[str, Fit]] = {}
+        self._structs: dict[str, tuple[str, _MembersFit]] = {}
+        for member in struct.fields:
+            if isinstance(member.type, t.Struct):
+                below = _MembersFit(member.type, self._pointer_to(member.name), may_widen, max_fields)
+                self._structs[member.name] = (member.column, below)
+            else:
+                self._scalars[member.name] = (member.column, _strict(member.type, may_widen, max_fields))
+
+    def fit(self, document: dict[str, Any], entries: Entries) -> dict[str, Any]:
+        """The row of an object; what did not fit is added to `entries`."""
+        row: dict[str, Any] = {}
+        for name, value in document.items():
+            found = self._scalars.get(name)
+            if found is not None:
+                if value is None:
+                    continue
+                fitted = found[1](value)
+                if fitted is not _MISFIT:
+                    row[found[0]] = fitted
+                    continue
+            elif (struct := self._structs.get(name)) is not None:
+                if value is None:
+                    continue
+                if type(value) is dict and (fitted := self._fit_struct(struct[1], value, entries)) is not None:
+                    row[struct[0]] = fitted
+                    continue
+            elif self._may_widen and self._struct.accepts_new(
+                name, top_level=self._top_level, max_fields=self._max_fields
+            ):
+                raise UnknownField
+            if value is not None:
+                self._rescue(name, value, entries)
+        return row
+
+    def _fit_struct(self, members: "_MembersFit", value: dict[str, Any], entries: Entries) -> dict[str, Any] | None:
+        """None when the whole field must be rescued, which only a top-level field can be."""
+        mark = len(entries)
+        try:
+            return members.fit(value, entries)
+        except _WholeField:
+            if not self._top_level:
+                raise
+            del entries[mark:]
+            return None
+
+    def _rescue(self, name: str, value: Any, entries: Entries) -> None:
+        if not self._top_level and _has_duplicates(value):
+            raise _WholeField
+        entries.append((self._pointer_to(name), value))
+
+    def _pointer_to(self, name: str) -> str:
+        return f"{self._pointer}/{pointer_token(name)}"
+
+
+def _has_duplicates(value: Any) -> bool:
+    type_ = type(value)
+    if type_ is dict:
+        return any(_has_duplicates(member) for member in value.values())
+    if type_ is list:
+        return any(_has_duplicates(element) for element in value)
+    return type_ is DuplicateKeys
+
+
+def _fit_nothing(value: Any) -> Any:
+    return _MISFIT
+
+
+def _fit_unknown(value: Any) -> Any:
+    if type(value) in _EMPTY and not value:
+        return _MISFIT
+    if has_type(value):
+        raise UnknownField
+    return _MISFIT
+
+
+def has_type(value: Any) -> bool:
+    """Whether a value would give a field a type: an empty array, or an object of nulls, does not."""
+    type_ = type(value)
+    if type_ is dict:
+        return any(has_type(member) for member in value.values())
+    if type_ is list:
+        return any(has_type(element) for element in value)
+    return value is not None and type_ is not DuplicateKeys
+
+
+def _strict(type_: t.FieldType, may_widen: bool, max_fields: int) -> Fit:
+    """Fit a value wholly, or not at all: what an array surrounds has no pointer of its own."""
+    if isinstance(type_, t.Struct):
+        return _strict_struct(type_, may_widen, max_fields)
+    if isinstance(type_, t.List):
+        return _strict_list(type_, may_widen, max_fields)
+    if isinstance(type_, t.Decimal):
+        return _decimal_fit(type_.scale)
+    if isinstance(type_, t.Binary):
+        return _binary_fit(type_.subtype)
+    if isinstance(type_, t.Null):
+        return _fit_unknown if may_widen else _fit_nothing
+    return _SCALAR_FITS[type_.kind]
+
+
+def _strict_struct(struct: t.Struct, may_widen: bool, max_fields: int) -> Fit:
+    known = {member.name: (member.column, _strict(member.type, may_widen, max_fields)) for member in struct.fields}
+
+    def fit(value: Any) -> Any:
+        if type(value) is not dict:
+            return _MISFIT
+        row: dict[str, Any] = {}
+        for name, member in value.items():
+            found = known.get(name)
+            if found is None:
+                if may_widen and struct.accepts_new(name, top_level=False, max_fields=max_fields):
+                    raise UnknownField
+                if member is not None:
+                    return _MISFIT
+            elif member is not None:
+                fitted = found[1](member)
+                if fitted is _MISFIT:
+                    return _MISFIT
+                row[found[0]] = fitted
+        return row
+
+    return fit
+
+
+def _strict_list(list_: t.List, may_widen: bool, max_fields: int) -> Fit:
+    fit_element = _strict(list_.element, may_widen, max_fields)
+
+    def fit(value: Any) -> Any:
+        if type(value) is not list:
+            return _MISFIT
+        row: list[Any] = []
+        for element in value:
+            if element is None:
+                row.append(None)
+                continue
+            fitted = fit_element(element)
+            if fitted is _MISFIT:
+                return _MISFIT
+            row.append(fitted)
+        return row
+
+    return fit
+
+
+# --- scalars: numbers are compared by value (docs/adr/0003-numbers-compare-by-value.md) ---------------------------------------------------
+
+
+def _of_type(type_: type) -> Fit:
+    return lambda value: value if type(value) is type_ else _MISFIT
+
+
+def _long(value: Any) -> Any:
+    type_ = type(value)
+    if type_ is int or type_ is Int64:
+        return value
+    if (
+        type_ is float
+        and value.is_integer()
+        and INT64_MIN <= value <= INT64_MAX
+        and (value != 0 or str(value)[0] != "-")
+    ):
+        return int(value)
+    return _MISFIT
+
+
+def _double(value: Any) -> Any:
+    type_ = type(value)
+    if type_ is float:
+        return value
+    if (type_ is int or type_ is Int64) and -EXACT_DOUBLE_MAX <= value <= EXACT_DOUBLE_MAX:
+        return float(value)
+    return _MISFIT
+
+
+def _date(value: Any) -> Any:
+    return int(value) * 1000 if type(value) is DatetimeMS and DATE_MIN_MS <= int(value) <= DATE_MAX_MS else _MISFIT
+
+
+def _uuid(value: Any) -> Any:
+    if type(value) is not Binary or value.subtype != UUID_SUBTYPE or len(value) != UUID_BYTES:
+        return _MISFIT
+    text = value.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _binary_fit(subtype: int) -> Fit:
+    return lambda value: bytes(value) if type(value) is Binary and value.subtype == subtype else _MISFIT
+
+
+def _regex(value: Any) -> Any:
+    return {"pattern": value.pattern, "options": value.options} if type(value) is RegularExpression else _MISFIT
+
+
+def _timestamp(value: Any) -> Any:
+    return {"t": value.time, "i": value.inc} if type(value) is Timestamp else _MISFIT
+
+
+def _decimal_fit(scale: int) -> Fit:
+    exact = Context(prec=t.DECIMAL_PRECISION, traps=[Inexact, InvalidOperation])
+    quantum = Decimal(1).scaleb(-scale)
+
+    def fit(value: Any) -> Any:
+        if type(value) is not Decimal128:
+            return _MISFIT
+        number = value.to_decimal()
+        if not number.is_finite() or (number.is_zero() and number.is_signed()):  # the column has no negative zero
+            return _MISFIT
+        try:
+            return number.quantize(quantum, context=exact)
+        except (Inexact, InvalidOperation):
+            return _MISFIT
+
+    return fit
+
+
+_SCALAR_FITS: Final[dict[t.Kind, Fit]] = {
+    t.Kind.STRING: _of_type(str),
+    t.Kind.LONG: _long,
+    t.Kind.DOUBLE: _double,
+    t.Kind.BOOLEAN: _of_type(bool),
+    t.Kind.OBJECT_ID: lambda value: str(value) if type(value) is ObjectId else _MISFIT,
+    t.Kind.DATE: _date,
+    t.Kind.UUID: _uuid,
+    t.Kind.REGEX: _regex,
+    t.Kind.TIMESTAMP: _timestamp,
+    t.Kind.JSON: dump,
+}
