@@ -64,6 +64,13 @@ class ObjectStoreSettings(EnvironmentSettings):
         description="where the tables go, for example s3://lake/delta or /var/lib/lake",
     )
 
+    metrics_url: str | None = Field(
+        default=None,
+        validation_alias="S3_METRICS_URL",
+        pattern=r"^https?://\S+$",
+        description="the Prometheus page of a SeaweedFS volume server or a MinIO cluster, for its free capacity",
+    )
+
     @property
     def allow_http(self) -> bool:
         """True only when the endpoint itself says http: TLS is never dropped in silence."""

@@ -1,7 +1,7 @@
 """Secrets in one file, encrypted with AES-256-GCM: the provider where no Vault runs.
 
 File: `MAGIC`, one byte of format version, then `crypto.encrypt` of JSON {name: {"value": str, "version": int}}. Magic
-and version are the associated data, so that neither can be changed unnoticed. Each write encrypts everything under a new
+and version are the associated data, so neither can be changed unnoticed. Each write encrypts everything under a new
 nonce into a new file of mode 0600 and renames it over the old one: a reader sees the old file or the new, never a part.
 """
 

@@ -1,0 +1,199 @@
+"""Kafka Connect's REST interface: what the platform needs of it.
+
+Every failure is `Transient` (Connect is away, rebalancing, or timed out) or `Fatal` with the remedy. No message and no
+log line holds a configuration: it carries the source's password, and Connect repeats it in its own error texts.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+from urllib.parse import quote
+
+import httpx
+
+from cdc_shared.errors import CdcError, Fatal, Transient
+from cdc_shared.logging.redaction import is_secret_key, redact_text
+
+REQUEST_TIMEOUT_S = 100.0  # Connect answers a slow request (a validation that waits for the source) after its own 90 s
+POLL_S = 0.5
+# After a configuration change the state of the tasks before it may be reported for a moment.
+FAILED_GRACE_S = 3.0
+MAX_DETAIL_CHARS = 600
+
+
+class TaskStatus(NamedTuple):
+    id: int
+    state: str
+    trace: str
+    """The Java stack trace of a FAILED task, redacted; else empty."""
+
+
+class ConnectorStatus(NamedTuple):
+    name: str
+    state: str
+    """RUNNING, PAUSED, STOPPED, FAILED, UNASSIGNED or RESTARTING."""
+    trace: str
+    tasks: tuple[TaskStatus, ...]
+
+    @property
+    def running(self) -> bool:
+        return self.state == "RUNNING" and bool(self.tasks) and all(task.state == "RUNNING" for task in self.tasks)
+
+    @property
+    def failure(self) -> str | None:
+        """The first line of the failed part's trace and its causes; None when nothing has failed."""
+        failed = [self.trace] if self.state == "FAILED" else [t.trace for t in self.tasks if t.state == "FAILED"]
+        return _causes(failed[0]) if failed else None
+
+    def __str__(self) -> str:
+        tasks = ", ".join(f"task {task.id} {task.state}" for task in self.tasks) or "no task"
+        return f"connector {self.name} {self.state}, {tasks}"
+
+
+class ConnectClient:
+    """A client of one Connect cluster, at the URL of any of its workers. Not thread-safe; close it when done."""
+
+    def __init__(self, base_url: str, transport: httpx.BaseTransport | None = None) -> None:
+        """`transport` takes the network's place in tests."""
+        self._base_url = base_url.rstrip("/")
+        self._http = httpx.Client(base_url=self._base_url, timeout=REQUEST_TIMEOUT_S, transport=transport)
+
+    def plugins(self) -> list[str]:
+        """Class names of the connectors that the worker has."""
+        return [plugin["class"] for plugin in self._request("GET", "/connector-plugins", "list connector plugins")]
+
+    def put_config(self, name: str, config: Mapping[str, str]) -> None:
+        """Create the connector or change its configuration; an equal one restarts nothing that runs."""
+        what = f"configure connector {name}"
+        current = self._request("GET", _path(name, "/config"), what, absent_ok=True)
+        if current is not None and {k: v for k, v in current.items() if k != "name"} == dict(config):
+            return
+        self._request("PUT", _path(name, "/config"), what, json=dict(config))
+
+    def status(self, name: str) -> ConnectorStatus | None:
+        """What Connect last heard of the connector; None when there is none of that name (yet)."""
+        answer = self._request("GET", _path(name, "/status"), f"read status of connector {name}", absent_ok=True)
+        if answer is None:
+            return None
+        tasks = tuple(TaskStatus(t["id"], t["state"], redact_text(t.get("trace", ""))) for t in answer["tasks"])
+        connector = answer["connector"]
+        return ConnectorStatus(name, connector["state"], redact_text(connector.get("trace", "")), tasks)
+
+    def wait_running(
+        self,
+        name: str,
+        timeout_s: float,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> ConnectorStatus:
+        """Wait until the connector and at least one task run, and none has failed; its status then.
+
+        Raises `Fatal` with the reason when a part has failed and stays so, `Transient` with the last status seen when
+        `timeout_s` has passed. Connect being away meanwhile is waited out.
+        """
+        deadline_s = clock() + timeout_s
+        failed_since_s: float | None = None
+        seen = "nothing was reported yet"
+        while True:
+            status = None
+            try:
+                status = self.status(name)
+                seen = str(status) if status else f"there is no connector {name}"
+            except Transient as error:
+                seen = str(error)
+            if status is not None and status.running:
+                return status
+            failure = status.failure if status is not None else None
+            if failure is None:
+                failed_since_s = None
+            else:
+                failed_since_s = clock() if failed_since_s is None else failed_since_s
+                if clock() - failed_since_s >= FAILED_GRACE_S:
+                    raise Fatal(
+                        f"connector {name} has failed: {failure}; correct the cause, then restart the connector"
+                    )
+            if clock() >= deadline_s:
+                raise Transient(f"connector {name} does not run after {timeout_s:.0f} s: {seen}")
+            sleep(POLL_S)
+
+    def restart(self, name: str, *, only_failed: bool = True) -> None:
+        """Restart the connector and its tasks: what has failed of them, or all."""
+        path = _path(name, f"/restart?includeTasks=true&onlyFailed={str(only_failed).lower()}")
+        self._request("POST", path, f"restart connector {name}")
+
+    def delete(self, name: str) -> bool:
+        """Remove the connector; False when there was none. Its offsets stay: made again, it goes on from there."""
+        what = f"delete connector {name}"
+        return self._request("DELETE", _path(name), what, absent_ok=True) is not None
+
+    def close(self) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _request(
+        self, method: str, path: str, what: str, *, json: dict[str, str] | None = None, absent_ok: bool = False
+    ) -> Any:
+        """The decoded answer ({} for an empty one), or None for 404 with `absent_ok`."""
+        try:
+            response = self._http.request(method, path, json=json)
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+            raise Fatal(
+                f"{what}: {redact_text(self._base_url)} is no URL of Kafka Connect; correct CONNECT_URL"
+            ) from error
+        except httpx.TransportError as error:
+            raise Transient(
+                f"{what}: Kafka Connect at {redact_text(self._base_url)}: {error or type(error).__name__}"
+            ) from error
+        if response.status_code == httpx.codes.NOT_FOUND and absent_ok:
+            return None
+        if response.is_error:
+            raise _rejected(what, response, secrets=[v for k, v in (json or {}).items() if _is_sensitive(k)])
+        try:
+            return response.json() if response.content else {}
+        except ValueError as error:
+            raise Fatal(
+                f"{what}: {redact_text(self._base_url)} does not answer as Kafka Connect; correct CONNECT_URL"
+            ) from error
+
+
+def _rejected(what: str, response: httpx.Response, secrets: list[str]) -> CdcError:
+    try:
+        detail = str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        detail = response.reason_phrase
+    for secret in secrets:
+        detail = detail.replace(secret, "***")
+    detail = redact_text(" ".join(detail.split()))[:MAX_DETAIL_CHARS]
+    message = f"{what}: Kafka Connect answered {response.status_code}: {detail}"
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return Fatal(f"{message}; check the credentials for Kafka Connect")
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return Fatal(f"{message}; make the connector first")
+    # 409: a rebalance is under way. 408, 429 and 5xx: a time-out or a worker that starts or stops.
+    if response.status_code in (408, 409, 429) or response.is_server_error:
+        return Transient(message)
+    return Fatal(f"{message}; correct the connector's configuration")
+
+
+def _is_sensitive(key: str) -> bool:
+    return is_secret_key(key) or key == "mongodb.connection.string"
+
+
+def _path(name: str, rest: str = "") -> str:
+    return f"/connectors/{quote(name, safe='')}{rest}"
+
+
+def _causes(trace: str) -> str:
+    """The first line and the `Caused by` lines of a Java stack trace: what failed and why, without where."""
+    lines = trace.strip().splitlines()
+    told = [line.strip() for i, line in enumerate(lines) if i == 0 or line.startswith("Caused by:")]
+    return " | ".join(told)[:MAX_DETAIL_CHARS] or "no trace was reported"

@@ -1,0 +1,125 @@
+"""The Debezium connector's configuration for one pipeline: the template, completed from the spec."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from cdc_shared.errors import Fatal
+from cdc_shared.kafka.topics import signal_topic
+from cdc_shared.models.common import PipelineSpec, SourceSpec
+from cdc_shared.security.secret_provider import Secret
+
+_PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+
+
+def load_template(path: Path) -> dict[str, str]:
+    """The template, a flat JSON object of strings. Raises `Fatal` that names the file."""
+    try:
+        template = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Fatal(f"connector template {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise Fatal(f"connector template {path} is not valid JSON: {error}") from error
+    if not isinstance(template, dict) or not all(isinstance(value, str) for value in template.values()):
+        raise Fatal(f"connector template {path} must be one JSON object whose values are all strings")
+    return template
+
+
+def render_connector_config(
+    template: Mapping[str, str],
+    spec: PipelineSpec,
+    connection: Secret,
+    bootstrap_servers: str,
+    replication_factor: int = 1,
+) -> dict[str, str]:
+    """What to PUT to Connect as the configuration of connector `spec.name`.
+
+    `connection` is what `spec.source.connection` refers to, `bootstrap_servers` the brokers as Connect reaches them.
+    The result holds the secret: do not log it, show it through `redact_value`. Raises `Fatal` for an unknown
+    placeholder or a connection string that is none.
+    """
+    connection_string, credentials = split_credentials(connection)
+    values = {
+        "pipeline_name": spec.name,
+        "connection_string": connection_string,
+        "database_pattern": database_pattern(spec.source),
+        "collection_pattern": collection_pattern(spec.source),
+        "capture_mode": spec.source.capture_mode,
+        "snapshot_mode": spec.source.snapshot_mode,
+        "topic_partitions": str(spec.topic_partitions),
+        "replication_factor": str(replication_factor),
+        "signal_topic": signal_topic(spec.name),
+        "bootstrap_servers": bootstrap_servers,
+    }
+    return {key: _filled(key, text, values) for key, text in template.items()} | credentials
+
+
+def database_pattern(source: SourceSpec) -> str:
+    """A regular expression that matches the spec's database and no other."""
+    return _exactly(_literal(source.database))
+
+
+def collection_pattern(source: SourceSpec) -> str:
+    """A value for `collection.include.list` that matches exactly the captured `database.collection` names.
+
+    Debezium evaluates it twice: in Java against the whole name, and in MongoDB (PCRE) as an unanchored search; both
+    ignore case, and both split the list at commas. So each pattern is anchored, turns case-sensitivity on, and holds no
+    comma. Exclusion is written as inclusion, because the server-side form of `collection.exclude.list` excludes
+    nothing.
+    """
+    database = _literal(source.database) + r"\."
+    if source.include_collections:
+        return ",".join(_exactly(database + _literal(name)) for name in source.include_collections)
+    if source.exclude_collections:
+        excluded = "|".join(_literal(name) for name in source.exclude_collections)
+        return _exactly(f"{database}(?!(?:{excluded})$).*")
+    return _exactly(database + ".*")
+
+
+def split_credentials(connection: Secret) -> tuple[str, dict[str, str]]:
+    """The connection string without user and password, and the settings that carry them instead.
+
+    With an authentication mechanism other than SCRAM, which Debezium's own settings cannot express, the string stays
+    whole.
+    """
+    text = connection.reveal()
+    if not text.startswith(("mongodb://", "mongodb+srv://")):
+        raise Fatal("the source's connection string must begin with mongodb:// or mongodb+srv://")
+    parts = urlsplit(text)
+    user_info, _, hosts = parts.netloc.rpartition("@")
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    lowered = {name.lower(): value for name, value in options}
+    if not hosts:
+        raise Fatal("the source's connection string names no host")
+    if not user_info or not lowered.get("authmechanism", "SCRAM").startswith("SCRAM"):
+        return text, {}
+    user, _, password = user_info.partition(":")
+    kept = [(name, value) for name, value in options if name.lower() not in ("authsource", "authmechanism")]
+    settings = {
+        "mongodb.user": unquote(user),
+        "mongodb.password": unquote(password),
+        "mongodb.authsource": lowered.get("authsource") or unquote(parts.path.strip("/")) or "admin",
+    }
+    return urlunsplit((parts.scheme, hosts, parts.path or "/", urlencode(kept), "")), settings
+
+
+def _filled(key: str, text: str, values: Mapping[str, str]) -> str:
+    def value_of(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise Fatal(
+                f"connector template: {key} has the unknown placeholder {match[0]} (known: {', '.join(values)})"
+            )
+        return values[match[1]]
+
+    return _PLACEHOLDER.sub(value_of, text)
+
+
+def _literal(name: str) -> str:
+    """`name` escaped for Java, PCRE and Python regular expressions alike, without a comma."""
+    return re.escape(name).replace(",", r"\x2c")
+
+
+def _exactly(pattern: str) -> str:
+    return f"^(?-i:{pattern})$"
