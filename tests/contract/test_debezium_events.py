@@ -8,18 +8,37 @@ changes an event shows here first.
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from bson.json_util import JSONMode, JSONOptions, dumps, loads
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from pymongo import MongoClient
+
+from cdc_shared.connect.connect_client import ConnectClient
+from cdc_shared.connect.connector_config import load_template, render_connector_config
+from cdc_shared.kafka.topics import change_topic, signal_topic
+from cdc_shared.models.common import PipelineSpec, SourceSpec
+from cdc_shared.security.secret_provider import Secret
 
 pytestmark = pytest.mark.contract
 
-PAYLOADS = Path(__file__).parents[1] / "payloads" / "debezium-events.jsonl"
+ROOT = Path(__file__).parents[2]
+PAYLOADS = ROOT / "tests" / "payloads" / "debezium-events.jsonl"
+TEMPLATE = ROOT / "config" / "kafka-connect" / "debezium-mongodb.json"
+CAPTURE_TIMEOUT_S = 60.0
 
 LEGACY = JSONOptions(json_mode=JSONMode.LEGACY, tz_aware=True)
 RELAXED = JSONOptions(json_mode=JSONMode.RELAXED, tz_aware=True)
@@ -133,6 +152,104 @@ def events(request: pytest.FixtureRequest) -> list[Captured]:
         return _golden_events()
     captured: list[Captured] = request.getfixturevalue("live_events")
     return captured
+
+
+DATE_ID = datetime(2024, 1, 1, tzinfo=UTC)
+IDS: tuple[Any, ...] = ("s1", 7, Int64(8), {"a": 1, "b": "x"}, Binary(uuid.UUID(int=9).bytes, 4), 1.5, DATE_ID)
+RICH: dict[str, Any] = {
+    "str": 'héllo "q" \u2028 日本 \U0001f600',
+    "empty": "",
+    "int32": 42,
+    "int64": Int64(9007199254740993),
+    "neg": -1,
+    "dbl": 3.14,
+    "dbl_int": 5.0,
+    "nan": float("nan"),
+    "inf": float("inf"),
+    "ninf": float("-inf"),
+    "negzero": -0.0,
+    "dec": Decimal128("12345678901234567890.123456789"),
+    "decnan": Decimal128("NaN"),
+    "date": datetime(2024, 2, 29, 12, 34, 56, 789000, UTC),
+    "date_old": datetime(1900, 1, 1, tzinfo=UTC),
+    "bin": Binary(b"\x00\x01\xfe\xff"),
+    "uuid": Binary(uuid.UUID(int=1).bytes, 4),
+    "bool": True,
+    "null": None,
+    "re": Regex("^a.*b$", "im"),
+    "ts": Timestamp(1700000000, 7),
+    "code": Code("function(){}"),
+    "min": MinKey(),
+    "max": MaxKey(),
+    "nested": {"a": {"b": {"c": [1, 2, {"d": None}]}}, "e": {}},
+    "arr": [1, "two", 3.0, None, [4, [5]], {"k": datetime(2020, 1, 1, tzinfo=UTC)}],
+    "earr": [],
+    "a.b": "dotted",
+    "$x": "dollar",
+    "": "emptykey",
+}
+"""The document of the golden capture: one field a BSON type; `SPELLINGS` says how each must arrive."""
+
+
+@pytest.fixture(scope="module")
+def live_events() -> Iterator[list[Captured]]:
+    """The same changes as in the golden capture, through the real connector; everything made is removed again."""
+    variables = ("MONGODB_URI", "KAFKA_BOOTSTRAP_SERVERS", "CONNECT_URL")
+    if missing := [name for name in variables if not os.environ.get(name)]:
+        pytest.fail(f"{', '.join(missing)} not set: run `make up`, then `set -a; . .local/endpoints.env; set +a`")
+    uri, kafka, connect_url = (os.environ[name] for name in variables)
+    name = f"contract-{uuid.uuid4().hex[:10]}"
+    spec = PipelineSpec(name=name, source=SourceSpec(connection="env:MONGODB_URI", database=name))
+    topics = [change_topic(name, name, collection) for collection in ("ids", "rich")]
+    with ExitStack() as stack:
+        client = stack.enter_context(MongoClient[dict[str, Any]](uri))
+        connect = stack.enter_context(ConnectClient(connect_url))
+        consumer = Consumer({"bootstrap.servers": kafka, "group.id": name, "isolation.level": "read_committed"})
+        admin = AdminClient({"bootstrap.servers": kafka})
+        made = [*topics, signal_topic(name), f"__debezium-heartbeat.{name}"]
+        stack.callback(lambda: wait(admin.delete_topics(made).values(), CAPTURE_TIMEOUT_S))
+        stack.callback(consumer.close)
+        stack.callback(client.drop_database, name)
+        stack.callback(connect.delete, name)
+        ids, rich = client[name]["ids"], client[name]["rich"]
+        ids.insert_many([{"_id": value, "v": 1} for value in IDS])
+        rich.insert_one({"_id": ObjectId(), **RICH})
+        connect.put_config(name, render_connector_config(load_template(TEMPLATE), spec, Secret(uri), kafka))
+        connect.wait_running(name, CAPTURE_TIMEOUT_S)
+        reader = _Reader(consumer, topics)
+        reader.read_until(lambda seen: sum(event.op == "r" for event in seen) == len(IDS) + 1)
+        ids.update_one({"_id": "s1"}, {"$set": {"v": 2}})
+        ids.delete_one({"_id": 7})
+        key = rich.insert_one({"_id": ObjectId(), **RICH}).inserted_id
+        reader.read_until(lambda seen: any(event.op == "c" for event in seen))  # looked up before it changes
+        rich.replace_one({"_id": key}, {"replaced": True})
+        reader.read_until(lambda seen: any("replaced" in (event.value or "") for event in seen))
+        rich.delete_one({"_id": key})
+        yield reader.read_until(lambda seen: sum(event.value is None for event in seen) == 2)
+
+
+class _Reader:
+    """Reads both change topics from their start and keeps what it has seen, topic by topic."""
+
+    def __init__(self, consumer: Consumer, topics: list[str]) -> None:
+        self._consumer = consumer
+        self._seen: dict[str, list[Captured]] = {topic: [] for topic in topics}
+        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in topics])
+
+    def read_until(self, enough: Callable[[list[Captured]], bool]) -> list[Captured]:
+        """Everything seen so far, once that is enough; fails with what came when it is not in time."""
+        deadline = time.monotonic() + CAPTURE_TIMEOUT_S
+        while not enough(seen := [event for events in self._seen.values() for event in events]):
+            if time.monotonic() > deadline:
+                pytest.fail(f"after {CAPTURE_TIMEOUT_S:.0f} s only {[(e.topic, e.op, e.key) for e in seen]} had come")
+            message = self._consumer.poll(0.5)
+            if message is None or message.error() is not None:
+                continue
+            key, value = message.key() or b"", message.value()
+            topic, text = str(message.topic()), None if value is None else value.decode()
+            place = (topic, message.partition() or 0, message.offset() or 0)
+            self._seen[topic].append(Captured(*place, key.decode(), text))
+        return seen
 
 
 def _values(events: list[Captured]) -> Iterator[tuple[Captured, dict[str, Any]]]:
