@@ -36,14 +36,14 @@ LiveRows: TypeAlias = Callable[[str, Rows], npt.NDArray[np.bool_]]
 
 
 class KeyIndex:
-    """Runs from oldest to newest. Not thread-safe; one per table and process."""
+    """Runs from oldest to newest, of the table `table_id`. Not thread-safe; one per table and process."""
 
     def __init__(self, directory: Path, table_id: str, live_rows: LiveRows) -> None:
         """Open the index of the table under `directory`, keeping what is whole and valid there.
 
         When another process holds the directory, a private temporary one is used instead.
         """
-        self._table_id = table_id
+        self.table_id = table_id
         self._live_rows = live_rows
         self._runs: list[IndexRun] = []
         self._persisted: list[Path] = []  # the files of the first runs, in their order
@@ -144,7 +144,7 @@ class KeyIndex:
         try:
             manifest = json.loads((self._directory / _MANIFEST).read_text())
             paths = [self._directory / name for name in manifest["runs"]]
-            self._runs = [IndexRun.open(path, self._table_id) for path in paths]
+            self._runs = [IndexRun.open(path, self.table_id) for path in paths]
             self._persisted = paths
         except (OSError, ValueError, KeyError, TypeError, InvalidRun):
             self._runs, self._persisted = [], []
@@ -154,12 +154,12 @@ class KeyIndex:
         """Bring the directory up to the runs in memory: write new runs, then the manifest, then delete old runs."""
         for position in range(len(self._persisted), len(self._runs)):
             path = self._directory / f"{uuid.uuid4().hex}.run"
-            self._runs[position].write(path, self._table_id)
-            self._runs[position] = IndexRun.open(path, self._table_id)
+            self._runs[position].write(path, self.table_id)
+            self._runs[position] = IndexRun.open(path, self.table_id)
             self._persisted.append(path)
         partial = self._directory / f"{_MANIFEST}.partial"
         with partial.open("w") as file:
-            json.dump({"tableId": self._table_id, "runs": [path.name for path in self._persisted]}, file)
+            json.dump({"tableId": self.table_id, "runs": [path.name for path in self._persisted]}, file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(self._directory / _MANIFEST)

@@ -1,0 +1,155 @@
+"""Kafka's side of a pipeline: group membership, positions, and messages. Where to read is the table's to say."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from cdc_shared.errors import ResyncNeeded
+from cdc_shared.kafka.errors import map_kafka_error
+
+SESSION_TIMEOUT_MS: Final = 30_000
+MAX_POLL_INTERVAL_MS: Final = 300_000
+METADATA_REFRESH_MS: Final = 5_000
+FETCH_BACKOFF_MS: Final = 5  # the default of 1 s halves throughput whenever the local queue fills up
+MAX_MESSAGES_A_POLL: Final = 10_000
+WATERMARK_TIMEOUT_S: Final = 15.0
+
+OnAssigned = Callable[[str, int, int, int], int]
+"""(topic, partition, first offset that Kafka holds, end offset) → the offset to read next."""
+OnRevoked = Callable[[list[tuple[str, int]]], None]
+
+
+def consumer_config(bootstrap_servers: str, pipeline: str) -> dict[str, Any]:
+    """Return librdkafka's settings for the consumer group of one pipeline."""
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": f"cdc-writer.{pipeline}",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",  # an offset that Kafka no longer has is never skipped in silence
+        "isolation.level": "read_committed",
+        "partition.assignment.strategy": "cooperative-sticky",
+        "session.timeout.ms": SESSION_TIMEOUT_MS,
+        "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
+        "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
+        "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
+        "enable.partition.eof": False,
+    }
+
+
+def topic_pattern(pipeline: str) -> str:
+    """Return the pattern of a pipeline's change topics, `<pipeline>.<database>.<collection>`, now and later."""
+    return f"^{re.escape(pipeline)}\\..+"
+
+
+class EventConsumer:
+    """A member of a pipeline's group. Not thread-safe; callbacks run inside `poll`, `keep_alive` and `close`.
+
+    Every method that talks to Kafka raises `Transient` when it is away, `ResyncNeeded` when an offset is gone, and
+    whatever the callbacks raise.
+    """
+
+    def __init__(
+        self, config: Mapping[str, Any], pipeline: str, on_assigned: OnAssigned, on_revoked: OnRevoked
+    ) -> None:
+        self._consumer = Consumer(dict(config))
+        self._on_assigned = on_assigned
+        self._on_revoked = on_revoked
+        self._consumer.subscribe(
+            [topic_pattern(pipeline)], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+
+    def poll(self, timeout_s: float) -> list[Message]:
+        """Return the messages that have come, waiting up to `timeout_s` for the first."""
+        with kafka_errors("reading change topics"):
+            messages = self._consumer.consume(MAX_MESSAGES_A_POLL, timeout_s)
+        if any(message.error() is not None for message in messages):
+            return [message for message in messages if not _is_notice(message)]
+        return messages
+
+    def keep_alive(self, seconds: float) -> None:
+        """Wait without reading: the partitions are paused, but the group sees a living member."""
+        with kafka_errors("keeping the group membership"):
+            self._consumer.pause(self._consumer.assignment())
+            try:
+                message = self._consumer.poll(seconds)
+                if message is not None and message.error() is None:  # fetched before the pause
+                    self.seek(str(message.topic()), int(message.partition() or 0), int(message.offset() or 0))
+            finally:
+                self._consumer.resume(self._consumer.assignment())
+
+    def seek(self, topic: str, partition: int, offset: int) -> None:
+        """Read the partition from `offset` next."""
+        with kafka_errors(f"seeking {topic}[{partition}]"):
+            self._consumer.seek(TopicPartition(topic, partition, offset))
+
+    def held(self, topic: str, partition: int) -> tuple[int, int]:
+        """Return the first offset that Kafka holds of a partition, and its end."""
+        with kafka_errors(f"reading the offsets of {topic}[{partition}]"):
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), WATERMARK_TIMEOUT_S)
+        return low, high
+
+    def lag(self, topic: str, partition: int, offset: int) -> int:
+        """Return how many offsets lie between `offset` and the partition's end as last seen with a fetch."""
+        held = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), cached=True)
+        return 0 if held is None else max(0, held[1] - offset)
+
+    def hint_offsets(self, offsets: Mapping[tuple[str, int], int]) -> None:
+        """Tell Kafka how far the table is: a hint for people and lag tools, never read by the writer."""
+        positions = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
+        if positions:
+            self._consumer.commit(offsets=positions, asynchronous=True)
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        self._consumer.close()
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        positions = []
+        for each in partitions:
+            low, high = self.held(each.topic, each.partition)
+            start = self._on_assigned(each.topic, each.partition, low, high)
+            positions.append(TopicPartition(each.topic, each.partition, start))
+        consumer.incremental_assign(positions)
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._on_revoked([(each.topic, each.partition) for each in partitions])
+        consumer.incremental_unassign(partitions)
+
+
+@contextmanager
+def kafka_errors(what: str) -> Iterator[None]:
+    """Turn Kafka's errors into `Transient` or `Fatal`."""
+    try:
+        yield
+    except KafkaException as error:
+        raise map_kafka_error(error, what) from error
+
+
+_NOTICES: Final = frozenset(
+    {KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT}
+)
+
+
+def _is_notice(message: Message) -> bool:
+    """Tell an error message that librdkafka recovers from by itself (True) from a record (False).
+
+    Raises:
+        ResyncNeeded: the next offset is no longer in Kafka.
+        Transient, Fatal: anything else that Kafka reports.
+    """
+    error = message.error()
+    if error is None:
+        return False
+    code = error.code()
+    where = f"{message.topic()}[{message.partition()}]"
+    if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        raise ResyncNeeded(
+            f"resync needed: the next offset of {where} is no longer in Kafka ({error.str()}); take a new snapshot "
+            "of the collection"
+        )
+    if code in _NOTICES:
+        return True
+    raise map_kafka_error(error, f"reading {where}")

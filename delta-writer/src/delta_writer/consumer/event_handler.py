@@ -1,0 +1,69 @@
+"""Raw records of one topic → change events, and the records that can never be applied."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cdc_shared.documents import decode_envelopes
+from delta_writer.transformers.change_batch import ChangeEvents
+from delta_writer.writer.batch_processor import RecordBatch
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """Where a document lives in MongoDB, as the event itself says (a topic's name may have been sanitised)."""
+
+    database: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that cannot be applied: where it lay, its raw bytes, and why in plain words without its content."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEvents:
+    """What a record batch holds. Event `i` was read from record `positions[i]`; `invalid` says of records why not."""
+
+    events: ChangeEvents
+    positions: list[int]
+    collections: frozenset[Collection]
+    invalid: Mapping[int, str]
+
+
+def read_events(batch: RecordBatch) -> ReadEvents:
+    """Read the envelopes of a batch. Tombstones and updates without a document (their delete follows) change no row."""
+    envelopes = decode_envelopes(batch.keys, batch.values)
+    positions = [i for i, op in enumerate(envelopes.ops) if op is not None]
+    events = ChangeEvents(
+        keys=[envelopes.key_texts[i] for i in positions],
+        documents=[envelopes.afters[i] for i in positions],
+        source_ts_ms=[envelopes.source_ts_ms[i] for i in positions],
+        partitions=[batch.partitions[i] for i in positions],
+        offsets=[batch.offsets[i] for i in positions],
+        ranges=batch.ranges,
+        operations=Counter(op for op in envelopes.ops if op is not None),
+        must_commit=batch.must_commit,
+    )
+    sources = {(envelopes.databases[i], envelopes.collections[i]) for i in positions}
+    return ReadEvents(events, positions, frozenset(Collection(*source) for source in sources), envelopes.invalid)
+
+
+def dead_letter(batch: RecordBatch, position: int, reason: str) -> DeadLetter:
+    """Return the dead letter of one record of the batch."""
+    return DeadLetter(
+        batch.topic,
+        batch.partitions[position],
+        batch.offsets[position],
+        batch.keys[position],
+        batch.values[position],
+        reason,
+    )

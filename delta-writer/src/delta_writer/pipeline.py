@@ -1,0 +1,151 @@
+"""One pipeline, from Kafka bytes to Delta commits.
+
+    Kafka ── event_consumer ──> batch_processor ──> event_handler ──> bson_to_delta ──> delta_writer ──> Delta commit
+             (where to read:     (closes batches)    (envelopes,       (documents →      (rows + vectors + offsets,
+              the table says)                         dead letters)     Arrow rows)       one fenced log entry)
+
+Nothing is remembered outside the table: whatever happens between two commits, reading begins again where the table
+stands. Errors decide by their kind: `Transient` is waited out with the partitions paused, `InvalidEvent`s are dead
+letters, `Fatal` ends the pipeline.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Final, TypeVar
+
+from cdc_shared.errors import Transient
+from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.retry import RetryInterrupted, retrying
+from delta_writer.consumer.event_consumer import EventConsumer, OnAssigned, OnRevoked
+from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_events
+from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.transformers.bson_to_delta import encode_batch
+from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
+from delta_writer.writer.delta_writer import CommitResult, SchemaMoved
+from delta_writer.writer.dlq_writer import DeadLetterWriter
+from delta_writer.writer.offsets import Fenced
+from delta_writer.writer.tables import Table, Tables
+
+POLL_S: Final = 0.1
+T = TypeVar("T")
+
+log = get_logger(__name__)
+
+
+class Pipeline:
+    """Runs in one thread. `stop` may be set from any thread; the batches in hand are then finished."""
+
+    def __init__(
+        self,
+        open_consumer: Callable[[OnAssigned, OnRevoked], EventConsumer],
+        open_tables: Callable[[], Tables],
+        new_batches: Callable[[], BatchProcessor],
+        dead_letters: DeadLetterWriter,
+        observer: PipelineObserver,
+        stop: threading.Event,
+    ) -> None:
+        self._open_consumer = open_consumer
+        self._open_tables = open_tables
+        self._new_batches = new_batches
+        self._dead_letters = dead_letters
+        self._observer = observer
+        self._stop = stop
+
+    def run(self) -> None:
+        """Apply changes until `stop` is set. Raises `Fatal` when going on would lose, double or overwrite data."""
+        try:
+            while not self._stop.is_set():
+                retrying(self._run_from_tables, self._observer.retried("pipeline"), self._stop)
+        except RetryInterrupted:
+            log.info("stopped while Kafka or the store was away; reading begins again where the tables stand")
+
+    def _run_from_tables(self) -> None:
+        """Join the group, read from where the tables stand, and apply batches until stopped."""
+        self._batches = self._new_batches()
+        with (
+            closing(self._open_tables()) as self._tables,
+            closing(self._open_consumer(self._assigned, self._revoked)) as self._consumer,
+        ):
+            self._observer.running()
+            while not self._stop.is_set():
+                self._batches.add(self._consumer.poll(POLL_S))
+                for batch in self._batches.due():
+                    self._apply(batch)
+            for batch in self._batches.take_all():
+                self._apply(batch)
+
+    def _apply(self, batch: RecordBatch) -> None:
+        """Bring one batch into its table, or drop it and read again from where the table stands."""
+        started = time.perf_counter()
+        read = read_events(batch)
+        self._write_dead_letters(batch, read.invalid)
+        table = self._tables.table_for(batch.topic, read.collections)
+        if table is None:
+            self._batches.not_committed(batch)
+            return
+        if self._tables.topic_moved(batch.topic):
+            raise Transient(f"topic {batch.topic} is no longer the one that its table was filled from")
+        try:
+            result = self._encode_and_commit(batch, read, table)
+        except Fenced as fenced:
+            log.warning("batch dropped", reason=str(fenced), topic=batch.topic)
+            self._read_again(batch.topic, table)
+            return
+        if result is None:
+            self._batches.not_committed(batch)
+            return
+        self._batches.committed(batch)
+        ranges = batch.ranges.items()
+        self._consumer.hint_offsets({(batch.topic, p): part.end for p, part in ranges})
+        self._observer.committed(table, batch, read.events, result, time.perf_counter() - started)
+        self._observer.lagging({(batch.topic, p): self._consumer.lag(batch.topic, p, part.end) for p, part in ranges})
+
+    def _encode_and_commit(self, batch: RecordBatch, read: ReadEvents, table: Table) -> CommitResult | None:
+        while True:
+            with self._observer.decoding():
+                encoded, invalid = encode_batch(read.events, table.writer.schema, table.known_schema)
+            self._write_dead_letters(batch, {read.positions[i]: why for i, why in invalid.items()})
+            try:
+                result = self._waiting_out("commit", lambda: table.writer.commit(encoded))  # noqa: B023
+            except SchemaMoved:
+                continue
+            table.seen_schema = encoded.schema
+            self._observer.encoded(table, encoded)
+            return result
+
+    def _write_dead_letters(self, batch: RecordBatch, invalid: Mapping[int, str]) -> None:
+        letters = [dead_letter(batch, position, reason) for position, reason in sorted(invalid.items())]
+        self._waiting_out("dead letters", lambda: self._dead_letters.write(letters))
+        self._observer.dead_lettered(letters)
+
+    def _waiting_out(self, what: str, operation: Callable[[], T]) -> T:
+        """Repeat the operation while the store or Kafka is away, a living member of the group that reads nothing."""
+        return retrying(operation, self._observer.retried(what), self._stop, sleep=self._consumer.keep_alive)
+
+    # -- positions ----------------------------------------------------------------------------------------------------
+
+    def _assigned(self, topic: str, partition: int, low: int, high: int) -> int:
+        offset = self._tables.start_offset(topic, partition, low, high)
+        self._batches.start_at(topic, partition, offset)
+        log.info("partition assigned", topic=topic, partition=partition, offset=offset, end=high)
+        return offset
+
+    def _revoked(self, partitions: list[tuple[str, int]]) -> None:
+        again = {
+            (topic, other): offset
+            for topic, partition in partitions
+            for other, offset in self._batches.forget(topic, partition).items()
+        }
+        for (topic, partition), offset in again.items():
+            if (topic, partition) not in partitions:
+                self._consumer.seek(topic, partition, offset)
+
+    def _read_again(self, topic: str, table: Table) -> None:
+        table.writer.reload()
+        for partition in self._batches.discard(topic):
+            low, high = self._consumer.held(topic, partition)
+            offset = table.writer.next_offset(partition, low, high)
+            self._batches.start_at(topic, partition, offset)
+            self._consumer.seek(topic, partition, offset)

@@ -1,0 +1,165 @@
+"""What a pipeline shows of itself: its state, its metrics, its log lines."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cdc_shared.errors import Fatal, ResyncNeeded
+from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.metrics.prometheus_metrics import BatchStage, PipelineState, WriterMetrics
+from cdc_shared.retry import RetryAttempt
+from delta_writer.consumer.event_handler import DeadLetter
+from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
+from delta_writer.writer.batch_processor import RecordBatch
+from delta_writer.writer.delta_writer import CommitResult
+from delta_writer.writer.tables import Table
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineStatus:
+    """A pipeline's state and, when it failed or waits, why."""
+
+    state: PipelineState
+    reason: str | None = None
+
+
+class PipelineObserver:
+    """Called from the pipeline's thread; `status` may be read from any. `clock` is the wall clock in seconds."""
+
+    def __init__(
+        self,
+        pipeline: str,
+        metrics: WriterMetrics,
+        on_status: Callable[[str, PipelineStatus], None],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._pipeline = pipeline
+        self._metrics = metrics
+        self._on_status = on_status
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._status = PipelineStatus(PipelineState.STARTING)
+        metrics.set_pipeline_state(pipeline, PipelineState.STARTING)
+
+    @property
+    def status(self) -> PipelineStatus:
+        """The state now."""
+        with self._lock:
+            return self._status
+
+    def running(self) -> None:
+        """The pipeline reads and writes."""
+        self._become(PipelineStatus(PipelineState.RUNNING))
+
+    def stopped(self) -> None:
+        """The pipeline ended because it was asked to."""
+        self._become(PipelineStatus(PipelineState.STOPPED))
+
+    def failed(self, error: BaseException) -> None:
+        """The pipeline ended; somebody must act."""
+        state = PipelineState.RESYNC_NEEDED if isinstance(error, ResyncNeeded) else PipelineState.FAILED
+        log.error("pipeline stopped", pipeline=self._pipeline, reason=str(error), exc_info=not isinstance(error, Fatal))
+        self._become(PipelineStatus(state, str(error)))
+
+    def retried(self, operation: str) -> Callable[[RetryAttempt], None]:
+        """Return what to call before each further attempt of the operation."""
+
+        def note(attempt: RetryAttempt) -> None:
+            self._metrics.retries.labels(self._pipeline, operation).inc()
+            log.warning(
+                "waiting to try again",
+                pipeline=self._pipeline,
+                operation=operation,
+                attempt=attempt.number,
+                wait_s=round(attempt.wait_s, 2),
+                reason=str(attempt.error),
+            )
+            self._become(PipelineStatus(PipelineState.RETRYING, str(attempt.error)))
+
+        return note
+
+    @contextmanager
+    def decoding(self) -> Iterator[None]:
+        """Times the decoding of one batch."""
+        started = time.perf_counter()
+        yield
+        self._stage(BatchStage.DECODE, time.perf_counter() - started)
+
+    def dead_lettered(self, letters: Sequence[DeadLetter]) -> None:
+        """The letters are acknowledged by the dead-letter topic."""
+        for letter in letters:
+            labels = (self._pipeline, letter.topic, letter.reason)
+            self._metrics.events_invalid.labels(*labels).inc()
+            self._metrics.dead_letters.labels(*labels).inc()
+            log.warning(
+                "record sent to the dead-letter topic",
+                pipeline=self._pipeline,
+                topic=letter.topic,
+                partition=letter.partition,
+                offset=letter.offset,
+                reason=letter.reason,
+            )
+
+    def encoded(self, table: Table, batch: EncodedBatch) -> None:
+        """The batch is in the table; its decoder had this to say."""
+        labels = self._table_labels(table)
+        self._metrics.rescued_values.labels(*labels).inc(batch.rescued_values)
+        self._metrics.walked_rows.labels(*labels).inc(batch.walked_rows)
+        if batch.schema.typed() != batch.base_schema:
+            self._metrics.schema_changes.labels(*labels, "create" if not batch.base_schema.fields else "widen").inc()
+
+    def committed(
+        self, table: Table, batch: RecordBatch, events: ChangeEvents, result: CommitResult, seconds: float
+    ) -> None:
+        """The batch is in the table."""
+        labels = self._table_labels(table)
+        metrics = self._metrics
+        for op, count in events.operations.items():
+            metrics.events.labels(*labels, op).inc(count)
+        metrics.batch_rows.labels(*labels).observe(len(batch))
+        metrics.commit_seconds.labels(*labels).observe(result.seconds.get("commit", 0.0))
+        metrics.commit_conflicts.labels(*labels).inc(result.conflicts)
+        metrics.table_files.labels(*labels, "data").set(table.writer.data_files)
+        for stage, spent in result.seconds.items():
+            self._stage(BatchStage(stage), spent)
+        if len(events):
+            now = self._clock()
+            metrics.end_to_end_lag.labels(*labels).set(max(0.0, now - events.source_ts_ms[-1] / 1000))
+            metrics.end_to_end_latency.labels(*labels).observe(max(0.0, now - min(events.source_ts_ms) / 1000))
+        log.info(
+            "batch committed",
+            pipeline=self._pipeline,
+            collection=f"{table.collection.database}.{table.collection.name}",
+            version=result.version,
+            records=len(batch),
+            rows_written=result.rows_written,
+            rows_removed=result.rows_removed,
+            files_swapped=result.files_swapped,
+            seconds=round(seconds, 3),
+        )
+        self.running()
+
+    def lagging(self, lags: dict[tuple[str, int], int]) -> None:
+        """So many offsets lie between the table and the end of each partition."""
+        for (topic, partition), lag in lags.items():
+            self._metrics.consumer_lag_events.labels(self._pipeline, topic, partition).set(lag)
+
+    def _become(self, status: PipelineStatus) -> None:
+        with self._lock:
+            if status == self._status:
+                return
+            changed_state = status.state is not self._status.state
+            self._status = status
+        if changed_state:
+            self._metrics.set_pipeline_state(self._pipeline, status.state)
+            self._on_status(self._pipeline, status)
+
+    def _stage(self, stage: BatchStage, seconds: float) -> None:
+        self._metrics.batch_seconds.labels(self._pipeline, stage).observe(seconds)
+
+    def _table_labels(self, table: Table) -> tuple[str, str, str]:
+        return self._pipeline, table.collection.database, table.collection.name

@@ -1,0 +1,177 @@
+"""The delta-writer process: runs the pipelines that `cdc.pipelines` names, each in a thread of its own."""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka.admin import AdminClient
+from prometheus_client import CollectorRegistry
+
+from cdc_shared.kafka.spec_topic import SpecReader
+from cdc_shared.kafka.topics import COMPACTED, DEAD_LETTERS_TOPIC, STATUS_TOPIC, ensure_topic, topic_id
+from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
+from cdc_shared.models.common import InvalidSpec, PipelineSpec
+from cdc_shared.retry import RetryAttempt, RetryInterrupted, retrying
+from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
+from delta_writer.http_server import HttpServer
+from delta_writer.pipeline import Pipeline
+from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
+from delta_writer.settings import Settings
+from delta_writer.writer.batch_processor import BatchProcessor
+from delta_writer.writer.dlq_writer import DeadLetterWriter, acknowledged_producer
+from delta_writer.writer.tables import Tables
+
+ENDED_BADLY: Final = frozenset({PipelineState.FAILED, PipelineState.RESYNC_NEEDED})
+DEAD_LETTERS_CONFIG: Final = {"cleanup.policy": "delete", "retention.ms": "-1"}
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Running:
+    spec: PipelineSpec
+    stop: threading.Event
+    thread: threading.Thread
+    observer: PipelineObserver
+
+
+class WriterService:
+    """Follows the specs from `run` until `stop` is set, then finishes the batches in hand."""
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self._settings = settings
+        self._stop = stop
+        self._bootstrap = settings.kafka.bootstrap_servers
+        self._registry = CollectorRegistry()
+        self._metrics = WriterMetrics(self._registry)
+        self._admin = AdminClient({"bootstrap.servers": self._bootstrap})
+        self._producer = acknowledged_producer(self._bootstrap)
+        self._pipelines: dict[str, _Running] = {}
+        self._specs_read = False
+
+    def run(self) -> None:
+        """Serve until `stop` is set. Raises `Fatal` when the service itself cannot go on."""
+        host, port = self._settings.writer.http_host, self._settings.writer.http_port
+        server = HttpServer(host, port, self._health, self._ready, self._registry)
+        log.info("delta-writer started", http=f"http://{host}:{server.port}")
+        try:
+            retrying(self._follow_specs, _log_retry, self._stop)
+        except RetryInterrupted:
+            pass
+        finally:
+            self._stop_all()
+            server.close()
+            log.info("delta-writer stopped")
+
+    def _follow_specs(self) -> None:
+        ensure_topic(self._admin, DEAD_LETTERS_TOPIC, 1, DEAD_LETTERS_CONFIG)
+        ensure_topic(self._admin, STATUS_TOPIC, 1, COMPACTED)
+        with SpecReader.open(self._bootstrap, _log_invalid_spec) as reader:
+            specs = reader.read_existing(self._stop)
+            for name in self._pipelines.keys() - specs.keys():
+                self._end(name)
+            for spec in specs.values():
+                self._begin(spec)
+            self._specs_read = True
+            for change in reader.changes(self._stop):
+                if change.spec is None:
+                    self._end(change.name)
+                else:
+                    self._begin(change.spec)
+
+    # -- pipelines ----------------------------------------------------------------------------------------------------
+
+    def _begin(self, spec: PipelineSpec) -> None:
+        """Start a pipeline, or start it anew when its spec changed or it ended; publishing a spec again restarts it."""
+        running = self._pipelines.get(spec.name)
+        if running is not None and running.spec == spec and running.thread.is_alive():
+            return
+        if running is not None:
+            self._end(spec.name)
+        log.info("pipeline starting", pipeline=spec.name)
+        stop = threading.Event()
+        observer = PipelineObserver(spec.name, self._metrics, self._publish_status)
+        thread = threading.Thread(target=self._run_pipeline, args=(spec, observer, stop), name=f"pipeline-{spec.name}")
+        self._pipelines[spec.name] = _Running(spec, stop, thread, observer)
+        thread.start()
+
+    def _run_pipeline(self, spec: PipelineSpec, observer: PipelineObserver, stop: threading.Event) -> None:
+        try:
+            self._pipeline(spec, observer, stop).run()
+        except Exception as error:  # the thread's end: whatever it is, it is shown, and other pipelines go on
+            observer.failed(error)
+        else:
+            observer.stopped()
+
+    def _pipeline(self, spec: PipelineSpec, observer: PipelineObserver, stop: threading.Event) -> Pipeline:
+        config = consumer_config(self._bootstrap, spec.name)
+        settings = self._settings
+        return Pipeline(
+            open_consumer=lambda assigned, revoked: EventConsumer(config, spec.name, assigned, revoked),
+            open_tables=lambda: Tables(
+                spec, settings.stores, settings.writer.cache_dir, lambda topic: topic_id(self._admin, topic)
+            ),
+            new_batches=lambda: BatchProcessor(spec.batch, time.monotonic),
+            dead_letters=DeadLetterWriter(self._producer, spec.name),
+            observer=observer,
+            stop=stop,
+        )
+
+    def _end(self, name: str) -> None:
+        running = self._pipelines.pop(name)
+        running.stop.set()
+        running.thread.join()
+        self._metrics.forget_pipeline(name)
+        log.info("pipeline ended", pipeline=name)
+
+    def _stop_all(self) -> None:
+        for running in self._pipelines.values():
+            running.stop.set()
+        for running in self._pipelines.values():
+            running.thread.join()
+
+    # -- what others see ----------------------------------------------------------------------------------------------
+
+    def _publish_status(self, pipeline: str, status: PipelineStatus) -> None:
+        record = {
+            "pipeline": pipeline,
+            "state": status.state,
+            "reason": status.reason,
+            "at_ms": int(time.time() * 1000),
+        }
+        try:
+            self._producer.produce(STATUS_TOPIC, key=pipeline.encode(), value=msgspec.json.encode(record), partition=0)
+            self._producer.poll(0)
+        except BufferError as error:
+            log.warning("status not published", pipeline=pipeline, reason=str(error))
+
+    def _statuses(self) -> dict[str, dict[str, Any]]:
+        return {
+            name: {"state": running.observer.status.state, "reason": running.observer.status.reason}
+            for name, running in list(self._pipelines.items())
+        }
+
+    def _health(self) -> tuple[bool, Mapping[str, Any]]:
+        """Well while no pipeline has ended by itself."""
+        statuses = self._statuses()
+        well = not any(status["state"] in ENDED_BADLY for status in statuses.values())
+        return well, {"status": "ok" if well else "failed", "pipelines": statuses}
+
+    def _ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Ready when the specs are read and every pipeline reads and writes."""
+        statuses = self._statuses()
+        running = all(status["state"] == PipelineState.RUNNING for status in statuses.values())
+        ready = self._specs_read and running
+        return ready, {"status": "ready" if ready else "not ready", "pipelines": statuses}
+
+
+def _log_retry(attempt: RetryAttempt) -> None:
+    log.warning("waiting for Kafka", attempt=attempt.number, wait_s=round(attempt.wait_s, 2), reason=str(attempt.error))
+
+
+def _log_invalid_spec(name: str, error: InvalidSpec) -> None:
+    log.error("spec not usable; the last good one stays in force", pipeline=name, reason=str(error))

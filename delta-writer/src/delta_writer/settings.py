@@ -1,0 +1,59 @@
+"""Settings of the delta-writer, read once from the environment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from cdc_shared.settings import (
+    EnvironmentSettings,
+    KafkaSettings,
+    LoggingSettings,
+    ObjectStoreSettings,
+    TracingSettings,
+    load_settings,
+)
+
+
+class WriterSettings(EnvironmentSettings):
+    """What is the delta-writer's alone."""
+
+    http_host: str = Field(
+        default="127.0.0.1",
+        validation_alias="WRITER_HTTP_HOST",
+        description="the address that /health, /ready and /metrics are served on; 0.0.0.0 in a container",
+    )
+    http_port: int = Field(
+        default=8090,
+        ge=0,
+        le=65535,
+        validation_alias="WRITER_HTTP_PORT",
+        description="the port of /health, /ready and /metrics; 0 picks a free one",
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: Path.home() / ".cache" / "cdc-delta-writer",
+        validation_alias="WRITER_CACHE_DIR",
+        description="a local directory for the key indexes; it may be deleted while the writer is stopped",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the service needs from its environment."""
+
+    kafka: KafkaSettings
+    stores: ObjectStoreSettings
+    logging: LoggingSettings
+    tracing: TracingSettings
+    writer: WriterSettings
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Read the environment. Raises `InvalidSettings` that names each wrong variable and how to set it."""
+        return cls(
+            load_settings(KafkaSettings),
+            load_settings(ObjectStoreSettings),
+            load_settings(LoggingSettings),
+            load_settings(TracingSettings),
+            load_settings(WriterSettings),
+        )

@@ -1,0 +1,66 @@
+"""The two shapes that a batch of changes of one collection takes on its way from Kafka to the table."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from cdc_shared.documents import DocumentSchema
+from delta_writer.writer.key_hash import KeyHashes
+from delta_writer.writer.offsets import OffsetRange
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeEvents:
+    """Events of one collection in the order they apply, as parallel lists; only those that change a row.
+
+    Attributes:
+        keys: Debezium's key text of the document.
+        documents: JSON text of the document after the change (Debezium's dialect); None is a delete.
+        source_ts_ms: the source's time of the change, ms since the epoch.
+        partitions, offsets: where in Kafka each event lies.
+        ranges: everything that the batch covers, also what changes no row (tombstones, markers, dead letters).
+        operations: how many events of each Debezium `op` the ranges hold.
+        must_commit: the ranges are to be committed even when no row changes.
+    """
+
+    keys: list[str]
+    documents: list[str | None]
+    source_ts_ms: list[int]
+    partitions: list[int]
+    offsets: list[int]
+    ranges: Mapping[int, OffsetRange]
+    operations: Mapping[str, int]
+    must_commit: bool = False
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """What one commit writes: at most one row or delete for each key, the last event's.
+
+    Attributes:
+        base_schema: the table's schema that the rows were encoded against; empty for a table yet to be made.
+        schema: `base_schema` widened by what the documents brought, null-only fields included.
+        rows: the upserts, in the table's columns (`documents.parquet_schema(schema)`).
+        row_hashes: the key hash of each row, in the order of `rows`.
+        deleted_keys, deleted_hashes: keys to delete.
+        ranges: the offsets that the commit covers.
+        must_commit: the offsets are to be committed even when no row changes.
+        commit_id: names this batch's commit, so that a put that timed out but succeeded is recognised.
+        rescued_values, walked_rows: of the decoder, for metrics.
+    """
+
+    base_schema: DocumentSchema
+    schema: DocumentSchema
+    rows: pa.Table
+    row_hashes: KeyHashes
+    deleted_keys: list[str]
+    deleted_hashes: KeyHashes
+    ranges: Mapping[int, OffsetRange]
+    must_commit: bool
+    commit_id: str
+    rescued_values: int
+    walked_rows: int

@@ -1,0 +1,149 @@
+"""Collects records per topic into batches that close on rows, bytes or time, whichever comes first.
+
+It also remembers how far each partition is committed: a batch that changes no row is not worth a commit of its own, so
+its range simply becomes part of the next one, and is committed alone only after `IDLE_COMMIT_S`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from confluent_kafka import Message
+
+from cdc_shared.models.common import BatchSpec
+from delta_writer.writer.offsets import OffsetRange
+
+IDLE_COMMIT_S: Final = 60.0
+
+
+@dataclass(slots=True)
+class RecordBatch:
+    """Records of one topic, as parallel lists in the order of arrival (offset order within a partition).
+
+    Attributes:
+        ranges: the offsets that the batch covers for each partition, from where the table stands.
+        size_bytes: keys and values as consumed.
+        opened_at: the clock's reading when the first record came, in seconds.
+        must_commit: its offsets are to be committed even when no row changes.
+    """
+
+    topic: str
+    opened_at: float
+    keys: list[bytes | None] = field(default_factory=list)
+    values: list[bytes | None] = field(default_factory=list)
+    partitions: list[int] = field(default_factory=list)
+    offsets: list[int] = field(default_factory=list)
+    ranges: dict[int, OffsetRange] = field(default_factory=dict)
+    size_bytes: int = 0
+    must_commit: bool = False
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+
+@dataclass(slots=True)
+class _Position:
+    committed: int
+    """The table stands here: where the next range begins."""
+    next: int
+    """The next offset to take from Kafka."""
+
+
+class BatchProcessor:
+    """The open batch of each topic. `clock` is monotonic, in seconds. Batches of one topic are taken one at a time."""
+
+    def __init__(self, limits: BatchSpec, clock: Callable[[], float]) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._open: dict[str, RecordBatch] = {}
+        self._positions: dict[str, dict[int, _Position]] = {}
+        self._idle_since: dict[str, float] = {}
+
+    def start_at(self, topic: str, partition: int, offset: int) -> None:
+        """The table stands at `offset`: the partition was assigned, or is read again from there."""
+        self._positions.setdefault(topic, {})[partition] = _Position(offset, offset)
+
+    def discard(self, topic: str) -> dict[int, int]:
+        """Drop what is uncommitted of a topic; return, for each partition, the offset where it must be read again."""
+        self._open.pop(topic, None)
+        self._idle_since.pop(topic, None)
+        positions = self._positions.get(topic, {})
+        for position in positions.values():
+            position.next = position.committed
+        return {partition: position.committed for partition, position in positions.items()}
+
+    def forget(self, topic: str, partition: int) -> dict[int, int]:
+        """The partition was taken away. Returns what `discard` does when an open batch had to be dropped with it."""
+        self._positions.get(topic, {}).pop(partition, None)
+        return self.discard(topic) if topic in self._open else {}
+
+    def add(self, messages: Iterable[Message]) -> None:
+        """Add consumed messages. Those of a partition that was taken away meanwhile are dropped."""
+        for message in messages:
+            # The stubs allow None for messages that were made, not consumed.
+            topic: str = message.topic()  # type: ignore[assignment]
+            partition: int = message.partition()  # type: ignore[assignment]
+            offset: int = message.offset()  # type: ignore[assignment]
+            position = self._positions.get(topic, {}).get(partition)
+            if position is None or offset < position.next:
+                continue
+            batch = self._open.get(topic)
+            if batch is None:
+                batch = self._open[topic] = RecordBatch(topic, self._clock())
+            key, value = message.key(), message.value()
+            batch.keys.append(key)
+            batch.values.append(value)
+            batch.partitions.append(partition)
+            batch.offsets.append(offset)
+            batch.size_bytes += (len(key) if key else 0) + (len(value) if value else 0)
+            batch.ranges[partition] = OffsetRange(position.committed, offset + 1)
+            position.next = offset + 1
+
+    def due(self) -> list[RecordBatch]:
+        """Take out the batches that a limit has closed, and make one of each range that has waited long enough."""
+        now, limits = self._clock(), self._limits
+        closed = [
+            batch.topic
+            for batch in self._open.values()
+            if len(batch) >= limits.max_rows
+            or batch.size_bytes >= limits.max_bytes
+            or now - batch.opened_at >= limits.max_seconds
+        ]
+        waited = [topic for topic, since in self._idle_since.items() if now - since >= IDLE_COMMIT_S]
+        return [self._take(topic) for topic in closed] + [
+            self._take(topic) for topic in waited if topic not in self._open and topic not in closed
+        ]
+
+    def take_all(self) -> list[RecordBatch]:
+        """Take out every batch and every uncommitted range, for a clean stop."""
+        return [self._take(topic) for topic in list(self._open | self._idle_since)]
+
+    def committed(self, batch: RecordBatch) -> None:
+        """The table holds the batch: the next range begins at its end."""
+        self._idle_since.pop(batch.topic, None)
+        for partition, part in batch.ranges.items():
+            position = self._positions.get(batch.topic, {}).get(partition)
+            if position is not None:
+                position.committed = part.end
+
+    def not_committed(self, batch: RecordBatch) -> None:
+        """The batch changed no row: its range is part of the topic's next batch."""
+        self._idle_since.setdefault(batch.topic, self._clock())
+
+    def next_offsets(self) -> dict[tuple[str, int], int]:
+        """Return how far the table stands in each partition."""
+        return {
+            (topic, partition): position.committed
+            for topic, positions in self._positions.items()
+            for partition, position in positions.items()
+        }
+
+    def _take(self, topic: str) -> RecordBatch:
+        batch = self._open.pop(topic, None) or RecordBatch(topic, self._clock())
+        idle_since = self._idle_since.get(topic)
+        if idle_since is not None:
+            batch.must_commit = not len(batch) or self._clock() - idle_since >= IDLE_COMMIT_S
+            for partition, position in self._positions.get(topic, {}).items():
+                if position.next > position.committed:
+                    batch.ranges.setdefault(partition, OffsetRange(position.committed, position.next))
+        return batch

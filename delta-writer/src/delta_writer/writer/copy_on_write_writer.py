@@ -1,0 +1,112 @@
+"""Copy-on-write: the same batches with delta-rs MERGE, for readers that do not know deletion vectors.
+
+The cost grows with the table, since files with a changed row are rewritten. It is also the oracle that the default mode
+is tested against: the same events give the same rows.
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError
+
+from cdc_shared.delta.actions import Action
+from cdc_shared.delta.log import VersionTaken
+from cdc_shared.errors import Transient
+from delta_writer.transformers.change_batch import EncodedBatch
+from delta_writer.writer.delta_writer import ENGINE, CommitResult, DeltaWriter
+from delta_writer.writer.offsets import app_id
+from delta_writer.writer.table_metadata import protocol_for
+
+_DELETED: Final = "__cdc_delete"
+_SAME_KEY: Final = "target._cdc_key = source._cdc_key"
+
+
+class CopyOnWriteWriter(DeltaWriter):
+    """See the module; the contract is `DeltaWriter`'s."""
+
+    mode = "copy_on_write"
+
+    def close(self) -> None:
+        pass
+
+    def _write(self, batch: EncodedBatch) -> CommitResult | None:
+        started = time.perf_counter()
+        metrics: Mapping[str, int] = {}
+        if batch.rows.num_rows or (batch.deleted_keys and self.version >= 0):
+            self._put_schema_in_force(batch)
+            metrics = self._merge(batch)
+        if batch.commit_id not in self._own_commits:  # nothing to merge, or no row matched: delta-rs made no commit
+            if not batch.must_commit:
+                return None
+            self._put_schema_in_force(batch)
+            self._append(self._offset_actions(batch))
+        return CommitResult(
+            version=self.version,
+            rows_written=batch.rows.num_rows,
+            rows_removed=metrics.get("num_target_rows_deleted", 0) + metrics.get("num_target_rows_updated", 0),
+            files_swapped=metrics.get("num_target_files_removed", 0),
+            seconds={"commit": time.perf_counter() - started},
+        )
+
+    def _put_schema_in_force(self, batch: EncodedBatch) -> None:
+        """Make the table, or widen its schema, in a commit of its own: a MERGE cannot add nested fields."""
+        metadata = self._metadata_for(batch.schema)
+        if metadata is None:
+            return
+        info = {"timestamp": int(self._clock() * 1000), "operation": "SET SCHEMA", "engineInfo": ENGINE}
+        actions = [Action(commit_info=info), Action(meta_data=metadata)]
+        if self.version < 0:
+            actions.insert(1, Action(protocol=protocol_for(self.mode)))
+        self._append(actions)
+
+    def _merge(self, batch: EncodedBatch) -> Mapping[str, int]:
+        """Merge the batch and commit its offsets.
+
+        The fence holds: it was checked against `self.version`, the MERGE starts from that very version, and delta-rs
+        refuses to commit over an entry that moved the same `txn`.
+        """
+        table = DeltaTable(self.location.url, self.version, storage_options=dict(self.location.storage_options))
+        columns = {name: f"source.`{name}`" for name in batch.rows.column_names}
+        properties = CommitProperties(
+            custom_metadata={"engineInfo": ENGINE, "txnId": batch.commit_id},
+            app_transactions=[Transaction(app_id(self.topic, p), part.end) for p, part in batch.ranges.items()],
+            max_commit_retries=0,
+        )
+        self._put_in_doubt = True
+        try:
+            metrics = (
+                table.merge(
+                    _source(batch),
+                    _SAME_KEY,
+                    source_alias="source",
+                    target_alias="target",
+                    commit_properties=properties,
+                )
+                .when_matched_delete(f"source.{_DELETED}")
+                .when_matched_update(columns)
+                .when_not_matched_insert(columns, f"NOT source.{_DELETED}")
+                .execute()
+            )
+        except CommitFailedError as error:
+            raise VersionTaken(self.version + 1) from error
+        except DeltaError as error:
+            raise Transient(f"MERGE into {self.location.url}: {error}") from error
+        self._catch_up()
+        return metrics
+
+
+def _source(batch: EncodedBatch) -> pa.Table:
+    """Return upserts and deletes in one table, deletes marked and empty but for their key."""
+    rows = batch.rows.append_column(_DELETED, pa.array([False] * batch.rows.num_rows, pa.bool_()))
+    columns = [
+        pa.array(batch.deleted_keys, pa.string())
+        if field.name == "_cdc_key"
+        else pa.array([True] * len(batch.deleted_keys), pa.bool_())
+        if field.name == _DELETED
+        else pa.nulls(len(batch.deleted_keys), field.type)
+        for field in rows.schema
+    ]
+    return pa.concat_tables([rows, pa.Table.from_arrays(columns, schema=rows.schema)])

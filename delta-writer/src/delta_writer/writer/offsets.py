@@ -1,0 +1,87 @@
+"""Kafka offsets as the table records them: what makes a batch exactly once (DESIGN: "Exactly once, fenced").
+
+The offsets of a table are its `txn` actions: `cdc:<topic id>:<partition>` is the next offset to read. Kafka's own
+committed offset is only a hint. The topic's *id* is used, not its name, so that a topic made again starts again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from cdc_shared.errors import CdcError, ResyncNeeded
+
+_PREFIX: Final = "cdc:"
+
+
+class Fenced(CdcError):
+    """The table does not stand where the batch begins: somebody else wrote, or the batch is a replay.
+
+    The batch must be dropped and its partitions read again from where the table says.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetRange:
+    """Offsets from `start` up to, not including, `end`; gaps (transaction markers) belong to it."""
+
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeTopic:
+    """One incarnation of a change topic: `topic_id` is Kafka's id, which differs after the topic is made again."""
+
+    name: str
+    topic_id: str
+    partitions: int
+
+
+def app_id(topic: ChangeTopic, partition: int) -> str:
+    """Return the name under which a table records the offset of a topic-partition."""
+    return f"{_PREFIX}{topic.topic_id}:{partition}"
+
+
+def check_fence(txns: Mapping[str, int], topic: ChangeTopic, ranges: Mapping[int, OffsetRange]) -> None:
+    """Check that the table stands exactly where each range begins.
+
+    Raises:
+        Fenced: it stands elsewhere.
+    """
+    for partition, offsets in ranges.items():
+        stands_at = txns.get(app_id(topic, partition), 0)
+        if stands_at != offsets.start:
+            raise Fenced(
+                f"{topic.name}[{partition}]: the batch begins at {offsets.start}, the table stands at {stands_at}"
+            )
+
+
+def start_offset(txns: Mapping[str, int], topic: ChangeTopic, partition: int, low: int, high: int) -> int:
+    """Return the offset to read next, given the offsets that Kafka still holds: from `low` up to, not with, `high`.
+
+    Raises:
+        ResyncNeeded: Kafka no longer holds what comes next, or the topic is another one than the table was filled from.
+    """
+    where = f"{topic.name}[{partition}]"
+    stands_at = txns.get(app_id(topic, partition))
+    if stands_at is None and any(_is_of_another_topic(name, topic) for name in txns):
+        raise ResyncNeeded(
+            f"resync needed: topic {topic.name} was deleted and made again (its id is now {topic.topic_id}), so "
+            "changes may be missing; take a new snapshot of the collection into a new table"
+        )
+    next_offset = stands_at or 0
+    if next_offset < low:
+        raise ResyncNeeded(
+            f"resync needed: the table needs {where} from offset {next_offset}, but Kafka's retention has dropped "
+            f"everything before {low}; take a new snapshot of the collection"
+        )
+    if next_offset > high:
+        raise ResyncNeeded(
+            f"resync needed: the table has read {where} up to offset {next_offset}, but Kafka holds only {high}: "
+            "the topic lost records; take a new snapshot of the collection"
+        )
+    return next_offset
+
+
+def _is_of_another_topic(name: str, topic: ChangeTopic) -> bool:
+    return name.startswith(_PREFIX) and not name.startswith(f"{_PREFIX}{topic.topic_id}:")

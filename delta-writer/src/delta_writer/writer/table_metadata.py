@@ -1,0 +1,140 @@
+"""The table's own metadata: whose it is, what it may contain, and how it comes to be."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from cdc_shared.delta.actions import Metadata, Protocol, TableFormat
+from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.documents import DocumentSchema, from_delta_schema, to_delta_schema
+from cdc_shared.errors import Fatal, ResyncNeeded
+
+PIPELINE: Final = "cdc.pipeline"
+DATABASE: Final = "cdc.database"
+COLLECTION: Final = "cdc.collection"
+MODE: Final = "cdc.sinkMode"
+TOPIC_PARTITIONS: Final = "cdc.topicPartitions"
+SCHEMA_VERSION: Final = "cdc.schemaVersion"
+
+_DELETION_VECTORS: Final = "deletionVectors"
+_KNOWN_FEATURES: Final = frozenset({_DELETION_VECTORS})
+_PROPERTIES: Final = {
+    # Replaced vectors stay in every checkpoint until this has passed; time travel rests on our own vacuum instead.
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
+    "delta.logRetentionDuration": "interval 30 days",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TableIdentity:
+    """Whose rows a table holds."""
+
+    pipeline: str
+    database: str
+    collection: str
+
+
+def protocol_for(mode: str) -> Protocol:
+    """Return the protocol of a new table: deletion vectors where they are written, else the oldest that serves."""
+    if mode == "deletion_vectors":
+        return Protocol(3, 7, [_DELETION_VECTORS], [_DELETION_VECTORS])
+    return Protocol(1, 2)
+
+
+def new_metadata(identity: TableIdentity, schema: DocumentSchema, mode: str, partitions: int, now_ms: int) -> Metadata:
+    """Return the metadata of a table to be made."""
+    configuration = dict(_PROPERTIES)
+    if mode == "deletion_vectors":
+        configuration["delta.enableDeletionVectors"] = "true"
+    configuration |= {
+        PIPELINE: identity.pipeline,
+        DATABASE: identity.database,
+        COLLECTION: identity.collection,
+        MODE: mode,
+        TOPIC_PARTITIONS: str(partitions),
+        SCHEMA_VERSION: "1",
+    }
+    return Metadata(
+        id=str(uuid.uuid4()),
+        format=TableFormat("parquet", {}),
+        schema_string=to_delta_schema(schema),
+        partition_columns=[],
+        configuration=configuration,
+        created_time=now_ms,
+    )
+
+
+def with_schema(metadata: Metadata, schema: DocumentSchema) -> Metadata:
+    """Return the metadata with another schema, its version one higher."""
+    version = int(metadata.configuration.get(SCHEMA_VERSION, "0")) + 1
+    configuration = metadata.configuration | {SCHEMA_VERSION: str(version)}
+    return msgspec.structs.replace(metadata, schema_string=to_delta_schema(schema), configuration=configuration)
+
+
+def schema_of(metadata: Metadata | None) -> DocumentSchema:
+    """Return the document schema of a table; the empty one for a table that does not exist."""
+    return DocumentSchema(()) if metadata is None else from_delta_schema(metadata.schema_string)
+
+
+def check_supported(snapshot: Snapshot, identity: TableIdentity, mode: str, partitions: int, url: str) -> None:
+    """Check that the table is this collection's, in this mode, and has no feature that the writer would violate.
+
+    Raises:
+        Fatal: it is not, and what a person can do. Nothing was written.
+    """
+    metadata, protocol = snapshot.metadata, snapshot.protocol
+    if metadata is None or protocol is None:
+        raise Fatal(f"the log of {url} names no schema or no protocol: the table is damaged")
+    configuration = metadata.configuration
+    _check_owner(configuration, metadata.schema_string, identity, url)
+    if configuration[MODE] != mode:
+        raise Fatal(
+            f"the table at {url} was made with sink.mode {configuration[MODE]}, the pipeline says {mode}; "
+            f"set sink.mode back, or resync into another sink.root"
+        )
+    if configuration[TOPIC_PARTITIONS] != str(partitions):
+        raise ResyncNeeded(
+            f"resync needed: the change topic of {url} had {configuration[TOPIC_PARTITIONS]} partitions and now has "
+            f"{partitions}, so keys have moved between partitions"
+        )
+    features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())} - _KNOWN_FEATURES
+    strange = sorted(features) + _strange_properties(configuration)
+    if strange or metadata.partition_columns:
+        named = strange or [f"partitioning by {', '.join(metadata.partition_columns)}"]
+        raise Fatal(f"the table at {url} has features that the delta-writer does not write: {', '.join(named)}")
+
+
+def _check_owner(configuration: Mapping[str, str], schema_string: str, identity: TableIdentity, url: str) -> None:
+    owner = TableIdentity(*(configuration.get(key, "") for key in (PIPELINE, DATABASE, COLLECTION)))
+    if owner == identity and MODE in configuration and TOPIC_PARTITIONS in configuration:
+        return
+    whose = f"belongs to {owner}" if owner.pipeline else "was not made by the delta-writer"
+    raise Fatal(
+        f"the table at {url} {whose}; nothing was written. Its schema: {_summary(schema_string)}. The schema that a "
+        f"table of {identity.database}.{identity.collection} starts from: "
+        f"{_summary(to_delta_schema(DocumentSchema(())))}. Move that table away, or give the pipeline another "
+        "sink.root"
+    )
+
+
+def _summary(schema_string: str) -> str:
+    """Return the columns of a Delta schema as `name type, …`."""
+    fields = json.loads(schema_string)["fields"]
+    kinds = ((f["name"], f["type"] if isinstance(f["type"], str) else f["type"]["type"]) for f in fields)
+    return ", ".join(f"{name} {kind}" for name, kind in kinds)
+
+
+def _strange_properties(configuration: Mapping[str, str]) -> list[str]:
+    set_properties = {
+        "delta.enableChangeDataFeed": "true",
+        "delta.appendOnly": "true",
+        "delta.columnMapping.mode": "name",
+    }
+    strange = [name for name, value in set_properties.items() if configuration.get(name, "").lower() == value]
+    if configuration.get("delta.columnMapping.mode") == "id":
+        strange.append("delta.columnMapping.mode")
+    return strange + sorted(name for name in configuration if name.startswith("delta.constraints."))
