@@ -1,4 +1,6 @@
-"""Credentials of the local parts: made at random on the first start, kept in one 0600 file, never shipped, never printed."""
+"""Credentials of the local parts: made at random on the first start, kept in one 0600 file, never shipped, never
+printed.
+"""
 
 import base64
 import json
@@ -33,7 +35,8 @@ class Credentials:
 def load_or_generate(directory: Path, *, has_data: bool) -> Credentials:
     """The stack's credentials, and the key file of the encrypted secrets beside them.
 
-    `has_data`: the stack has been started before. Then missing credentials are an error: new ones would lock the data out.
+    `has_data`: the stack has been started before. Then missing credentials are an error: new ones would lock the data
+    out.
     """
     path = directory / "credentials.json"
     if path.exists():

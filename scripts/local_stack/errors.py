@@ -1,4 +1,6 @@
-"""What can go wrong while the stack is managed. Every message names the thing and the remedy; the CLI prints it as it is."""
+"""What can go wrong while the stack is managed. Every message names the thing and the remedy; the CLI prints it as it
+is.
+"""
 
 
 class StackError(Exception):

@@ -1,4 +1,4 @@
-"""Kafka's and Debezium's jars: resolved by Maven from `config/local/pom.xml` into the user's cache, once for each pom."""
+"""Kafka's and Debezium's jars: resolved by Maven from `config/local/pom.xml` into the user's cache, once a pom."""
 
 import fcntl
 import hashlib
@@ -26,7 +26,8 @@ def are_present(directory: Path) -> bool:
 
 
 def ensure_jars(layout: Layout, find_maven: Callable[[], str], java: Path, say: Callable[[str], None]) -> Path:
-    """The directory with `libs` and `plugins`, downloaded when missing; an interrupted download leaves nothing behind that counts.
+    """The directory with `libs` and `plugins`, downloaded when missing; an interrupted download leaves nothing behind
+    that counts.
 
     Raises `StackError` with Maven's own last lines when the download fails.
     """
@@ -64,7 +65,7 @@ def _run_maven(maven: str, java: Path, directory: Path, layout: Layout, say: Cal
         process = subprocess.Popen(
             command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        assert process.stdout is not None  # noqa: S101
+        assert process.stdout is not None
         try:
             for line in process.stdout:
                 out.write(line)

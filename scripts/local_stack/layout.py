@@ -111,7 +111,9 @@ class Layout:
 
 
 def user_cache(root: Path) -> Path:
-    """Downloads, shared by all checkouts of this user and kept by `make clean`; `.local/cache` when there is no usable home."""
+    """Downloads, shared by all checkouts of this user and kept by `make clean`; `.local/cache` when there is no usable
+    home.
+    """
     configured = os.environ.get("XDG_CACHE_HOME")
     base = Path(configured) if configured else Path.home() / ".cache"
     existing = next(parent for parent in (base, *base.parents) if parent.exists())

@@ -65,8 +65,8 @@ def choose_ports(
 ) -> dict[str, int]:
     """A port for each of `PORTS`.
 
-    `wanted`: set by the user, taken or refused (`StackError`), never changed. `kept`: chosen on an earlier start, kept where still
-    free. `reserved`: numbers that belong to somebody else although free now.
+    `wanted`: set by the user, taken or refused (`StackError`), never changed. `kept`: chosen on an earlier start, kept
+    where still free. `reserved`: numbers that belong to somebody else although free now.
     """
     chosen: dict[str, int] = {}
     used: set[int] = set()
@@ -123,7 +123,7 @@ def write_ports(path: Path, ports: Mapping[str, int]) -> None:
 
 @contextmanager
 def other_checkouts(cache: Path, own: Path) -> Iterator[set[int]]:
-    """Port numbers that this user's other checkouts have chosen, while nobody else is choosing. `own`: our ports file."""
+    """Ports that this user's other checkouts have chosen, while nobody else is choosing. `own`: our ports file."""
     with (cache / "checkouts.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         registry = cache / "checkouts"

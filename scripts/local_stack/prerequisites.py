@@ -1,4 +1,6 @@
-"""What must be on the machine before the stack can run: a Java runtime and Maven. Installed by apt where that is ours to do."""
+"""What must be on the machine before the stack can run: a Java runtime and Maven. Installed by apt where that is ours
+to do.
+"""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The stack's operating-system processes: finding what a killed supervisord left behind, ending it, and memory in use."""
+"""The stack's operating-system processes: finding what a killed supervisord left behind, ending it, memory in use."""
 
 import contextlib
 import signal
@@ -69,7 +69,9 @@ def wait_until_gone(pid: int, timeout_s: float) -> bool:
 
 
 def memory_bytes(pid: int) -> int:
-    """Memory of a process and its descendants, shared pages counted once a process group (PSS where readable, else RSS)."""
+    """Memory of a process and its descendants, shared pages counted once a process group (PSS where readable, else
+    RSS).
+    """
     try:
         root = psutil.Process(pid)
         family = [root, *root.children(recursive=True)]

@@ -35,8 +35,8 @@ def embedded_mongodb_uri(port: int) -> str:
 def load_settings(root: Path, environment: Mapping[str, str], kept_ports: Mapping[str, int]) -> StackSettings:
     """Settings of the checkout at `root`. Raises `StackError` naming the variable that is not valid.
 
-    `kept_ports`: what earlier starts chose. A shell that has sourced `.local/endpoints.env` carries our own choices, which are not
-    the user's wishes.
+    `kept_ports`: what earlier starts chose. A shell that has sourced `.local/endpoints.env` carries our own choices,
+    which are not the user's wishes.
     """
     own = {name: str(port) for name, port in kept_ports.items()}
     if "MONGODB_PORT" in kept_ports:

@@ -54,10 +54,8 @@ class Stack:
     def address(self, variable: str) -> str:
         return f"{HOST}:{self.ports[variable]}"
 
-    def render(self, template: str, **values: object) -> Path:
-        """Fill `config/local/<template>` with ports and `values`, into `.local/config`. The result holds no secret."""
+    def render(self, template: str, **values: object) -> str:
+        """The text of `config/local/<template>` with ports and `values` filled in."""
         source = self.layout.templates / template
-        names: dict[str, object] = {**self.ports, "KAFKA": self.kafka, **values}
-        target = self.layout.config / template
-        target.write_text(Template(source.read_text(encoding="utf-8")).substitute(names), encoding="utf-8")
-        return target
+        names: dict[str, object] = {**self.ports, "HOST": HOST, "KAFKA": self.kafka, **values}
+        return Template(source.read_text(encoding="utf-8")).substitute(names)

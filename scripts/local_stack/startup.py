@@ -11,10 +11,12 @@ from threading import Event
 from local_stack.errors import NotReady, StackError
 from local_stack.layout import Layout
 from local_stack.parts.part import Part
+from local_stack.private_files import write_private
 from local_stack.supervision import Supervisor
 
 POLL_S = 0.2
 LOG_TAIL_LINES = 15
+STOP_LAST = (("writer",), ("connect",), ("mongodb", "kafka", "seaweedfs", "postgres"))
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ def bring_up(
 ) -> None:
     """Start `parts` and wait until each is healthy, those that do not need each other at the same time.
 
-    `on_ready` is called in this thread as each part gets there. Raises `StackError` with the part's last log lines when one does not;
-    what has started keeps running, so that the next call goes on from there.
+    `on_ready` is called in this thread as each part gets there. Raises `StackError` with the part's last log lines
+    when one does not; what has started keeps running, so that the next call goes on from there.
     """
     ready = {part.name: Event() for part in parts}
     stop = Event()
@@ -63,11 +65,18 @@ def _bring_up_one(layout: Layout, supervisor: Supervisor, part: Part, ready: dic
             if stop.is_set():
                 raise Interrupted
     begun = time.monotonic()
+    if part.directory is not None:
+        part.directory.mkdir(exist_ok=True)
+    for path, text in part.files.items():
+        write_private(path, text)
     part.prepare()
     if part.command:
         supervisor.start(part.name)
     finding = _wait_until_healthy(layout, supervisor, part, stop)
-    part.after_ready()
+    try:
+        part.after_ready()
+    except NotReady as reason:
+        raise StackError(failure_report(layout, part, f"serves but cannot be set up: {reason}")) from None
     ready[part.name].set()
     return Started(part, finding, time.monotonic() - begun)
 
@@ -103,14 +112,9 @@ def last_lines(path: Path, count: int) -> list[str]:
         return [line.rstrip("\n") for line in deque(file, maxlen=count)]
 
 
-def stop_order(parts: Iterable[Part]) -> list[list[str]]:
-    """Names of the parts in groups to stop one after the other: what needs others goes before them."""
-    remaining = {part.name: part for part in parts}
-    groups = []
-    while remaining:
-        needed = {name for part in remaining.values() for name in part.needs}
-        group = [name for name in remaining if name not in needed]
-        groups.append(group)
-        for name in group:
-            del remaining[name]
-    return groups
+def stop_order(names: Iterable[str]) -> list[list[str]]:
+    """The parts in groups to stop one after the other: who writes before who is written to. Unknown ones go first."""
+    remaining = set(names)
+    groups = [sorted(remaining - {name for group in STOP_LAST for name in group})]
+    groups += [[name for name in group if name in remaining] for group in STOP_LAST]
+    return [group for group in groups if group]

@@ -1,10 +1,12 @@
 """supervisord: its configuration, rendered from the parts, and talking to it over a unix socket."""
 
+import hashlib
 import os
 import shlex
 import subprocess
 import xmlrpc.client
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, cast
@@ -23,7 +25,12 @@ START_RETRIES = 10
 START_TIMEOUT_S = 20
 
 MARKER = "CDC_LOCAL_STACK"
-"""Environment variable of every process of a stack; its value is the checkout's path. Finds what a killed supervisord left."""
+"""Environment variable of every process of a stack; its value is the checkout's path. Finds what a killed supervisord
+left.
+"""
+
+DIGEST_VARIABLE = "CDC_CONFIG_DIGEST"
+"""Makes a changed configuration file a changed program to supervisord, so that it is restarted."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,8 @@ class ProcessInfo:
 
 def render_config(layout: Layout, parts: Iterable[Part]) -> str:
     """supervisord's configuration. Nothing starts by itself: `make up` starts the parts in order."""
+    # Without it supervisord warns that it keeps root's rights, which is meant here.
+    user = "user=root\n" if os.geteuid() == 0 else ""
     head = f"""\
 ; Written by `make up`; do not edit.
 [supervisord]
@@ -47,7 +56,7 @@ logfile_backups={LOG_BACKUPS}
 pidfile={_escape(layout.supervisor_pid)}
 childlogdir={_escape(layout.logs)}
 directory={_escape(layout.local)}
-minfds=1024
+{user}minfds=1024
 
 [unix_http_server]
 file={_escape(layout.supervisor_socket)}
@@ -69,17 +78,24 @@ def _render_program(layout: Layout, part: Part) -> str:
         "startretries": START_RETRIES,
         "stopsignal": part.stop_signal,
         "stopwaitsecs": part.stop_within_s,
-        # The whole group: nothing that a part has started outlives it. Not `stopasgroup`: Postgres must pass its signal on itself.
+        # The whole group: nothing that a part has started outlives it. Not `stopasgroup`: Postgres must pass its
+        # signal on itself.
         "killasgroup": "true",
         "redirect_stderr": "true",
         "stdout_logfile": _escape(layout.logs / f"{part.name}.log"),
         "stdout_logfile_maxbytes": LOG_MAX_BYTES,
         "stdout_logfile_backups": LOG_BACKUPS,
     }
-    if part.environment:
-        values["environment"] = ",".join(f'{name}="{_escape(value)}"' for name, value in part.environment.items())
+    environment = dict(part.environment)
+    if part.files:
+        environment[DIGEST_VARIABLE] = _digest(part.files.values())
+    values["environment"] = ",".join(f'{name}="{_escape(value)}"' for name, value in environment.items())
     lines = "".join(f"{name}={value}\n" for name, value in values.items())
     return f"\n[program:{part.name}]\n{lines}"
+
+
+def _digest(texts: Iterable[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
 
 
 def _escape(value: object) -> str:
@@ -122,7 +138,9 @@ class Supervisor:
             )
 
     def apply_config(self, text: str) -> list[str]:
-        """Make supervisord's programs those of `text`. Programs whose definition changed are stopped. Returns their names."""
+        """Make supervisord's programs those of `text`. Programs whose definition changed are stopped. Returns their
+        names.
+        """
         path = self._layout.supervisor_config
         if path.exists() and path.read_text(encoding="utf-8") == text:
             return []
@@ -161,6 +179,11 @@ class Supervisor:
         except xmlrpc.client.Fault as fault:
             if "NOT_RUNNING" not in fault.faultString:
                 raise StackError(f"{name} cannot be stopped: {fault.faultString}") from None
+
+    def stop_all(self, names: Sequence[str]) -> None:
+        """Stop several at the same time and wait until all are gone."""
+        with ThreadPoolExecutor(max_workers=len(names)) as pool:
+            list(pool.map(self.stop, names))
 
     def shutdown(self) -> None:
         self._call("shutdown")

@@ -3,9 +3,8 @@
 import httpx
 
 from local_stack.errors import NotReady
-from local_stack.parts.kafka import MAX_MESSAGE_BYTES, java_command
+from local_stack.parts.kafka import MAX_MESSAGE_BYTES, java_command, logging_file
 from local_stack.parts.part import Part
-from local_stack.ports import HOST
 from local_stack.stack import Stack
 
 CHECK_TIMEOUT_S = 4.0
@@ -16,12 +15,7 @@ def connect(stack: Stack) -> Part:
     data = stack.layout.data / "connect"
     properties = stack.layout.config / "connect.properties"
 
-    def prepare() -> None:
-        data.mkdir(exist_ok=True)
-        stack.render(
-            "connect.properties", HOST=HOST, PLUGINS=stack.jars / "plugins", MAX_MESSAGE_BYTES=MAX_MESSAGE_BYTES
-        )
-
+    text = stack.render("connect.properties", PLUGINS=stack.jars / "plugins", MAX_MESSAGE_BYTES=MAX_MESSAGE_BYTES)
     return Part(
         name="connect",
         endpoint=stack.connect_url,
@@ -31,7 +25,7 @@ def connect(stack: Stack) -> Part:
             *("org.apache.kafka.connect.cli.ConnectDistributed", str(properties)),
         ),
         directory=data,
-        prepare=prepare,
+        files={properties: text, **logging_file(stack)},
         needs=("kafka",),
         ready_within_s=120,
         stop_within_s=30,
@@ -57,7 +51,9 @@ def check(url: str) -> str:
 
 
 def _problems(status: dict[str, object]) -> list[str]:
-    """What does not run of a connector, with the first line of its trace. Paused and stopped are somebody's wish, not a fault."""
+    """What does not run of a connector, with the first line of its trace. Paused and stopped are somebody's wish, not
+    a fault.
+    """
     name = status["name"]
     parts = [("connector", status["connector"]), *((f"task {t['id']}", t) for t in status["tasks"])]  # type: ignore[attr-defined]
     return [

@@ -1,6 +1,7 @@
 """The log: one Kafka node, broker and KRaft controller in one process."""
 
 import subprocess
+from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
@@ -9,10 +10,13 @@ from local_stack.errors import NotReady, StackError
 from local_stack.parts.part import Part
 from local_stack.stack import Stack
 
+LOGGING = "log4j2.properties"
 CHECK_TIMEOUT_S = 3.0
 FORMAT_TIMEOUT_S = 60
-MAX_MESSAGE_BYTES = 32 * 1024 * 1024
-"""A MongoDB document may have 16 MB; as JSON, with its envelope, it is larger."""
+MAX_MESSAGE_BYTES = 48 * 1024 * 1024
+"""A MongoDB document may have 16 MB; as JSON, with its envelope, it is larger. The connector's template has the same
+limit.
+"""
 
 
 def kafka(stack: Stack) -> Part:
@@ -21,10 +25,8 @@ def kafka(stack: Stack) -> Part:
     java = java_command(stack, heap_mb=stack.settings.kafka_heap_mb)
 
     def prepare() -> None:
-        stack.render("kafka.properties", LOG_DIRECTORY=data, MAX_MESSAGE_BYTES=MAX_MESSAGE_BYTES)
         if (data / "meta.properties").exists():
             return
-        data.mkdir(exist_ok=True)
         command = [*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"]
         command += ["--cluster-id", stack.credentials.kafka_cluster_id, "--config", str(properties)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False)
@@ -37,6 +39,10 @@ def kafka(stack: Stack) -> Part:
         check=lambda: check(stack.kafka),
         command=(*java, "kafka.Kafka", str(properties)),
         directory=data,
+        files={
+            properties: stack.render("kafka.properties", LOG_DIRECTORY=data, MAX_MESSAGE_BYTES=MAX_MESSAGE_BYTES),
+            **logging_file(stack),
+        },
         prepare=prepare,
         ready_within_s=90,
         stop_within_s=30,
@@ -48,9 +54,13 @@ def java_command(stack: Stack, heap_mb: int) -> tuple[str, ...]:
     return (
         str(stack.java),
         *(f"-Xmx{heap_mb}m", f"-Xms{min(heap_mb, 256)}m", "-XX:+ExitOnOutOfMemoryError", "-Xshare:auto"),
-        *("-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={stack.layout.templates / 'log4j2.properties'}"),
+        *("-Djava.awt.headless=true", f"-Dlog4j2.configurationFile={stack.layout.config / LOGGING}"),
         *("-cp", f"{stack.jars / 'libs'}/*"),
     )
+
+
+def logging_file(stack: Stack) -> dict[Path, str]:
+    return {stack.layout.config / LOGGING: (stack.layout.templates / LOGGING).read_text(encoding="utf-8")}
 
 
 def check(bootstrap: str) -> str:

@@ -1,4 +1,6 @@
-"""The source: SecantusDB, which speaks MongoDB's wire protocol with change streams, or a replica set of the user's own."""
+"""The source: SecantusDB, which speaks MongoDB's wire protocol with change streams, or a replica set of the user's
+own.
+"""
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -24,11 +26,6 @@ def mongodb(stack: Stack) -> Part:
     port = str(stack.ports["MONGODB_PORT"])
     settings = stack.layout.config / "secantusd.toml"
 
-    def prepare() -> None:
-        data.mkdir(exist_ok=True)
-        # Named explicitly, so that no secantusd.toml of the user or the machine is picked up instead.
-        settings.write_text("# Everything is set on the command line.\n", encoding="utf-8")
-
     return Part(
         name="mongodb",
         endpoint=f"mongodb://{HOST}:{port}",
@@ -40,7 +37,8 @@ def mongodb(stack: Stack) -> Part:
             *("--noop-heartbeat-seconds", str(NOOP_HEARTBEAT_S)),
         ),
         directory=data,
-        prepare=prepare,
+        # Named explicitly, so that no secantusd.toml of the user or the machine is picked up instead.
+        files={settings: "# Everything is set on the command line.\n"},
         stop_within_s=30,
     )
 

@@ -60,9 +60,11 @@ def binaries_directory() -> Path:
 
 
 def unprivileged_prefix(*needed: Path) -> tuple[str, ...]:
-    """What to put before a Postgres command: nothing for an ordinary user; for root, which Postgres refuses, a change of user.
+    """What to put before a Postgres command: nothing for an ordinary user; for root, which Postgres refuses, a change
+    of user.
 
-    When `nobody` cannot reach the `needed` paths (a checkout under /root), it gets one capability on top: to pass directories.
+    When `nobody` cannot reach the `needed` paths (a checkout under /root), it gets one capability on top: to pass
+    directories.
     """
     if os.geteuid() != 0:
         return ()
@@ -76,7 +78,9 @@ def unprivileged_prefix(*needed: Path) -> tuple[str, ...]:
 
 
 def initialise(stack: Stack, binaries: Path, data: Path, prefix: tuple[str, ...]) -> None:
-    """Make the cluster beside its place and move it there when it is whole, so that an interrupted start leaves nothing."""
+    """Make the cluster beside its place and move it there when it is whole, so that an interrupted start leaves
+    nothing.
+    """
     if (data / "PG_VERSION").exists():
         return
     fresh = data.with_name("postgres.new")

@@ -22,11 +22,6 @@ def installed() -> Path | None:
 def prometheus(stack: Stack, binary: Path) -> Part:
     data = stack.layout.data / "prometheus"
     config = stack.layout.config / "prometheus.yml"
-
-    def prepare() -> None:
-        data.mkdir(exist_ok=True)
-        stack.render("prometheus.yml")
-
     return Part(
         name="prometheus",
         endpoint=stack.prometheus_url,
@@ -36,7 +31,7 @@ def prometheus(stack: Stack, binary: Path) -> Part:
             *(f"--storage.tsdb.retention.time={RETENTION}", f"--web.listen-address={stack.address('PROMETHEUS_PORT')}"),
         ),
         directory=data,
-        prepare=prepare,
+        files={config: stack.render("prometheus.yml")},
     )
 
 

@@ -18,7 +18,6 @@ def writer(stack: Stack) -> Part:
         command=(str(stack.layout.venv_bin / "delta-writer"), "run"),
         environment={name: value for name, value in endpoint_values(stack, prometheus=False).items() if value},
         directory=stack.layout.data / "writer",
-        prepare=lambda: (stack.layout.data / "writer").mkdir(exist_ok=True),
         needs=("mongodb", "kafka", "seaweedfs"),
         # It finishes the batch in hand.
         stop_within_s=60,
