@@ -71,7 +71,7 @@ class CopyOnWriteWriter(DeltaWriter):
         table = DeltaTable(self.location.url, self.version, storage_options=dict(self.location.storage_options))
         columns = {name: f"source.`{name}`" for name in batch.rows.column_names}
         properties = CommitProperties(
-            custom_metadata={"engineInfo": ENGINE, "txnId": batch.commit_id},
+            custom_metadata={"txnId": batch.commit_id},
             app_transactions=[Transaction(app_id(self.topic, p), part.end) for p, part in batch.ranges.items()],
             max_commit_retries=0,
         )

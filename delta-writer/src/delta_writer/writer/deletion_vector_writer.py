@@ -113,7 +113,7 @@ class DeletionVectorWriter(DeltaWriter):
             return self._uploaded[1]
         file = encode_data_file(batch.rows)
         path = f"part-{uuid.uuid4()}.zstd.parquet"
-        obstore.put(self.location.store, path, file.body, chunk_size=UPLOAD_PART_BYTES)
+        obstore.put(self.location.store, path, memoryview(file.body).cast("B"), chunk_size=UPLOAD_PART_BYTES)
         add = AddFile(
             path=path,
             partition_values={},
