@@ -1,0 +1,163 @@
+"""`make bench`: what an initial load and 10,000 mixed changes cost on this machine, with the stack up.
+
+Prints events a second and CPU seconds, and writes all figures as JSON under `bench/results/`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+import time
+import uuid
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import obstore
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bench.changes import CHANGES_A_BATCH, MODES, CostOfChanges, measure_sizes
+from bench.cost import peak_rss_mb
+from bench.load import CostOfLoad, LoadBench
+from cdc_shared.errors import CdcError
+from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, load_settings
+from cdc_shared.storage.object_store import open_store
+
+RESULTS = Path(__file__).parent / "results"
+SERVICES = ("KAFKA_BOOTSTRAP_SERVERS", "WRITER_URL", "DELTA_ROOT")
+
+
+def main(
+    events: Annotated[int, typer.Option(min=0, help="Events of the initial load; 0 leaves it out.")] = 200_000,
+    rows: Annotated[str, typer.Option(help="Table sizes to change; empty leaves changes out.")] = "100000,1000000",
+    batches: Annotated[int, typer.Option(min=1, help="Batches of 10,000 changes to take the median of.")] = 5,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 0,
+) -> None:
+    """Measure the initial load and the cost of changes on the running stack (its addresses in the environment)."""
+    if missing := [name for name in SERVICES if not os.environ.get(name)]:
+        raise SystemExit(
+            f"{', '.join(missing)} not set: `make bench` sets them; by hand, load .local/endpoints.env first"
+        )
+    sizes = [int(size) for size in rows.replace("_", "").split(",") if size.strip()]
+    console = Console()
+    stores = load_settings(ObjectStoreSettings)
+    run = f"bench-{uuid.uuid4().hex[:8]}"
+    root = f"{stores.root_for(None)}/{run}"
+    result: dict[str, Any] = {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"cpus": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
+        "seed": seed,
+    }
+    try:
+        with _progress(console) as progress:
+            if events:
+                result["initial_load"] = asdict(load := _load(progress, run, root, stores, events, seed))
+                progress.console.print(_load_table(load))
+            costs = _changes(progress, root, stores, sizes, batches, seed)
+        if costs:
+            result["changes"] = [asdict(cost) | {"merge_ratio": cost.merge_ratio} for cost in costs]
+            console.print(_changes_table(costs))
+    except (CdcError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+    finally:
+        _remove(root, stores)
+    result["peak_rss_mb"] = round(peak_rss_mb())
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    console.print(f"figures: {path}")
+
+
+def _load(progress: Progress, run: str, root: str, stores: ObjectStoreSettings, events: int, seed: int) -> CostOfLoad:
+    bench = LoadBench(run, root, load_settings(KafkaSettings), stores, os.environ["WRITER_URL"])
+    try:
+        filling = progress.add_task("filling the topic", total=None)
+        bench.fill(events, seed)
+        progress.remove_task(filling)
+        loading = progress.add_task("initial load", total=events)
+        cost = bench.measure(events, lambda done: progress.update(loading, completed=done))
+        progress.remove_task(loading)
+        return cost
+    finally:
+        bench.remove()
+
+
+def _changes(
+    progress: Progress, root: str, stores: ObjectStoreSettings, sizes: list[int], batches: int, seed: int
+) -> list[CostOfChanges]:
+    costs: list[CostOfChanges] = []
+    with tempfile.TemporaryDirectory(prefix="cdc-bench-") as cache:
+        task = progress.add_task("filling two tables a size, then changing them", total=sum(sizes))
+        for step in measure_sizes(root, stores, Path(cache), sizes, batches, seed):
+            if isinstance(step, CostOfChanges):
+                costs.append(step)
+            else:
+                progress.update(task, completed=sum(cost.rows for cost in costs) + step)
+    return costs
+
+
+def _load_table(load: CostOfLoad) -> Table:
+    table = Table(title="Initial load: topic → delta-writer → Delta on S3", title_justify="left")
+    for column in ("events", "commits", "events/s", "wall s with start", "writer CPU s", "CPU s per 100k"):
+        table.add_column(column, justify="right")
+    table.add_row(
+        f"{load.events:,}",
+        str(load.commits),
+        f"{load.events_per_s:,.0f}",
+        f"{load.wall_s:.1f}",
+        f"{load.writer_cpu_s:.2f}",
+        f"{load.cpu_s_per_100k:.2f}",
+    )
+    return table
+
+
+def _changes_table(costs: list[CostOfChanges]) -> Table:
+    ours, merge = (mode.mode for mode in MODES)
+    title = f"{CHANGES_A_BATCH:,} mixed changes (60 % update, 20 % insert, 20 % delete): CPU s, medians"
+    table = Table(title=title, title_justify="left")
+    for column in (
+        "rows",
+        "decode",
+        "commit, vectors",
+        "commit, MERGE",
+        "total, vectors",
+        "total, MERGE",
+        "MERGE / vectors",
+    ):
+        table.add_column(column, justify="right")
+    for cost in costs:
+        table.add_row(
+            f"{cost.rows:,}",
+            f"{cost.decode.cpu_s:.3f}",
+            f"{cost.commit[ours].cpu_s:.3f}",
+            f"{cost.commit[merge].cpu_s:.3f}",
+            f"{cost.cpu_s(ours):.3f}",
+            f"{cost.cpu_s(merge):.3f}",
+            f"{cost.merge_ratio:.1f}×",
+        )
+    if len(costs) > 1:
+        growth = costs[-1].cpu_s(ours) / costs[0].cpu_s(ours)
+        table.caption = f"from {costs[0].rows:,} to {costs[-1].rows:,} rows ours grows {growth:.2f}×"
+    return table
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=console, transient=True)
+
+
+def _remove(root: str, stores: ObjectStoreSettings) -> None:
+    """Delete every object of the run's tables."""
+    store = open_store(root, stores)
+    for page in obstore.list(store):
+        obstore.delete(store, [entry["path"] for entry in page])
+
+
+if __name__ == "__main__":
+    typer.run(main)
