@@ -128,8 +128,17 @@ def kafka_errors(what: str) -> Iterator[None]:
         raise map_kafka_error(error, what) from error
 
 
+# librdkafka goes on by itself after these. A topic is unknown before its first event, and after somebody deleted it;
+# when it comes back, its id tells that it is another one.
 _NOTICES: Final = frozenset(
-    {KafkaError._PARTITION_EOF, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT}
+    {
+        KafkaError._PARTITION_EOF,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    }
 )
 
 
