@@ -23,10 +23,17 @@ from cdc_shared.documents.walker import DATE_MAX_MS, DATE_MIN_MS
 
 # A quote inside a JSON string is always escaped, so this matches only objects. Exactly the texts that the walker takes for a wrapper.
 _NUMBER_LONG: Final = re.compile(rb'\{"\$numberLong": ?"(0|-?[1-9][0-9]{0,18})"\}')
+_NEWLINE, _OPENING, _CLOSING = b"\n{}"
+# An integer -0 is a double's -0.0 to pyarrow.json and 0 to the walker; no BSON integer is written so.
+_NEGATIVE_ZERO: Final = re.compile(rb"(?<=[:\[, ])-0(?![.0-9])")
 # `Inf` is Infinity to pyarrow.json and nothing to Debezium or to the walker.
 _SHORT_INFINITY: Final = re.compile(rb"Inf(?!inity)")
 _HEX_DIGIT: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
 _OBJECT_ID_CHARACTERS: Final = 24
+_IS_EXPONENT: Final = np.isin(np.arange(256), np.frombuffer(b"eE", np.uint8))
+_SMALL_EXPONENT: Final = r"^[^eE]*([eE]-[0-9]{1,2})?$"
+# Decimal128 has 34 digits; with leading zeros after the point, a sign and an exponent a text of it without one is no longer than this.
+_LONGEST_DECIMAL: Final = 50
 
 Unwrap = Callable[[Any], Any]
 
@@ -38,7 +45,7 @@ class _Refused(Exception):
 def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[pa.Array] | None:
     """One array a stored field, of its storage type and `len(texts)` rows; None when the block must be walked."""
     wire = schema.wire
-    if wire is None or not texts:
+    if wire is None or not any(texts):
         return None
     try:
         block = _parse(texts, pa.schema(wire))
@@ -50,22 +57,13 @@ def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[pa.Arra
         return None
 
 
-def _parse(texts: Sequence[str], wire: pa.Schema) -> pa.Table:
+def _parse(texts: Sequence[str], wire: pa.Schema) -> Any:
     data = b"\n".join([text.encode() for text in texts])
-    # One text, one line, one object: `{"a":1} {"a":2}` in one text would parse as two rows, and a zero byte would end the input.
-    lines = len(texts) - 1
-    if (
-        data[:1] != b"{"
-        or data[-1:] != b"}"
-        or data.count(b"}\n{") != lines
-        or data.count(b"\n") != lines
-        or b"\0" in data
-    ):
+    _check_lines(np.frombuffer(data, np.uint8), len(texts))
+    if (b"Inf" in data and _SHORT_INFINITY.search(data)) or (b"-0" in data and _NEGATIVE_ZERO.search(data)):
         raise _Refused
     if b'{"$numberLong"' in data:
         data = _NUMBER_LONG.sub(rb"\1", data)
-    if b"Inf" in data and _SHORT_INFINITY.search(data):
-        raise _Refused
     block = pj.read_json(
         pa.BufferReader(data),
         read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
@@ -76,6 +74,14 @@ def _parse(texts: Sequence[str], wire: pa.Schema) -> pa.Table:
     if block.num_rows != len(texts) or block.schema != wire:
         raise _Refused
     return block
+
+
+def _check_lines(data: Any, texts: int) -> None:
+    """One text, one line, one object: `{"a":1} {"a":2}` in one text would parse as two rows, and a zero byte would end the input."""
+    line_ends = np.flatnonzero(data == _NEWLINE)
+    one_a_line = len(line_ends) == texts - 1 and data[0] == _OPENING and data[-1] == _CLOSING
+    if not one_a_line or (data[line_ends - 1] != _CLOSING).any() or (data[line_ends + 1] != _OPENING).any() or not data.all():
+        raise _Refused
 
 
 def _array(block: pa.Table, index: int) -> pa.Array:
@@ -97,7 +103,7 @@ def _unwrap(type_: t.FieldType) -> Unwrap:
     if isinstance(type_, t.List):
         return _list(type_)
     if isinstance(type_, t.Decimal):
-        return _decimal(type_.storage)
+        return _decimal(type_)
     if isinstance(type_, t.Binary):
         return _binary(type_.subtype)
     if isinstance(type_, t.Null):
@@ -145,19 +151,22 @@ def _double(array: pa.DoubleArray) -> pa.Array:
     return array
 
 
-def _object_id(array: pa.StructArray) -> pa.Array:
+def _characters(array: Any) -> tuple[Any, Any]:
+    """The bytes of a string array's values, one after the other, and the length of each; a null has none."""
+    if not len(array):
+        return np.zeros(0, np.uint8), np.zeros(0, np.int32)
+    offsets = np.frombuffer(array.buffers()[1], np.int32, len(array) + 1)
+    if offsets[0] == offsets[-1]:
+        return np.zeros(0, np.uint8), np.diff(offsets)
+    return np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]], np.diff(offsets)
+
+
+def _object_id(array: Any) -> Any:
     texts = _member(array, 0)
-    present = texts.drop_null() if texts.null_count else texts
-    size = len(present) * _OBJECT_ID_CHARACTERS
-    offsets = (
-        np.frombuffer(present.buffers()[1], np.int32)[present.offset : present.offset + len(present) + 1]
-        if size
-        else np.zeros(1, int)
-    )
-    if size:
-        characters = np.frombuffer(present.buffers()[2], np.uint8)[offsets[0] : offsets[-1]]
-        if (np.diff(offsets) != _OBJECT_ID_CHARACTERS).any() or not _HEX_DIGIT[characters].all():
-            raise _Refused
+    characters, lengths = _characters(texts)
+    right = (lengths == _OBJECT_ID_CHARACTERS).sum() == len(texts) - texts.null_count
+    if not right or not _HEX_DIGIT[characters].all():
+        raise _Refused
     return texts
 
 
@@ -173,12 +182,22 @@ def _check_range(array: pa.Array, low: int, high: int) -> None:
         raise _Refused
 
 
-def _decimal(storage: pa.DataType) -> Unwrap:
+def _decimal(type_: t.Decimal) -> Unwrap:
+    storage, wide = type_.storage, pa.decimal256(76, type_.scale)
     zero = pa.scalar(0).cast(storage)
+    whole_digits = t.DECIMAL_PRECISION - type_.scale
 
-    def unwrap(array: pa.StructArray) -> pa.Array:
+    def unwrap(array: Any) -> Any:
+        # Arrow's cast raises for NaN and for digits that do not fit, but a number too large for 128 bits wraps around: 34 nines become
+        # 63870734310932345618.6 at scale 18. What may be too large goes through 256 bits.
         texts = _member(array, 0)
-        numbers = texts.cast(storage)  # raises when a value does not fit, is NaN or infinite
+        characters, lengths = _characters(texts)
+        longest = lengths.max(initial=0)
+        if _IS_EXPONENT[characters].any() and not pc.all(pc.match_substring_regex(texts, _SMALL_EXPONENT), min_count=0).as_py():
+            raise _Refused
+        if longest > _LONGEST_DECIMAL:
+            raise _Refused
+        numbers = texts.cast(storage) if longest <= whole_digits else texts.cast(wide).cast(storage)
         zeros = pc.equal(numbers, zero)
         if zeros.true_count and pc.any(pc.starts_with(texts.filter(zeros), "-")).as_py():
             raise _Refused  # the column has no negative zero
