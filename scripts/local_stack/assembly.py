@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from local_stack.credentials import ensure_secrets_key, load_or_generate
+from local_stack.endpoints import read_endpoints
 from local_stack.jars import ensure_jars, jars_directory
 from local_stack.layout import Layout
 from local_stack.parts.connect import connect
+from local_stack.parts.generator import generator
 from local_stack.parts.kafka import kafka
 from local_stack.parts.mongodb import mongodb
 from local_stack.parts.object_store import object_store
@@ -17,7 +20,7 @@ from local_stack.parts.prometheus import installed, prometheus
 from local_stack.parts.writer import writer
 from local_stack.ports import choose_ports, is_free, numbers_of, other_checkouts, read_ports, write_ports
 from local_stack.prerequisites import require_java, require_maven
-from local_stack.settings import StackSettings, load_settings
+from local_stack.settings import StackSettings, embedded_mongodb_uri, load_settings
 from local_stack.stack import Stack
 
 
@@ -39,20 +42,32 @@ def assemble(layout: Layout, *, running: bool, say: Callable[[str], None]) -> St
 def assemble_as_started(layout: Layout) -> Stack:
     """The stack as the last start left it, for looking at it: nothing is installed, chosen or made."""
     kept = read_ports(layout.ports)
-    settings = load_settings(layout.root, os.environ, kept)
+    settings = _settings_as_started(layout, kept)
     credentials = load_or_generate(layout.secrets, has_data=True)
     return Stack(layout, settings, kept, credentials, Path("java"), jars_directory(layout))
 
 
 def parts_of(stack: Stack) -> list[Part]:
     """Every part, in the order in which people like to read them."""
-    binary = installed()
     parts = [mongodb(stack), kafka(stack), connect(stack), object_store(stack), postgres(stack)]
-    if (stack.layout.root / "delta-writer" / "src" / "delta_writer" / "__main__.py").exists():
-        parts.append(writer(stack))
+    parts.append(writer(stack))
+    if stack.settings.sample:
+        parts.append(generator(stack))
+    binary = installed()
     if binary is not None:
         parts.append(prometheus(stack, binary))
     return parts
+
+
+def _settings_as_started(layout: Layout, kept: dict[str, int]) -> StackSettings:
+    """What the last `up` was told, which may have been on its command line only."""
+    settings = load_settings(layout.root, os.environ, kept)
+    uri = read_endpoints(layout.endpoints)["MONGODB_URI"]
+    return replace(
+        settings,
+        mongodb_uri=None if uri == embedded_mongodb_uri(kept["MONGODB_PORT"]) else uri,
+        sample="[program:generator]" in layout.supervisor_config.read_text(encoding="utf-8"),
+    )
 
 
 def _ports(layout: Layout, settings: StackSettings, kept: dict[str, int], *, running: bool) -> dict[str, int]:

@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
+import duckdb
 import typer
 from rich.console import Console
 
-from local_stack import lifecycle
+from cdc_shared.analytics.duckdb_client import connect
+from local_stack import deployment, lifecycle, sample
 from local_stack.assembly import assemble_as_started, parts_of
+from local_stack.endpoints import read_endpoints
 from local_stack.errors import StackError
 from local_stack.layout import Layout
 from local_stack.parts import prometheus
 from local_stack.parts.part import Part
+from local_stack.stack import Stack
 from local_stack.startup import bring_up
 from local_stack.status import part_statuses, status_table
 from local_stack.supervision import Supervisor
@@ -64,8 +68,12 @@ def _escaped(text: str) -> str:
 def up() -> None:
     """Start every part that does not run yet and wait until all are healthy."""
     with reported() as layout, lifecycle.changing(layout, console):
-        _, parts = lifecycle.up(layout, console)
+        stack, parts = lifecycle.up(layout, console)
         print_endpoints(layout, parts)
+        if stack.settings.sample:
+            show_sample(stack)
+        elif stack.settings.mongodb_uri is not None:
+            console.print("No sample data is put into your own MongoDB; SAMPLE=1 does so.")
 
 
 def print_endpoints(layout: Layout, parts: list[Part]) -> None:
@@ -74,6 +82,36 @@ def print_endpoints(layout: Layout, parts: list[Part]) -> None:
     if prometheus.installed() is None:
         console.print(f"\n{prometheus.HOW_TO_INSTALL}")
     console.print(f"\nAddresses and credentials: {layout.endpoints}", soft_wrap=True)
+
+
+def show_sample(stack: Stack) -> None:
+    with lifecycle.progress(console, "the sample pipeline") as say:
+        result = sample.run_sample(stack, say)
+    console.print(f"\nThe sample pipeline shop runs: {result.count} orders are in Delta ({result.took_s:.1f} s).\n")
+    console.print(f"{result.sql};", soft_wrap=True, markup=False)
+    console.print(result.rows, soft_wrap=True, markup=False)
+
+
+@app.command()
+def query(sql: Annotated[str | None, typer.Argument(help="Left out: the newest rows of the sample.")] = None) -> None:
+    """Ask DuckDB a question about the tables: FROM delta_scan('s3://…')."""
+    with reported() as layout:
+        stack = assemble_as_started(layout)
+        connection = connect(sample.store_settings(stack))
+        try:
+            answer = connection.sql(sql or sample.sample_query(stack))
+            print("done" if answer is None else answer)
+        except duckdb.Error as error:
+            fail(str(error))
+
+
+@app.command()
+def deploy(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline's spec.")]) -> None:
+    """Deploy a pipeline: its Debezium connector, then its spec for the delta-writer. Repeating it is harmless."""
+    with reported() as layout:
+        endpoints = read_endpoints(layout.endpoints)
+        deployed = deployment.deploy(spec, deployment.connector_template(layout), {**endpoints, **os.environ})
+        console.print(f"pipeline {deployed.name}: connector runs, spec published")
 
 
 @app.command()

@@ -49,7 +49,7 @@ def load_settings(root: Path, environment: Mapping[str, str], kept_ports: Mappin
         kafka_heap_mb=_number("KAFKA_HEAP_MB", values, DEFAULT_HEAP_MB, minimum=256),
         connect_heap_mb=_number("CONNECT_HEAP_MB", values, DEFAULT_HEAP_MB, minimum=256),
         bucket=values.get("S3_BUCKET", "cdc"),
-        sample=values.get("SAMPLE", "1").strip().lower() not in ("0", "false", "no"),
+        sample=_sample(values),
         sample_rate=_rate(values.get("SAMPLE_RATE")),
     )
 
@@ -71,6 +71,12 @@ def _number(variable: str, values: Mapping[str, str], default: int, minimum: int
     if not text.isdecimal() or int(text) < minimum:
         raise StackError(f"{variable} is {text!r}: set it to a whole number of at least {minimum}")
     return int(text)
+
+
+def _sample(values: Mapping[str, str]) -> bool:
+    """On, unless the MongoDB is the user's own: nobody wants sample data there without having asked for it."""
+    default = "0" if "MONGODB_URI" in values else "1"
+    return values.get("SAMPLE", default).strip().lower() not in ("0", "false", "no")
 
 
 def _rate(text: str | None) -> float:

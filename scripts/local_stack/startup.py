@@ -16,7 +16,7 @@ from local_stack.supervision import Supervisor
 
 POLL_S = 0.2
 LOG_TAIL_LINES = 15
-STOP_LAST = (("writer",), ("connect",), ("mongodb", "kafka", "seaweedfs", "postgres"))
+STOP_LAST = (("generator",), ("writer",), ("connect",), ("mongodb", "kafka", "seaweedfs", "postgres"))
 
 
 @dataclass(frozen=True)

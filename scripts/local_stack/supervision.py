@@ -4,14 +4,14 @@ import hashlib
 import os
 import shlex
 import subprocess
-import xmlrpc.client
+import xmlrpc.client  # nosec B411: it talks to our own supervisord, over a socket that only we can open
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import Any, cast
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
 from local_stack.errors import StackError
 from local_stack.layout import Layout

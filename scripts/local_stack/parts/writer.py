@@ -16,7 +16,10 @@ def writer(stack: Stack) -> Part:
         endpoint=stack.writer_url,
         check=lambda: check(stack.writer_url),
         command=(str(stack.layout.venv_bin / "delta-writer"), "run"),
-        environment={name: value for name, value in endpoint_values(stack, prometheus=False).items() if value},
+        environment={
+            **{name: value for name, value in endpoint_values(stack, prometheus=False).items() if value},
+            "WRITER_CACHE_DIR": str(stack.layout.data / "writer"),
+        },
         directory=stack.layout.data / "writer",
         needs=("mongodb", "kafka", "seaweedfs"),
         # It finishes the batch in hand.

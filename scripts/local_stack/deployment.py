@@ -1,0 +1,55 @@
+"""Deploying a pipeline's spec: its Debezium connector on Kafka Connect, then the spec itself for the delta-writer."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+
+from cdc_shared.connect.connect_client import ConnectClient
+from cdc_shared.connect.connector_config import load_template, render_connector_config
+from cdc_shared.errors import CdcError
+from cdc_shared.kafka.spec_topic import publish_spec
+from cdc_shared.kafka.topics import ensure_topic, signal_topic
+from cdc_shared.models.common import PipelineSpec, load_spec
+from cdc_shared.security.references import resolve_reference, secret_providers
+from cdc_shared.settings import SecretsSettings
+from local_stack.errors import StackError
+from local_stack.layout import Layout
+
+RUNNING_TIMEOUT_S = 90.0
+SIGNAL_RETENTION = {"cleanup.policy": "delete", "retention.ms": str(7 * 24 * 3600 * 1000)}
+
+
+def deploy(spec_file: Path, template_file: Path, endpoints: Mapping[str, str]) -> PipelineSpec:
+    """Bring connector and pipeline to what `spec_file` says, and wait until the connector runs. May be repeated.
+
+    `endpoints`: the contract of `.local/endpoints.env`, in which the spec's references are resolved too. Raises
+    `StackError` with the reason.
+    """
+    bootstrap = endpoints["KAFKA_BOOTSTRAP_SERVERS"]
+    try:
+        spec = load_spec(spec_file)
+        secrets = SecretsSettings(
+            file=_existing(endpoints["CDC_SECRETS_FILE"]), key_file=Path(endpoints["CDC_SECRETS_KEY_FILE"])
+        )
+        connection = resolve_reference(spec.source.connection, secret_providers(secrets, endpoints))
+        # Debezium reads its signals from here; brokers do not make topics by themselves.
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        ensure_topic(admin, signal_topic(spec.name), 1, SIGNAL_RETENTION)
+        config = render_connector_config(load_template(template_file), spec, connection, bootstrap)
+        publish_spec(bootstrap, spec)
+        with ConnectClient(endpoints["CONNECT_URL"]) as connect:
+            connect.put_config(spec.name, config)
+            connect.wait_running(spec.name, RUNNING_TIMEOUT_S)
+    except CdcError as error:
+        raise StackError(f"{spec_file.name} cannot be deployed: {error}") from None
+    return spec
+
+
+def connector_template(layout: Layout) -> Path:
+    return layout.root / "config" / "kafka-connect" / "debezium-mongodb.json"
+
+
+def _existing(path: str) -> Path | None:
+    """The secrets file is made with the first secret; without it only `env:` references can be resolved."""
+    return Path(path) if Path(path).exists() else None
