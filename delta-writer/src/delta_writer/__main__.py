@@ -39,7 +39,8 @@ def publish(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline
     """Publish a pipeline's spec to cdc.pipelines: writers start it, or restart it when it changed or had stopped."""
     with _plain_errors():
         pipeline = load_spec(spec)
-        publish_spec(load_settings(KafkaSettings).bootstrap_servers, pipeline)
+        kafka = load_settings(KafkaSettings)
+        publish_spec(kafka.bootstrap_servers, pipeline, topic=kafka.pipelines_topic)
     typer.echo(f"pipeline {pipeline.name} published")
 
 
@@ -47,7 +48,8 @@ def publish(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline
 def unpublish(name: Annotated[str, typer.Argument(help="Name of the pipeline.")]) -> None:
     """Take a pipeline's spec back: writers stop it. Its tables stay as they are."""
     with _plain_errors():
-        delete_spec(load_settings(KafkaSettings).bootstrap_servers, name)
+        kafka = load_settings(KafkaSettings)
+        delete_spec(kafka.bootstrap_servers, name, topic=kafka.pipelines_topic)
     typer.echo(f"pipeline {name} taken back")
 
 

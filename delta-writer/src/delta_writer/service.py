@@ -1,4 +1,4 @@
-"""The delta-writer process: runs the pipelines that `cdc.pipelines` names, each in a thread of its own."""
+"""The delta-writer process: runs the pipelines that the spec topic (`cdc.pipelines`) names, each in a thread of its own."""
 
 import threading
 import time
@@ -70,7 +70,7 @@ class WriterService:
     def _follow_specs(self) -> None:
         ensure_topic(self._admin, DEAD_LETTERS_TOPIC, 1, DEAD_LETTERS_CONFIG)
         ensure_topic(self._admin, STATUS_TOPIC, 1, COMPACTED)
-        with SpecReader.open(self._bootstrap, _log_invalid_spec) as reader:
+        with SpecReader.open(self._bootstrap, _log_invalid_spec, topic=self._settings.kafka.pipelines_topic) as reader:
             specs = reader.read_existing(self._stop)
             for name in self._pipelines.keys() - specs.keys():
                 self._end(name)

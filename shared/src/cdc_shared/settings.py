@@ -35,6 +35,12 @@ class KafkaSettings(EnvironmentSettings):
         pattern=r"^\s*[^\s,]+:\d+(\s*,\s*[^\s,]+:\d+)*\s*$",
         description="comma-separated host:port of the brokers, for example localhost:9092",
     )
+    pipelines_topic: str = Field(
+        default="cdc.pipelines",
+        validation_alias="CDC_PIPELINES_TOPIC",
+        pattern=r"^[A-Za-z0-9._-]{1,249}$",
+        description="the topic that pipeline specs are published to; writers with another one run pipelines of their own",
+    )
 
 
 class ObjectStoreSettings(EnvironmentSettings):

@@ -1,6 +1,7 @@
 """Pipeline specs through the compacted topic `cdc.pipelines`: key = the pipeline's name, value = its spec, null =
 deleted.
 
+A deployment may name another topic (`CDC_PIPELINES_TOPIC`), so that its writers run pipelines of their own.
 Writers follow the topic and so go on when whatever published to it is down. It has one partition: changes come in
 order.
 """
@@ -28,42 +29,51 @@ class SpecChange(NamedTuple):
     """None: the pipeline was deleted."""
 
 
-def ensure_spec_topic(admin: AdminClient, replication_factor: int = 1) -> None:
-    """Make `cdc.pipelines`, compacted, when it is missing; compact it when a broker made it by itself."""
-    ensure_topic(admin, PIPELINES_TOPIC, 1, COMPACTED, replication_factor)
+def ensure_spec_topic(admin: AdminClient, replication_factor: int = 1, topic: str = PIPELINES_TOPIC) -> None:
+    """Make the spec topic, compacted, when it is missing; compact it when a broker made it by itself."""
+    ensure_topic(admin, topic, 1, COMPACTED, replication_factor)
 
 
-def publish_spec(bootstrap_servers: str, spec: PipelineSpec, replication_factor: int = 1) -> None:
+def publish_spec(
+    bootstrap_servers: str, spec: PipelineSpec, replication_factor: int = 1, topic: str = PIPELINES_TOPIC
+) -> None:
     """Publish a spec, new or changed; returns once every in-sync replica has it. Raises `Transient` or `Fatal`."""
-    _publish(bootstrap_servers, spec.name, encode_spec(spec), replication_factor)
+    _publish(bootstrap_servers, spec.name, encode_spec(spec), replication_factor, topic)
 
 
-def delete_spec(bootstrap_servers: str, name: str, replication_factor: int = 1) -> None:
+def delete_spec(bootstrap_servers: str, name: str, replication_factor: int = 1, topic: str = PIPELINES_TOPIC) -> None:
     """Publish that a pipeline is deleted; the same promises as `publish_spec`. Deleting an unknown one does no harm."""
-    _publish(bootstrap_servers, name, None, replication_factor)
+    _publish(bootstrap_servers, name, None, replication_factor, topic)
 
 
 class SpecReader:
-    """Follows `cdc.pipelines` from its start, without a consumer group: every reader sees every spec.
+    """Follows the spec topic from its start, without a consumer group: every reader sees every spec.
 
     A record that holds no usable spec goes to `on_invalid` with its key; the pipeline's last good spec stays in force.
     Not thread-safe.
     """
 
-    def __init__(self, consumer: Consumer, on_invalid: Callable[[str, InvalidSpec], None]) -> None:
+    def __init__(
+        self, consumer: Consumer, on_invalid: Callable[[str, InvalidSpec], None], topic: str = PIPELINES_TOPIC
+    ) -> None:
         """`consumer` needs `enable.partition.eof` (see `open`) and is closed with the reader."""
         self._consumer = consumer
         self._on_invalid = on_invalid
+        self._topic = topic
         self.caught_up = False
         """Whether everything that was in the topic at the start has been read."""
-        consumer.assign([TopicPartition(PIPELINES_TOPIC, 0, OFFSET_BEGINNING)])
+        consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING)])
 
     @classmethod
     def open(
-        cls, bootstrap_servers: str, on_invalid: Callable[[str, InvalidSpec], None], replication_factor: int = 1
+        cls,
+        bootstrap_servers: str,
+        on_invalid: Callable[[str, InvalidSpec], None],
+        replication_factor: int = 1,
+        topic: str = PIPELINES_TOPIC,
     ) -> Self:
         """A reader on its own consumer; makes the topic when it is missing. Raises `Transient` or `Fatal`."""
-        ensure_spec_topic(AdminClient({"bootstrap.servers": bootstrap_servers}), replication_factor)
+        ensure_spec_topic(AdminClient({"bootstrap.servers": bootstrap_servers}), replication_factor, topic)
         consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -75,7 +85,7 @@ class SpecReader:
                 "auto.offset.reset": "earliest",
             }
         )
-        return cls(consumer, on_invalid)
+        return cls(consumer, on_invalid, topic)
 
     def poll(self, timeout_s: float = POLL_S) -> SpecChange | None:
         """The next change, or None after `timeout_s` without one. Raises `Fatal` for errors that no waiting cures."""
@@ -88,7 +98,7 @@ class SpecReader:
         if error.code() == KafkaError._PARTITION_EOF:
             self.caught_up = True
             return None
-        mapped = map_kafka_error(error, f"read {PIPELINES_TOPIC}")
+        mapped = map_kafka_error(error, f"read {self._topic}")
         if not isinstance(mapped, Transient):  # librdkafka reconnects by itself
             raise mapped
         return None
@@ -127,7 +137,7 @@ class SpecReader:
     def _change(self, message: Message) -> SpecChange | None:
         key, value = message.key(), message.value()
         name = key.decode("utf-8", "backslashreplace") if key else ""
-        where = f"{PIPELINES_TOPIC} offset {message.offset()}"
+        where = f"{self._topic} offset {message.offset()}"
         if not name:
             error = InvalidSpec(f"{where}: a record without a key; publish with the pipeline's name as its key")
             self._on_invalid(name, error)
@@ -141,8 +151,8 @@ class SpecReader:
             return None
 
 
-def _publish(bootstrap_servers: str, name: str, value: bytes | None, replication_factor: int) -> None:
-    ensure_spec_topic(AdminClient({"bootstrap.servers": bootstrap_servers}), replication_factor)
+def _publish(bootstrap_servers: str, name: str, value: bytes | None, replication_factor: int, topic: str) -> None:
+    ensure_spec_topic(AdminClient({"bootstrap.servers": bootstrap_servers}), replication_factor, topic)
     producer = Producer(
         {
             "bootstrap.servers": bootstrap_servers,
@@ -150,7 +160,7 @@ def _publish(bootstrap_servers: str, name: str, value: bytes | None, replication
             "message.timeout.ms": int(PUBLISH_TIMEOUT_S * 1000),
         }
     )
-    send_record(producer, PIPELINES_TOPIC, name.encode(), value)
+    send_record(producer, topic, name.encode(), value)
 
 
 def send_record(producer: Producer, topic: str, key: bytes, value: bytes | None) -> None:
