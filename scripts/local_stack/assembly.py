@@ -24,13 +24,16 @@ from local_stack.settings import StackSettings, embedded_mongodb_uri, load_setti
 from local_stack.stack import Stack
 
 
-def assemble(layout: Layout, *, running: bool, say: Callable[[str], None]) -> Stack:
+def assemble(layout: Layout, *, running: bool, keep_sample: bool, say: Callable[[str], None]) -> Stack:
     """The stack of this checkout, with everything it needs on the machine: Java, jars, ports, credentials.
 
-    `running`: its supervisord is up, so the kept ports are taken by the stack itself. Raises `StackError`.
+    `running`: its supervisord is up, so the kept ports are taken by the stack itself.
+    `keep_sample`: the sample's generator stays as it is. Raises `StackError`.
     """
     kept = read_ports(layout.ports)
     settings = load_settings(layout.root, os.environ, kept)
+    if keep_sample:
+        settings = replace(settings, sample=running and _sample_was_started(layout))
     java = require_java(say)
     jars = ensure_jars(layout, lambda: require_maven(say), java, say)
     credentials = load_or_generate(layout.secrets, has_data=any(layout.data.iterdir()))
@@ -66,8 +69,13 @@ def _settings_as_started(layout: Layout, kept: dict[str, int]) -> StackSettings:
     return replace(
         settings,
         mongodb_uri=None if uri == embedded_mongodb_uri(kept["MONGODB_PORT"]) else uri,
-        sample="[program:generator]" in layout.supervisor_config.read_text(encoding="utf-8"),
+        sample=_sample_was_started(layout),
     )
+
+
+def _sample_was_started(layout: Layout) -> bool:
+    config = layout.supervisor_config
+    return config.exists() and "[program:generator]" in config.read_text(encoding="utf-8")
 
 
 def _ports(layout: Layout, settings: StackSettings, kept: dict[str, int], *, running: bool) -> dict[str, int]:

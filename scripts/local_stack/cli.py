@@ -65,11 +65,15 @@ def _escaped(text: str) -> str:
 
 
 @app.command()
-def up() -> None:
+def up(
+    keep_sample: Annotated[bool, typer.Option(help="Neither start nor stop the sample, and do not query it.")] = False,
+) -> None:
     """Start every part that does not run yet and wait until all are healthy."""
     with reported() as layout, lifecycle.changing(layout, console):
-        stack, parts = lifecycle.up(layout, console)
+        stack, parts = lifecycle.up(layout, console, keep_sample=keep_sample)
         print_endpoints(layout, parts)
+        if keep_sample:
+            return
         if stack.settings.sample:
             show_sample(stack)
         elif stack.settings.mongodb_uri is not None:
@@ -90,6 +94,13 @@ def show_sample(stack: Stack) -> None:
     console.print(f"\nThe sample pipeline shop runs: {result.count} orders are in Delta ({result.took_s:.1f} s).\n")
     console.print(f"{result.sql};", soft_wrap=True, markup=False)
     console.print(result.rows, soft_wrap=True, markup=False)
+
+
+@app.command()
+def build() -> None:
+    """Install and download what the stack needs; start nothing."""
+    with reported() as layout, lifecycle.changing(layout, console):
+        lifecycle.build(layout, console)
 
 
 @app.command()

@@ -40,6 +40,9 @@ def deploy(spec_file: Path, template_file: Path, endpoints: Mapping[str, str]) -
         publish_spec(bootstrap, spec)
         with ConnectClient(endpoints["CONNECT_URL"]) as connect:
             connect.put_config(spec.name, config)
+            status = connect.status(spec.name)
+            if status is not None and status.failure is not None:
+                connect.restart(spec.name)
             connect.wait_running(spec.name, RUNNING_TIMEOUT_S)
     except CdcError as error:
         raise StackError(f"{spec_file.name} cannot be deployed: {error}") from None

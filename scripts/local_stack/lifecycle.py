@@ -9,12 +9,14 @@ from rich.console import Console
 from local_stack.assembly import assemble, parts_of
 from local_stack.endpoints import endpoint_values, render_endpoints
 from local_stack.errors import StackError
+from local_stack.jars import ensure_jars
 from local_stack.layout import Layout
 from local_stack.lock import exclusive
 from local_stack.parts import prometheus
 from local_stack.parts.object_store import stray_sockets
 from local_stack.parts.part import Part
 from local_stack.ports import read_ports
+from local_stack.prerequisites import require_java, require_maven
 from local_stack.private_files import write_private
 from local_stack.processes import end_processes, stray_processes, wait_until_gone
 from local_stack.stack import Stack
@@ -32,14 +34,26 @@ def changing(layout: Layout, console: Console) -> Iterator[None]:
         yield
 
 
-def up(layout: Layout, console: Console) -> tuple[Stack, list[Part]]:
-    """Start what does not run and wait until every part is healthy. To be called under `changing`."""
+def build(layout: Layout, console: Console) -> None:
+    """Everything the stack needs on this machine, without starting it. To be called under `changing`."""
+    with progress(console, "Java") as say:
+        java = require_java(say)
+        jars = ensure_jars(layout, lambda: require_maven(say), java, say)
+    console.print(f"[green]✓[/] java        {java}")
+    console.print(f"[green]✓[/] jars        {jars}", soft_wrap=True)
+
+
+def up(layout: Layout, console: Console, *, keep_sample: bool = False) -> tuple[Stack, list[Part]]:
+    """Start what does not run and wait until every part is healthy. To be called under `changing`.
+
+    `keep_sample`: the sample's generator neither starts nor stops.
+    """
     supervisor = Supervisor(layout)
     running = supervisor.is_running()
     if not running:
         _end_strays(layout, console)
     with progress(console, "preparing") as say:
-        stack = assemble(layout, running=running, say=say)
+        stack = assemble(layout, running=running, keep_sample=keep_sample, say=say)
     parts = parts_of(stack)
     _supervise(layout, supervisor, parts, console, running=running)
     values = endpoint_values(stack, prometheus=prometheus.installed() is not None)

@@ -85,7 +85,7 @@ def _wait_until_healthy(layout: Layout, supervisor: Supervisor, part: Part, stop
     deadline = time.monotonic() + part.ready_within_s
     while True:
         try:
-            return part.check()
+            return part.ready()
         except NotReady as reason:
             last = str(reason)
         if part.command and supervisor.processes()[part.name].state == "FATAL":

@@ -36,7 +36,7 @@ def _status_of(part: Part, process: ProcessInfo | None) -> PartStatus:
         finding = "not running" if process is None else f"not running ({process.state.lower()})"
         return PartStatus(part, healthy=False, finding=finding, process=process, memory_bytes=0)
     try:
-        finding, healthy = part.check(), True
+        finding, healthy = (part.healthy or part.ready)(), True
     except NotReady as reason:
         finding, healthy = str(reason), False
     memory = memory_bytes(process.pid) if process is not None and running else 0

@@ -1,5 +1,7 @@
 """Kafka Connect with the Debezium MongoDB connector, one distributed worker."""
 
+from typing import Any
+
 import httpx
 
 from local_stack.errors import NotReady
@@ -19,7 +21,8 @@ def connect(stack: Stack) -> Part:
     return Part(
         name="connect",
         endpoint=stack.connect_url,
-        check=lambda: check(stack.connect_url),
+        ready=lambda: check_worker(stack.connect_url),
+        healthy=lambda: check_connectors(stack.connect_url),
         command=(
             *java_command(stack, heap_mb=stack.settings.connect_heap_mb),
             *("org.apache.kafka.connect.cli.ConnectDistributed", str(properties)),
@@ -32,17 +35,18 @@ def connect(stack: Stack) -> Part:
     )
 
 
-def check(url: str) -> str:
-    """The worker is in its group and can run Debezium, and every connector and task is running."""
-    try:
-        with httpx.Client(base_url=url, timeout=CHECK_TIMEOUT_S, trust_env=False) as client:
-            plugins = client.get("/connector-plugins").raise_for_status().json()
-            connectors = client.get("/connectors", params={"expand": "status"}).raise_for_status().json()
-    except httpx.HTTPError as error:
-        raise NotReady(f"Kafka Connect does not answer: {error}") from None
+def check_worker(url: str) -> str:
+    """The worker is in its group, and can run Debezium."""
+    plugins = _get(url, "/connector-plugins")
     if DEBEZIUM_MONGODB not in {plugin["class"] for plugin in plugins}:
         raise NotReady("Kafka Connect runs without the Debezium MongoDB connector")
-    statuses = [entry["status"] for entry in connectors.values()]
+    return f"{len(_get(url, '/connectors'))} connectors"
+
+
+def check_connectors(url: str) -> str:
+    """Every connector and every task runs."""
+    check_worker(url)
+    statuses = [entry["status"] for entry in _get(url, "/connectors?expand=status").values()]
     broken = [problem for status in statuses for problem in _problems(status)]
     if broken:
         raise NotReady("; ".join(broken))
@@ -50,12 +54,20 @@ def check(url: str) -> str:
     return f"{len(statuses)} connectors, {tasks} tasks running"
 
 
-def _problems(status: dict[str, object]) -> list[str]:
+def _get(url: str, path: str) -> Any:
+    try:
+        with httpx.Client(base_url=url, timeout=CHECK_TIMEOUT_S, trust_env=False) as client:
+            return client.get(path).raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise NotReady(f"Kafka Connect does not answer: {error}") from None
+
+
+def _problems(status: dict[str, Any]) -> list[str]:
     """What does not run of a connector, with the first line of its trace. Paused and stopped are somebody's wish, not
     a fault.
     """
     name = status["name"]
-    parts = [("connector", status["connector"]), *((f"task {t['id']}", t) for t in status["tasks"])]  # type: ignore[attr-defined]
+    parts = [("connector", status["connector"]), *((f"task {task['id']}", task) for task in status["tasks"])]
     return [
         f"{name} {what} is {state['state']}: {str(state.get('trace', '')).partition(chr(10))[0][:160]}"
         for what, state in parts

@@ -17,7 +17,7 @@ def generator(stack: Stack) -> Part:
     return Part(
         name="generator",
         endpoint=f"{rate} changes/s into {DATABASE}",
-        check=lambda: check(stack.mongodb_uri),
+        ready=lambda: check(stack.mongodb_uri),
         command=(
             *(str(stack.layout.venv_bin / "python"), str(script)),
             *("--database", DATABASE, "--rate", rate),

@@ -36,7 +36,7 @@ def kafka(stack: Stack) -> Part:
     return Part(
         name="kafka",
         endpoint=stack.kafka,
-        check=lambda: check(stack.kafka),
+        ready=lambda: check(stack.kafka),
         command=(*java, "kafka.Kafka", str(properties)),
         directory=data,
         files={

@@ -21,7 +21,7 @@ CACHE_SIZE = "512M"
 def mongodb(stack: Stack) -> Part:
     uri = stack.mongodb_uri
     if stack.settings.mongodb_uri is not None:
-        return Part(name="mongodb", endpoint=_hosts(uri), check=lambda: check(uri), ready_within_s=20)
+        return Part(name="mongodb", endpoint=_hosts(uri), ready=lambda: check(uri), ready_within_s=20)
     data = stack.layout.data / "mongodb"
     port = str(stack.ports["MONGODB_PORT"])
     settings = stack.layout.config / "secantusd.toml"
@@ -29,7 +29,7 @@ def mongodb(stack: Stack) -> Part:
     return Part(
         name="mongodb",
         endpoint=f"mongodb://{HOST}:{port}",
-        check=lambda: check(uri),
+        ready=lambda: check(uri),
         command=(
             *(str(stack.layout.venv_bin / "python"), "-m", "secantus", "--config", str(settings)),
             *("--host", HOST, "--port", port, "--storage-path", str(data), "--cache-size", CACHE_SIZE),

@@ -33,7 +33,7 @@ def object_store(stack: Stack) -> Part:
     return Part(
         name="seaweedfs",
         endpoint=stack.s3_url,
-        check=lambda: check(stack),
+        ready=lambda: check(stack),
         command=(
             *(str(stack.layout.venv_bin / "weed"), "server", f"-dir={data}", f"-ip={HOST}", f"-ip.bind={HOST}"),
             *(f"-master.port={ports['SEAWEEDFS_MASTER_PORT']}", f"-volume.port={ports['SEAWEEDFS_VOLUME_PORT']}"),

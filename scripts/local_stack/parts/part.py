@@ -14,10 +14,12 @@ class Part:
     name: str
     endpoint: str
     """What people and clients connect to; no secret."""
-    check: Callable[[], str]
-    """Asks the part to do its work once. Returns a short finding; raises `NotReady` (or the client's error) when it
-    does not serve. Bounded to a few seconds; called from several threads, never twice at once for one part.
+    ready: Callable[[], str]
+    """Asks whether the part serves, as what needs it would. Returns a short finding; raises `NotReady` when it does
+    not. Bounded to a few seconds. `make up` waits for it.
     """
+    healthy: Callable[[], str] | None = None
+    """The same for `make status`, where more is asked: also of the work that people gave the part. None: as `ready`."""
     command: tuple[str, ...] = ()
     """Empty for a part that is not ours to run, as a MongoDB of the user's own."""
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -37,7 +37,7 @@ def postgres(stack: Stack) -> Part:
     return Part(
         name="postgres",
         endpoint=f"postgresql://{HOST}:{port}/{ROLE}",
-        check=lambda: check(stack, binaries),
+        ready=lambda: check(stack, binaries),
         command=(
             *prefix,
             *(str(binaries / "postgres"), "-D", str(data)),

@@ -25,7 +25,7 @@ def prometheus(stack: Stack, binary: Path) -> Part:
     return Part(
         name="prometheus",
         endpoint=stack.prometheus_url,
-        check=lambda: check(stack.prometheus_url),
+        ready=lambda: check(stack.prometheus_url),
         command=(
             *(str(binary), f"--config.file={config}", f"--storage.tsdb.path={data}"),
             *(f"--storage.tsdb.retention.time={RETENTION}", f"--web.listen-address={stack.address('PROMETHEUS_PORT')}"),

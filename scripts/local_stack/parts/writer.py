@@ -14,7 +14,8 @@ def writer(stack: Stack) -> Part:
     return Part(
         name="writer",
         endpoint=stack.writer_url,
-        check=lambda: check(stack.writer_url),
+        ready=lambda: check_process(stack.writer_url),
+        healthy=lambda: check_pipelines(stack.writer_url),
         command=(str(stack.layout.venv_bin / "delta-writer"), "run"),
         environment={
             **{name: value for name, value in endpoint_values(stack, prometheus=False).items() if value},
@@ -27,13 +28,30 @@ def writer(stack: Stack) -> Part:
     )
 
 
-def check(url: str) -> str:
-    """`/ready`: it follows the specs and its pipelines make progress."""
+def check_process(url: str) -> str:
+    """It answers; how its pipelines fare is another question."""
+    return f"{len(_pipelines(url))} pipelines"
+
+
+def check_pipelines(url: str) -> str:
+    """It has read all specs, and every pipeline runs."""
+    pipelines = _pipelines(url)
+    stopped = [
+        f"{name} is {status.get('state')}: {str(status.get('reason'))[:200]}"
+        for name, status in pipelines.items()
+        if status.get("state") != "running"
+    ]
+    if stopped:
+        raise NotReady("; ".join(stopped))
+    return f"{len(pipelines)} pipelines running"
+
+
+def _pipelines(url: str) -> dict[str, dict[str, object]]:
     try:
         with httpx.Client(base_url=url, timeout=CHECK_TIMEOUT_S, trust_env=False) as client:
-            answer = client.get("/ready")
-    except httpx.HTTPError as error:
+            # Not `/ready`: a pipeline that somebody's data has stopped must not keep the platform from starting.
+            answer = client.get("/health")
+            pipelines: dict[str, dict[str, object]] = answer.json().get("pipelines", {})
+    except (httpx.HTTPError, ValueError) as error:
         raise NotReady(f"the delta-writer does not answer: {error}") from None
-    if answer.status_code != httpx.codes.OK:
-        raise NotReady(f"the delta-writer is not ready: {answer.text[:200]}")
-    return "ready"
+    return pipelines
