@@ -36,9 +36,9 @@ def create_topic(bootstrap_servers: str, topic: str) -> None:
 
 def delete_topic(bootstrap_servers: str, topic: str) -> None:
     """Delete the topic; one that is not there is fine."""
-    future = AdminClient({"bootstrap.servers": bootstrap_servers}).delete_topics([topic])[topic]
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})  # must outlive the request
     try:
-        future.result(timeout=ADMIN_TIMEOUT_S)
+        admin.delete_topics([topic])[topic].result(timeout=ADMIN_TIMEOUT_S)
     except KafkaException as error:
         if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
             raise

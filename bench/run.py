@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import obstore
 import typer
+from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -57,13 +58,14 @@ def main(
     try:
         with _progress(console) as progress:
             if events:
-                result["initial_load"] = asdict(load := _load(progress, run, root, stores, events, seed))
-                progress.console.print(_load_table(load))
+                load = _load(progress, run, root, stores, events, seed)
+                result["initial_load"] = asdict(load) | {"events_per_s": load.events_per_s}
+                progress.console.print(_load_lines(load), soft_wrap=True, highlight=False)
             costs = _changes(progress, root, stores, sizes, batches, seed)
         if costs:
             result["changes"] = [asdict(cost) | {"merge_ratio": cost.merge_ratio} for cost in costs]
             console.print(_changes_table(costs))
-    except (CdcError, OSError) as error:
+    except (CdcError, KafkaException, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     finally:
         _remove(root, stores)
@@ -102,19 +104,14 @@ def _changes(
     return costs
 
 
-def _load_table(load: CostOfLoad) -> Table:
-    table = Table(title="Initial load: topic → delta-writer → Delta on S3", title_justify="left")
-    for column in ("events", "commits", "events/s", "wall s with start", "writer CPU s", "CPU s per 100k"):
-        table.add_column(column, justify="right")
-    table.add_row(
-        f"{load.events:,}",
-        str(load.commits),
-        f"{load.events_per_s:,.0f}",
-        f"{load.wall_s:.1f}",
-        f"{load.writer_cpu_s:.2f}",
-        f"{load.cpu_s_per_100k:.2f}",
+def _load_lines(load: CostOfLoad) -> str:
+    return (
+        "Initial load: topic → delta-writer → Delta on S3\n"
+        f"  {load.events:,} events in {load.wall_s:.1f} s and {load.commits} commits:"
+        f" {load.events_per_s:,.0f} events/s with the start, {load.steady_events_per_s:,.0f} events/s once it runs\n"
+        f"  writer: {load.writer_cpu_s:.2f} CPU s ({load.cpu_s_per_100k:.2f} per 100,000 events),"
+        f" {load.writer_rss_mb:,.0f} MB resident\n"
     )
-    return table
 
 
 def _changes_table(costs: list[CostOfChanges]) -> Table:
