@@ -20,6 +20,7 @@ from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.retry import RetryInterrupted, retrying
 from delta_writer.consumer.event_consumer import EventConsumer, OnAssigned, OnRevoked
 from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_events
+from delta_writer.maintenance.checkpointer import Checkpointer
 from delta_writer.pipeline_observer import PipelineObserver
 from delta_writer.transformers.bson_to_delta import encode_batch
 from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
@@ -43,6 +44,7 @@ class Pipeline:
         open_tables: Callable[[], Tables],
         new_batches: Callable[[], BatchProcessor],
         dead_letters: DeadLetterWriter,
+        checkpointer: Checkpointer,
         observer: PipelineObserver,
         stop: threading.Event,
     ) -> None:
@@ -50,6 +52,7 @@ class Pipeline:
         self._open_tables = open_tables
         self._new_batches = new_batches
         self._dead_letters = dead_letters
+        self._checkpointer = checkpointer
         self._observer = observer
         self._stop = stop
 
@@ -97,6 +100,7 @@ class Pipeline:
             self._batches.not_committed(batch)
             return
         self._batches.committed(batch)
+        self._checkpointer.after_commit(table.writer.location, result.version)
         ranges = batch.ranges.items()
         self._consumer.hint_offsets({(batch.topic, p): part.end for p, part in ranges})
         self._observer.committed(table, batch, read.events, result, time.perf_counter() - started)

@@ -18,6 +18,7 @@ from cdc_shared.models.common import InvalidSpec, PipelineSpec
 from cdc_shared.retry import RetryAttempt, RetryInterrupted, retrying
 from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
 from delta_writer.http_server import HttpServer
+from delta_writer.maintenance.checkpointer import Checkpointer
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
 from delta_writer.settings import Settings
@@ -50,6 +51,7 @@ class WriterService:
         self._metrics = WriterMetrics(self._registry)
         self._admin = AdminClient({"bootstrap.servers": self._bootstrap})
         self._producer = acknowledged_producer(self._bootstrap)
+        self._checkpointer = Checkpointer()
         self._pipelines: dict[str, _Running] = {}
         self._specs_read = False
 
@@ -64,6 +66,7 @@ class WriterService:
             pass
         finally:
             self._stop_all()
+            self._checkpointer.close()
             server.close()
             log.info("delta-writer stopped")
 
@@ -117,6 +120,7 @@ class WriterService:
             ),
             new_batches=lambda: BatchProcessor(spec.batch, time.monotonic),
             dead_letters=DeadLetterWriter(self._producer, spec.name),
+            checkpointer=self._checkpointer,
             observer=observer,
             stop=stop,
         )

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -99,7 +99,7 @@ class EventConsumer:
     def hint_offsets(self, offsets: Mapping[tuple[str, int], int]) -> None:
         """Tell Kafka how far the table is: a hint for people and lag tools, never read by the writer."""
         positions = [TopicPartition(topic, partition, offset) for (topic, partition), offset in offsets.items()]
-        if positions:
+        with suppress(KafkaException):
             self._consumer.commit(offsets=positions, asynchronous=True)
 
     def close(self) -> None:

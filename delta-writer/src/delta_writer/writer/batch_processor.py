@@ -128,6 +128,8 @@ class BatchProcessor:
 
     def not_committed(self, batch: RecordBatch) -> None:
         """The batch changed no row: its range is part of the topic's next batch."""
+        if batch.must_commit:  # it could not be committed, so it waits another while
+            self._idle_since[batch.topic] = self._clock()
         self._idle_since.setdefault(batch.topic, self._clock())
 
     def next_offsets(self) -> dict[tuple[str, int], int]:

@@ -39,9 +39,8 @@ class CopyOnWriteWriter(DeltaWriter):
             self._put_schema_in_force(batch)
             metrics = self._merge(batch)
         if batch.commit_id not in self._own_commits:  # nothing to merge, or no row matched: delta-rs made no commit
-            if not batch.must_commit:
+            if not self._offsets_are_due(batch):
                 return None
-            self._put_schema_in_force(batch)
             self._append(self._offset_actions(batch))
         return CommitResult(
             version=self.version,

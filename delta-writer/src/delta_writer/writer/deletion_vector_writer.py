@@ -66,7 +66,7 @@ class DeletionVectorWriter(DeltaWriter):
         started = time.perf_counter()
         superseded = self._superseded_rows(np.concatenate([batch.row_hashes, batch.deleted_hashes]))
         metadata = self._metadata_for(batch.schema)
-        if not superseded and not batch.rows.num_rows and not batch.must_commit:
+        if not superseded and not batch.rows.num_rows and not self._offsets_are_due(batch):
             return None
         looked_up = time.perf_counter()
         new_file = self._upload_rows(batch) if batch.rows.num_rows else None

@@ -187,6 +187,10 @@ class DeltaWriter(ABC):
             return new_metadata(self._identity, schema, self.mode, self.topic.partitions, int(self._clock() * 1000))
         return with_schema(self._snapshot.metadata, schema) if schema.typed() != self._schema else None
 
+    def _offsets_are_due(self, batch: EncodedBatch) -> bool:
+        """Tell whether a batch without changes is committed for its offsets; it never makes a table."""
+        return batch.must_commit and self.version >= 0
+
     def _offset_actions(self, batch: EncodedBatch) -> list[Action]:
         """Return `commitInfo` and one `txn` for each partition."""
         now_ms = int(self._clock() * 1000)

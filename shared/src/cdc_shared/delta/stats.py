@@ -70,20 +70,15 @@ def _indexed_leaves(schema: pa.Schema, footer: pq.FileMetaData) -> Iterator[tupl
 def _leaf(schema: pa.Schema, parquet_path: str) -> tuple[list[str], pa.DataType] | None:
     """Return the column path and Arrow type of a leaf, or None when it lies inside a list.
 
-    Parquet joins the path with dots, and a name may hold dots: so the path is matched against the schema.
+    Parquet joins the path with dots; no column name of ours holds one (`documents.types.column_name`).
     """
-    fields = list(schema)
-    rest = parquet_path
-    path: list[str] = []
-    while True:
-        found = next((f for f in fields if rest == f.name or rest.startswith(f.name + ".")), None)
-        if found is None:
+    path = parquet_path.split(".")
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        if not pa.types.is_struct(kind):
             return None
-        path.append(found.name)
-        rest = rest[len(found.name) + 1 :]
-        if not pa.types.is_struct(found.type):
-            return None if rest else (path, found.type)
-        fields = list(found.type)
+        kind = kind.field(name).type
+    return path, kind
 
 
 def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
