@@ -10,13 +10,15 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from cdc_shared.documents import types as t
-from cdc_shared.documents.fast_decoder import decode_block
+from cdc_shared.documents.fast_decoder import Refused, decode_block
 from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, infer
 from cdc_shared.documents.walker import UnknownField, walk
 
 BLOCK_ROWS = 4096
 BLOCK_CHARACTERS = 16 * 2**20
 SMALL_BLOCK_ROWS = 256
+SMALLEST_ROWS = 16
+"""An attempt of the fast path costs about as much as walking this many documents."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +94,34 @@ class _Decoding:
         return infer(texts, self._schema, max_struct_fields=self._max_fields)
 
     def _fast(self, spans: Sequence[Span]) -> list[Span]:
-        """Decode what the fast path accepts; give back what it refused, in small pieces."""
-        refused = [piece for span in spans if not self._fast_block(span) for piece in _pieces(span, SMALL_BLOCK_ROWS)]
-        return [span for span in refused if not self._fast_block(span)]
-
-    def _fast_block(self, span: Span) -> bool:
-        start, stop = span
-        columns = decode_block(self._texts[start:stop], self._schema)
-        if columns is None:
-            return False
-        self._blocks.append(_Block(start, columns, self._schema, stop - start))
-        return True
+        """Decode what the fast path accepts; give back what it refused, in pieces as small as is worth the search."""
+        refused: list[Span] = []
+        waiting = list(reversed(spans))
+        near_misses = 0
+        while waiting:
+            start, stop = waiting.pop()
+            try:
+                self._blocks.append(
+                    _Block(start, decode_block(self._texts[start:stop], self._schema), self._schema, stop - start)
+                )
+                near_misses = 0
+            except Refused as refusal:
+                odd = None if refusal.row is None else start + refusal.row
+                if odd is None or odd >= stop:
+                    pieces = [] if stop - start <= SMALLEST_ROWS else list(_pieces((start, stop)))
+                    refused += [] if pieces else [(start, stop)]
+                    waiting += reversed(pieces)
+                elif odd - start < SMALLEST_ROWS:
+                    # Odd documents stand close together: give up on more of them each time, or many would cost many attempts.
+                    end = min(stop, start + (SMALLEST_ROWS << near_misses))
+                    near_misses += 1
+                    refused.append((start, end))
+                    waiting += [(end, stop)] if end < stop else []
+                else:
+                    refused.append((odd, odd + 1))
+                    waiting += [(odd + 1, stop)] if odd + 1 < stop else []
+                    waiting.append((start, odd))
+        return sorted(refused)
 
     def _walk(self, spans: Sequence[Span], *, may_widen: bool) -> bool:
         """Decode the spans on the slow path; with `may_widen` False is given, and nothing kept, when the schema must be widened first."""
@@ -183,8 +202,9 @@ def _blocks(texts: Sequence[str], span: Span) -> Iterator[Span]:
         start = end
 
 
-def _pieces(span: Span, rows: int) -> Iterator[Span]:
+def _pieces(span: Span) -> Iterator[Span]:
     start, stop = span
+    rows = SMALL_BLOCK_ROWS if stop - start > SMALL_BLOCK_ROWS else SMALLEST_ROWS
     for piece in range(start, stop, rows):
         yield piece, min(piece + rows, stop)
 

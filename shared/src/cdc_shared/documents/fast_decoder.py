@@ -25,9 +25,11 @@ from cdc_shared.documents.walker import DATE_MAX_MS, DATE_MIN_MS
 _NUMBER_LONG: Final = re.compile(rb'\{"\$numberLong": ?"(0|-?[1-9][0-9]{0,18})"\}')
 _NEWLINE, _OPENING, _CLOSING = b"\n{}"
 # An integer -0 is a double's -0.0 to pyarrow.json and 0 to the walker; no BSON integer is written so.
-_NEGATIVE_ZERO: Final = re.compile(rb"(?<=[:\[, ])-0(?![.0-9])")
+_NEGATIVE_ZERO: Final = re.compile(rb"-0(?![.0-9])")
 # `Inf` is Infinity to pyarrow.json and nothing to Debezium or to the walker.
 _SHORT_INFINITY: Final = re.compile(rb"Inf(?!inity)")
+# pyarrow.json names the row of most errors. It is a hint of where to split the block, nothing rests on it.
+_ROW_OF_ERROR: Final = re.compile(r" in row ([0-9]{1,9})")
 _HEX_DIGIT: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
 _OBJECT_ID_CHARACTERS: Final = 24
 _IS_EXPONENT: Final = np.isin(np.arange(256), np.frombuffer(b"eE", np.uint8))
@@ -38,30 +40,38 @@ _LONGEST_DECIMAL: Final = 50
 Unwrap = Callable[[Any], Any]
 
 
-class _Refused(Exception):
-    """The block has something that this path would alter or cannot hold."""
+class Refused(Exception):
+    """The block has something that this path would alter or cannot hold. `row` is the first such row, where it is known."""
+
+    def __init__(self, row: int | None = None) -> None:
+        super().__init__()
+        self.row = row
 
 
-def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[pa.Array] | None:
-    """One array a stored field, of its storage type and `len(texts)` rows; None when the block must be walked."""
+def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[Any]:
+    """One Arrow array a stored field, of its storage type and `len(texts)` rows. Raises Refused when the block must be walked."""
     wire = schema.wire
     if wire is None or not any(texts):
-        return None
+        raise Refused
     try:
         block = _parse(texts, pa.schema(wire))
-        unwraps = _unwraps(schema)
         return [
-            unwraps[i](_array(block, i)) for i, field in enumerate(schema.fields) if not isinstance(field.type, t.Null)
+            unwrap(_array(block, index))
+            for index, unwrap in enumerate(_unwraps(schema))
+            if not isinstance(schema.fields[index].type, t.Null)
         ]
-    except (_Refused, pa.ArrowException, UnicodeEncodeError):
-        return None
+    except UnicodeEncodeError:
+        raise Refused from None
+    except pa.ArrowException as error:
+        row = _ROW_OF_ERROR.search(str(error))
+        raise Refused(int(row[1]) if row else None) from None
 
 
 def _parse(texts: Sequence[str], wire: pa.Schema) -> Any:
     data = b"\n".join([text.encode() for text in texts])
     _check_lines(np.frombuffer(data, np.uint8), len(texts))
-    if (b"Inf" in data and _SHORT_INFINITY.search(data)) or (b"-0" in data and _NEGATIVE_ZERO.search(data)):
-        raise _Refused
+    if _SHORT_INFINITY.search(data) or any(data[at.start() - 1] in b":[, " for at in _NEGATIVE_ZERO.finditer(data)):
+        raise Refused
     if b'{"$numberLong"' in data:
         data = _NUMBER_LONG.sub(rb"\1", data)
     block = pj.read_json(
@@ -72,7 +82,7 @@ def _parse(texts: Sequence[str], wire: pa.Schema) -> Any:
         ),
     )
     if block.num_rows != len(texts) or block.schema != wire:
-        raise _Refused
+        raise Refused
     return block
 
 
@@ -80,15 +90,20 @@ def _check_lines(data: Any, texts: int) -> None:
     """One text, one line, one object: `{"a":1} {"a":2}` in one text would parse as two rows, and a zero byte would end the input."""
     line_ends = np.flatnonzero(data == _NEWLINE)
     one_a_line = len(line_ends) == texts - 1 and data[0] == _OPENING and data[-1] == _CLOSING
-    if not one_a_line or (data[line_ends - 1] != _CLOSING).any() or (data[line_ends + 1] != _OPENING).any() or not data.all():
-        raise _Refused
+    if (
+        not one_a_line
+        or (data[line_ends - 1] != _CLOSING).any()
+        or (data[line_ends + 1] != _OPENING).any()
+        or not data.all()
+    ):
+        raise Refused
 
 
 def _array(block: pa.Table, index: int) -> pa.Array:
     column = block.column(index)
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if array.offset:  # the unwrapping below reads buffers from their start
-        raise _Refused
+        raise Refused
     return array
 
 
@@ -139,7 +154,7 @@ def _member(array: pa.StructArray, index: int) -> pa.Array:
     """A wrapper's member. `{}` and `{"$oid": null}` parse as a wrapper whose member is null: they are no wrappers."""
     member = array.field(index)
     if member.null_count != array.null_count:
-        raise _Refused
+        raise Refused
     return member
 
 
@@ -147,7 +162,7 @@ def _double(array: pa.DoubleArray) -> pa.Array:
     # An integer above 2^53 is rounded without a word; whether it was one cannot be seen afterwards.
     values = np.abs(np.frombuffer(array.buffers()[1], np.float64, len(array))) if len(array) else np.zeros(0)
     if ((values >= EXACT_DOUBLE_MAX) & (values != np.inf)).any():
-        raise _Refused
+        raise Refused
     return array
 
 
@@ -166,7 +181,7 @@ def _object_id(array: Any) -> Any:
     characters, lengths = _characters(texts)
     right = (lengths == _OBJECT_ID_CHARACTERS).sum() == len(texts) - texts.null_count
     if not right or not _HEX_DIGIT[characters].all():
-        raise _Refused
+        raise Refused
     return texts
 
 
@@ -179,7 +194,7 @@ def _date(array: pa.StructArray) -> pa.Array:
 def _check_range(array: pa.Array, low: int, high: int) -> None:
     bounds = pc.min_max(array)
     if bounds["min"].is_valid and not low <= bounds["min"].as_py() <= bounds["max"].as_py() <= high:
-        raise _Refused
+        raise Refused
 
 
 def _decimal(type_: t.Decimal) -> Unwrap:
@@ -193,14 +208,17 @@ def _decimal(type_: t.Decimal) -> Unwrap:
         texts = _member(array, 0)
         characters, lengths = _characters(texts)
         longest = lengths.max(initial=0)
-        if _IS_EXPONENT[characters].any() and not pc.all(pc.match_substring_regex(texts, _SMALL_EXPONENT), min_count=0).as_py():
-            raise _Refused
+        if (
+            _IS_EXPONENT[characters].any()
+            and not pc.all(pc.match_substring_regex(texts, _SMALL_EXPONENT), min_count=0).as_py()
+        ):
+            raise Refused
         if longest > _LONGEST_DECIMAL:
-            raise _Refused
+            raise Refused
         numbers = texts.cast(storage) if longest <= whole_digits else texts.cast(wide).cast(storage)
         zeros = pc.equal(numbers, zero)
         if zeros.true_count and pc.any(pc.starts_with(texts.filter(zeros), "-")).as_py():
-            raise _Refused  # the column has no negative zero
+            raise Refused  # the column has no negative zero
         return numbers
 
     return unwrap
@@ -209,7 +227,7 @@ def _decimal(type_: t.Decimal) -> Unwrap:
 def _binary_texts(array: pa.StructArray, subtype: int) -> list[str | None]:
     texts, subtypes = _member(array, 0), _member(array, 1)
     if pc.all(pc.equal(subtypes, f"{subtype:02X}"), min_count=0).as_py() is False:
-        raise _Refused
+        raise Refused
     return texts.to_pylist()  # type: ignore[no-any-return]
 
 
@@ -217,7 +235,7 @@ def _bytes(text: str) -> bytes:
     try:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError:
-        raise _Refused from None
+        raise Refused from None
 
 
 def _binary(subtype: int) -> Unwrap:
@@ -234,7 +252,7 @@ def _uuid(array: pa.StructArray) -> pa.Array:
 
 def _uuid_text(value: bytes) -> str:
     if len(value) != UUID_BYTES:
-        raise _Refused
+        raise Refused
     text = value.hex()
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 

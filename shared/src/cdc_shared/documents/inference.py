@@ -11,6 +11,7 @@ A known type never changes: what does not fit it is rescued. So only the batch t
 """
 
 from collections.abc import Iterable, Sequence
+from decimal import Context
 from typing import Any, Final
 
 from bson import Decimal128
@@ -23,6 +24,7 @@ DEFAULT_MAX_STRUCT_FIELDS: Final = 1000
 EXACT_DOUBLE_MAX: Final = 2**53
 """Every integer up to this magnitude is a double exactly."""
 ODD_SHARE: Final = 0.01
+_WIDE: Final = Context(prec=t.DECIMAL_PRECISION)
 
 
 def infer(
@@ -186,4 +188,4 @@ class _Widening:
 
 def _needs_fine_scale(value: Decimal128) -> bool:
     number = value.to_decimal()
-    return number.is_finite() and number != 0 and int(number.normalize().as_tuple().exponent) < -t.DEFAULT_DECIMAL_SCALE
+    return number.is_finite() and int(_WIDE.normalize(number).as_tuple().exponent) < -t.DEFAULT_DECIMAL_SCALE

@@ -63,7 +63,9 @@ def _java_double(value: float) -> str:
         return double_text(value)
     if 1e-3 <= abs(value) < 1e7:
         return repr(value)
-    sign, digits, exponent = Decimal(_whole_number(value) if 2.0**53 <= abs(value) < 2.0**63 else repr(value)).as_tuple()
+    sign, digits, exponent = Decimal(
+        _whole_number(value) if 2.0**53 <= abs(value) < 2.0**63 else repr(value)
+    ).as_tuple()
     text = "".join(map(str, digits))
     power = int(exponent) + len(text) - 1
     return f"{'-' if sign else ''}{text[0]}.{text[1:].rstrip('0') or '0'}E{power}"
