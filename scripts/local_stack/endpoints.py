@@ -30,6 +30,7 @@ def endpoint_values(stack: Stack, *, prometheus: bool) -> dict[str, str]:
         "AWS_ACCESS_KEY_ID": credentials.s3_access_key_id,
         "AWS_SECRET_ACCESS_KEY": credentials.s3_secret_access_key,
         "AWS_REGION": REGION,
+        "S3_METRICS_URL": stack.s3_metrics_url,
         "DELTA_ROOT": stack.delta_root,
         "POSTGRES_DSN": database,
         "WRITER_URL": stack.writer_url,

@@ -65,9 +65,8 @@ def _run_maven(maven: str, java: Path, directory: Path, layout: Layout, say: Cal
         process = subprocess.Popen(
             command, cwd=directory, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
-        assert process.stdout is not None
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 out.write(line)
                 if "Downloaded from" in line:
                     downloaded += 1

@@ -5,14 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import duckdb
-from pydantic import SecretStr
 
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
-from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import table_url
 from local_stack.deployment import connector_template, deploy
 from local_stack.endpoints import endpoint_values
 from local_stack.errors import StackError
+from local_stack.parts.object_store import store_settings
 from local_stack.stack import Stack
 
 SPEC = "shop.yaml"
@@ -50,21 +49,12 @@ def run_sample(stack: Stack, say: Callable[[str], None]) -> SampleResult:
     return SampleResult(sql, str(connection.sql(sql)), count, took_s)
 
 
-def store_settings(stack: Stack) -> ObjectStoreSettings:
-    return ObjectStoreSettings(
-        endpoint=stack.s3_url,
-        access_key_id=stack.credentials.s3_access_key_id,
-        secret_access_key=SecretStr(stack.credentials.s3_secret_access_key),
-        delta_root=stack.delta_root,
-    )
-
-
 def _wait_for_rows(connection: duckdb.DuckDBPyConnection, url: str) -> int:
     deadline = time.monotonic() + ROWS_WITHIN_S
     reason = "the table is empty"
     while time.monotonic() < deadline:
         try:
-            row = connection.sql(f"SELECT count(*) FROM {delta_scan_sql(url)}").fetchone()
+            row = connection.sql(f"SELECT count(*) FROM {delta_scan_sql(url)}").fetchone()  # nosec B608
         except duckdb.Error as error:  # there is no table yet
             reason = str(error).splitlines()[0][:200]
         else:
@@ -80,8 +70,5 @@ def _wait_for_rows(connection: duckdb.DuckDBPyConnection, url: str) -> int:
 def sample_query(stack: Stack) -> str:
     """The orders that changed last."""
     url = table_url(stack.delta_root, SPEC_NAME, DATABASE, COLLECTION)
-    return (
-        "SELECT _id, status, total::DECIMAL(12, 2) AS total, len(items) AS items, _cdc_source_ts AS changed\n"
-        f"FROM {delta_scan_sql(url)}\n"
-        f"ORDER BY changed DESC LIMIT {ROWS_SHOWN}"
-    )
+    columns = "_id, status, total::DECIMAL(12, 2) AS total, len(items) AS items, _cdc_source_ts AS changed"
+    return f"SELECT {columns}\nFROM {delta_scan_sql(url)}\nORDER BY changed DESC LIMIT {ROWS_SHOWN}"  # nosec B608

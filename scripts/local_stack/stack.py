@@ -40,6 +40,10 @@ class Stack:
         return f"http://{self.address('S3_PORT')}"
 
     @property
+    def s3_metrics_url(self) -> str:
+        return f"http://{self.address('SEAWEEDFS_METRICS_PORT')}/metrics"
+
+    @property
     def delta_root(self) -> str:
         return f"s3://{self.settings.bucket}/delta"
 

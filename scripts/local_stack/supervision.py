@@ -4,7 +4,7 @@ import hashlib
 import os
 import shlex
 import subprocess
-import xmlrpc.client  # nosec B411: it talks to our own supervisord, over a socket that only we can open
+import xmlrpc.client  # nosec B411
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -104,7 +104,10 @@ def _escape(value: object) -> str:
 
 
 class Supervisor:
-    """The supervisord of one checkout. Each call opens its own connection, so threads may share this object."""
+    """The supervisord of one checkout, reached over a unix socket that only this user can open: its XML is trusted.
+
+    Each call opens its own connection, so threads may share this object.
+    """
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout

@@ -1,16 +1,18 @@
 """The object store: SeaweedFS with its S3 gateway, every object encrypted at rest (SSE-S3)."""
 
+import asyncio
 import json
 import uuid
 from datetime import timedelta
 from pathlib import Path
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
+from pydantic import SecretStr
 
+from cdc_shared.errors import CdcError
+from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.storage.object_store_admin import ObjectStoreAdmin
 from local_stack.errors import NotReady
 from local_stack.parts.part import Part
 from local_stack.ports import GRPC_OFFSET, HOST
@@ -21,6 +23,8 @@ MAX_VOLUMES = 200
 """Each bucket takes seven volumes when it is first written; they grow as they are filled."""
 MEMORY_LIMIT = "384MiB"
 """Go's soft limit: the collector works harder near it."""
+SOCKET_DIRECTORY = Path("/tmp")  # nosec B108
+"""SeaweedFS's choice; nothing is made or read there, only deleted."""
 STOP_WITHIN_S = 3
 """Then it is killed: it would wait 15 s for its own subscribers. What it has acknowledged is in its files by then."""
 
@@ -45,6 +49,7 @@ def object_store(stack: Stack) -> Part:
                 "-s3.autoCreateBucket=false",
                 f"-s3.config={identities}",
             ),
+            f"-metricsPort={ports['SEAWEEDFS_METRICS_PORT']}",
             # By default the master reports statistics to its makers.
             "-master.telemetry=false",
             *(f"-master.volumeSizeLimitMB={VOLUME_SIZE_LIMIT_MB}", f"-volume.max={MAX_VOLUMES}"),
@@ -80,22 +85,22 @@ def check(stack: Stack) -> str:
 
 def ensure_encrypted_bucket(stack: Stack) -> None:
     """The bucket of DELTA_ROOT, whose objects are encrypted unless a request says otherwise."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=stack.s3_url,
-        aws_access_key_id=stack.credentials.s3_access_key_id,
-        aws_secret_access_key=stack.credentials.s3_secret_access_key,
-        region_name=REGION,
-        config=Config(connect_timeout=4, read_timeout=10, proxies={}),
-    )
-    rule = {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}
-    bucket = stack.settings.bucket
     try:
-        if bucket not in {entry["Name"] for entry in client.list_buckets()["Buckets"]}:
-            client.create_bucket(Bucket=bucket)
-        client.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=rule)
-    except (BotoCoreError, ClientError) as error:
-        raise NotReady(f"the bucket {bucket} cannot be made: {error}") from None
+        asyncio.run(ObjectStoreAdmin(store_settings(stack)).ensure_bucket(stack.settings.bucket, encrypt=True))
+    except CdcError as error:
+        raise NotReady(str(error)) from None
+
+
+def store_settings(stack: Stack) -> ObjectStoreSettings:
+    """The store as the platform's own clients are told of it."""
+    return ObjectStoreSettings(
+        endpoint=stack.s3_url,
+        access_key_id=stack.credentials.s3_access_key_id,
+        secret_access_key=SecretStr(stack.credentials.s3_secret_access_key),
+        region=REGION,
+        delta_root=stack.delta_root,
+        metrics_url=stack.s3_metrics_url,
+    )
 
 
 def stray_sockets(ports: dict[str, int]) -> list[Path]:
@@ -109,9 +114,8 @@ def stray_sockets(ports: dict[str, int]) -> list[Path]:
     found = []
     for variable, name in names.items():
         port = ports[variable]
-        plain = Path("/tmp") / f"seaweedfs-{name}-{port}.sock"
-        grpc = Path("/tmp") / f"seaweedfs-{name}-grpc-{port + GRPC_OFFSET}.sock"
-        found += [path for path in (plain, grpc) if path.exists()]
+        plain, grpc = f"seaweedfs-{name}-{port}.sock", f"seaweedfs-{name}-grpc-{port + GRPC_OFFSET}.sock"
+        found += [SOCKET_DIRECTORY / file for file in (plain, grpc) if (SOCKET_DIRECTORY / file).exists()]
     return found
 
 

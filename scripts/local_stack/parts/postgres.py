@@ -17,6 +17,7 @@ CHECK_TIMEOUT_S = 4
 INITDB_TIMEOUT_S = 120
 UNPRIVILEGED_USER = "nobody"
 ROLE = "cdc"
+DATABASE = "cdc"
 
 
 def postgres(stack: Stack) -> Part:
@@ -36,7 +37,7 @@ def postgres(stack: Stack) -> Part:
     }
     return Part(
         name="postgres",
-        endpoint=f"postgresql://{HOST}:{port}/{ROLE}",
+        endpoint=f"postgresql://{HOST}:{port}/{DATABASE}",
         ready=lambda: check(stack, binaries),
         command=(
             *prefix,
@@ -106,8 +107,9 @@ def initialise(stack: Stack, binaries: Path, data: Path, prefix: tuple[str, ...]
 
 
 def ensure_database(stack: Stack, binaries: Path) -> None:
-    if _psql(stack, binaries, "postgres", f"select 1 from pg_database where datname = '{ROLE}'") != "1":
-        _psql(stack, binaries, "postgres", f"create database {ROLE}")
+    existing = _psql(stack, binaries, "postgres", "select datname from pg_database").splitlines()
+    if DATABASE not in existing:
+        _psql(stack, binaries, "postgres", f"create database {DATABASE}")
 
 
 def check(stack: Stack, binaries: Path) -> str:
