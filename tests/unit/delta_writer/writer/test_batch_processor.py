@@ -1,0 +1,178 @@
+"""Batches close on rows, bytes or time, and cover every offset exactly once."""
+
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from cdc_shared.models.common import BatchSpec
+from delta_writer.writer.batch_processor import IDLE_COMMIT_S, BatchProcessor
+from delta_writer.writer.offsets import OffsetRange
+
+pytestmark = pytest.mark.unit
+
+
+@dataclass
+class Record:
+    """What the processor reads of a Kafka message."""
+
+    at: tuple[str, int, int]
+    size: int = 10
+
+    def topic(self):
+        return self.at[0]
+
+    def partition(self):
+        return self.at[1]
+
+    def offset(self):
+        return self.at[2]
+
+    def key(self):
+        return b"k"
+
+    def value(self):
+        return b"v" * (self.size - 1)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def processor(clock, **limits):
+    batches = BatchProcessor(BatchSpec(**limits), clock)
+    batches.start_at("t", 0, 5)
+    return batches
+
+
+def test_a_batch_closes_on_rows(clock):
+    batches = processor(clock, max_rows=2)
+    batches.add([Record(("t", 0, 5))])
+    assert batches.due() == []
+    batches.add([Record(("t", 0, 6))])
+    (batch,) = batches.due()
+    assert batch.ranges == {0: OffsetRange(5, 7)}
+    assert batches.due() == []
+
+
+def test_a_batch_closes_on_bytes(clock):
+    batches = processor(clock, max_bytes=65536)
+    batches.add([Record(("t", 0, 5), size=65536)])
+    assert len(batches.due()) == 1
+
+
+def test_a_batch_closes_on_time(clock):
+    batches = processor(clock, max_seconds=2)
+    batches.add([Record(("t", 0, 5))])
+    clock.now += 1.9
+    assert batches.due() == []
+    clock.now += 0.2
+    assert len(batches.due()) == 1
+
+
+def test_gaps_belong_to_the_range(clock):
+    batches = processor(clock, max_rows=1)
+    batches.add([Record(("t", 0, 9))])
+    assert batches.due()[0].ranges == {0: OffsetRange(5, 10)}
+
+
+def test_records_before_the_position_or_of_other_partitions_are_dropped(clock):
+    batches = processor(clock, max_rows=1)
+    batches.add([Record(("t", 0, 4)), Record(("t", 1, 4)), Record(("u", 0, 0))])
+    assert batches.take_all() == []
+
+
+def test_a_range_without_changes_joins_the_next_batch(clock):
+    batches = processor(clock, max_rows=1)
+    batches.add([Record(("t", 0, 5))])
+    (first,) = batches.due()
+    batches.not_committed(first)
+    batches.add([Record(("t", 0, 6))])
+    (second,) = batches.due()
+    assert (second.ranges, second.must_commit) == ({0: OffsetRange(5, 7)}, False)
+    batches.committed(second)
+    batches.add([Record(("t", 0, 7))])
+    assert batches.due()[0].ranges == {0: OffsetRange(7, 8)}
+
+
+def test_a_range_without_changes_is_committed_alone_after_a_while(clock):
+    batches = processor(clock, max_rows=1)
+    batches.add([Record(("t", 0, 5))])
+    batches.not_committed(batches.due()[0])
+    clock.now += IDLE_COMMIT_S - 1
+    assert batches.due() == []
+    clock.now += 1
+    (idle,) = batches.due()
+    assert (len(idle), idle.ranges, idle.must_commit) == (0, {0: OffsetRange(5, 6)}, True)
+    batches.committed(idle)
+    clock.now += 2 * IDLE_COMMIT_S
+    assert batches.due() == []
+
+
+def test_a_clean_stop_takes_ranges_without_changes_too(clock):
+    batches = processor(clock, max_rows=1)
+    batches.add([Record(("t", 0, 5))])
+    batches.not_committed(batches.due()[0])
+    (idle,) = batches.take_all()
+    assert idle.must_commit
+
+
+def test_discarding_reads_everything_uncommitted_again(clock):
+    batches = processor(clock)
+    batches.start_at("t", 1, 0)
+    batches.add([Record(("t", 0, 5)), Record(("t", 1, 0))])
+    assert batches.discard("t") == {0: 5, 1: 0}
+    assert batches.take_all() == []
+    batches.add([Record(("t", 0, 5))])
+    assert batches.take_all()[0].ranges == {0: OffsetRange(5, 6)}
+
+
+def test_a_partition_taken_away_drops_the_open_batch_of_its_topic(clock):
+    batches = processor(clock)
+    batches.start_at("t", 1, 0)
+    batches.add([Record(("t", 0, 5)), Record(("t", 1, 0))])
+    assert batches.forget("t", 0) == {1: 0}
+    batches.add([Record(("t", 0, 6)), Record(("t", 1, 0))])
+    assert batches.take_all()[0].ranges == {1: OffsetRange(0, 1)}
+
+
+def test_any_history_covers_every_offset_once(clock):
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    batches = BatchProcessor(BatchSpec(max_rows=3), clock)
+    stands = {0: 0, 1: 0}
+    for partition in stands:
+        batches.start_at("t", partition, 0)
+    ends = {0: 0, 1: 0}
+    for _ in range(500):
+        partition = rng.randrange(2)
+        ends[partition] += rng.randint(1, 3)
+        batches.add([Record(("t", partition, ends[partition] - 1))])
+        clock.now += rng.choice([0, 0, 1, 70])
+        for batch in batches.due():
+            outcome = rng.random()
+            if outcome < 0.5 or batch.must_commit:
+                for each, part in batch.ranges.items():
+                    assert part.start == stands[each]
+                    stands[each] = part.end
+                batches.committed(batch)
+            elif outcome < 0.8:
+                batches.not_committed(batch)
+            else:
+                assert batches.discard("t") == stands
+                for each, begin in stands.items():
+                    batches.add([Record(("t", each, offset)) for offset in range(begin, ends[each])])
+    for batch in batches.take_all():
+        for each, part in batch.ranges.items():
+            assert part.start == stands[each]
+            stands[each] = part.end
+    assert stands == ends
