@@ -39,7 +39,7 @@ class KafkaSettings(EnvironmentSettings):
         default="cdc.pipelines",
         validation_alias="CDC_PIPELINES_TOPIC",
         pattern=r"^[A-Za-z0-9._-]{1,249}$",
-        description="the topic that pipeline specs are published to; writers with another one run pipelines of their own",
+        description="the topic that pipeline specs are published to; writers on another one run others",
     )
 
 

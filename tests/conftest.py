@@ -1,0 +1,127 @@
+"""What every test may ask for: the running stack, pipelines of its own on it, and a seed that is printed."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mongo_pipeline import MongoPipeline
+from skip_gate import SkipGate
+from stack_endpoints import Stack, StackNotUp
+from topic_pipeline import TopicPipeline
+from trial_pipeline import trial_name
+
+ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
+SEED_VARIABLE = "TEST_SEED"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """One seed for every random test, hypothesis's too, set before hypothesis reads its own."""
+    seed = config.getoption("--hypothesis-seed") or os.environ.get(SEED_VARIABLE) or str(random.randrange(2**32))
+    config.option.hypothesis_seed = seed
+    config.stash[_SEED] = seed
+    config.pluginmanager.register(SkipGate(ALLOWED_SKIPS), "skip-gate")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.stash[_SEED]} (repeat this run with {SEED_VARIABLE}={config.stash[_SEED]})"
+
+
+_SEED: pytest.StashKey[str] = pytest.StashKey()
+
+
+@pytest.fixture
+def rng(request: pytest.FixtureRequest) -> random.Random:
+    """Random numbers that the printed seed and the test's name decide."""
+    return random.Random(f"{request.config.stash[_SEED]}:{request.node.nodeid}")
+
+
+@pytest.fixture(autouse=True)
+def _unit_tests_open_no_socket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unix sockets stay allowed: event loops wake themselves through a pair of them."""
+    if request.node.get_closest_marker("unit") is None:
+        return
+
+    def refuse_unless_local(name: str) -> Callable[[socket.socket, Any], Any]:
+        real = getattr(socket.socket, name)
+
+        def connect(self: socket.socket, address: Any) -> Any:
+            if self.family != socket.AF_UNIX:
+                raise AssertionError(f"a unit test connects to {address}: pass a fake in, or mark it integration")
+            return real(self, address)
+
+        return connect
+
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(socket.socket, name, refuse_unless_local(name))
+
+
+@pytest.fixture(scope="session")
+def stack() -> Stack:
+    """The running stack: `.local/endpoints.env`, and the environment, which wins. A missing stack fails the test."""
+    try:
+        return Stack.from_environment()
+    except StackNotUp as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def tests_root(stack: Stack) -> str:
+    """The root of this run's tables."""
+    return f"{stack.tests_root}/{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def new_topic_pipeline(
+    stack: Stack, tests_root: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., TopicPipeline]]:
+    """Makes started `TopicPipeline`s; options as `trial_pipeline.spec_for` takes them; `start=False`: you start it."""
+    with ExitStack() as open_pipelines:
+
+        def make(*, start: bool = True, **options: Any) -> TopicPipeline:
+            name = trial_name(request.node.name)
+            pipeline = TopicPipeline(stack, name, tests_root, tmp_path / name, **options)
+            open_pipelines.callback(pipeline.close)
+            if start:
+                pipeline.start()
+            return pipeline
+
+        yield make
+
+
+@pytest.fixture
+def topic_pipeline(new_topic_pipeline: Callable[..., TopicPipeline]) -> TopicPipeline:
+    """A running pipeline whose change topic the test fills itself."""
+    return new_topic_pipeline()
+
+
+@pytest.fixture
+def new_pipeline(
+    stack: Stack, tests_root: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., MongoPipeline]]:
+    """Makes started `MongoPipeline`s; options as for `new_topic_pipeline`."""
+    with ExitStack() as open_pipelines:
+
+        def make(*, start: bool = True, **options: Any) -> MongoPipeline:
+            name = trial_name(request.node.name)
+            pipeline = MongoPipeline(stack, name, tests_root, tmp_path / name, **options)
+            open_pipelines.callback(pipeline.close)
+            if start:
+                pipeline.start()
+            return pipeline
+
+        yield make
+
+
+@pytest.fixture
+def pipeline(new_pipeline: Callable[..., MongoPipeline]) -> MongoPipeline:
+    """A running pipeline from a MongoDB database of the test's own."""
+    return new_pipeline()

@@ -1,0 +1,65 @@
+"""Delta tables as their readers see them: DuckDB, delta-rs QueryBuilder and Polars, in one comparable form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars
+import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
+from deltalake.exceptions import TableNotFoundError
+
+from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
+from cdc_shared.documents import canonical_row, from_delta_schema
+from cdc_shared.settings import ObjectStoreSettings
+
+Reader = Callable[[str, ObjectStoreSettings], pa.Table]
+
+
+def open_table(url: str, store: ObjectStoreSettings) -> DeltaTable | None:
+    """The table at its newest version; None when there is none."""
+    try:
+        return DeltaTable(url, storage_options=store.storage_options())
+    except TableNotFoundError:
+        return None
+
+
+def read_with_query_builder(url: str, store: ObjectStoreSettings) -> pa.Table:
+    """Every row, read by delta-rs."""
+    table = DeltaTable(url, storage_options=store.storage_options())
+    return pa.table(QueryBuilder().register("t", table).execute("SELECT * FROM t").read_all())
+
+
+def read_with_duckdb(url: str, store: ObjectStoreSettings) -> pa.Table:
+    """Every row, read by DuckDB's `delta_scan`."""
+    with connect(store) as connection:
+        return connection.execute(f"SELECT * FROM {delta_scan_sql(url)}").to_arrow_table()
+
+
+def read_with_polars(url: str, store: ObjectStoreSettings) -> pa.Table:
+    """Every row, read by Polars."""
+    return polars.scan_delta(url, storage_options=store.storage_options()).collect().to_arrow()
+
+
+READERS: dict[str, Reader] = {
+    "duckdb": read_with_duckdb,
+    "query_builder": read_with_query_builder,
+    "polars": read_with_polars,
+}
+
+
+def canonical_rows(url: str, store: ObjectStoreSettings, read: Reader = read_with_query_builder) -> dict[str, bytes]:
+    """What the table holds: `_cdc_key` → the canonical form of the row's document. Empty when there is no table.
+
+    Raises AssertionError when a key has more than one row.
+    """
+    table = open_table(url, store)
+    if table is None:
+        return {}
+    schema = from_delta_schema(table.schema().to_json())
+    rows: dict[str, bytes] = {}
+    for row in read(url, store).to_pylist():
+        key = row["_cdc_key"]
+        assert key not in rows, f"{url} has more than one row with the key {key}"
+        rows[key] = canonical_row(row, schema, row["_cdc_rescued"])
+    return rows

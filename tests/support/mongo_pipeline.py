@@ -1,0 +1,68 @@
+"""A pipeline from MongoDB through Debezium and Kafka Connect, as users have them."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bson import CodecOptions, DatetimeConversion
+from bson.binary import UuidRepresentation
+from pymongo import MongoClient
+from pymongo.database import Database
+from stack_endpoints import Stack
+from trial_pipeline import EQUAL_TIMEOUT_S, TrialPipeline
+
+from cdc_shared.connect.connect_client import ConnectClient
+from cdc_shared.connect.connector_config import load_template, render_connector_config
+from cdc_shared.documents import canonical_document, key_text
+from cdc_shared.kafka.topics import ensure_topic, signal_topic
+from cdc_shared.security.secret_provider import Secret
+
+CONNECTOR_TEMPLATE = Path(__file__).parents[2] / "config" / "kafka-connect" / "debezium-mongodb.json"
+CONNECTOR_TIMEOUT_S = 60.0
+# Values as BSON has them: no date that Python's datetime cannot hold is refused, no UUID is guessed.
+EXACT = CodecOptions[dict[str, Any]](
+    datetime_conversion=DatetimeConversion.DATETIME_MS, uuid_representation=UuidRepresentation.UNSPECIFIED
+)
+
+
+class MongoPipeline(TrialPipeline):
+    """`db` is the pipeline's database: what is written there must come to the tables."""
+
+    def __init__(self, stack: Stack, name: str, root: str, directory: Path, **options: Any) -> None:
+        super().__init__(stack, name, root, directory, **options)
+        self._client = MongoClient[dict[str, Any]](stack.mongodb_uri)
+        self.db: Database[dict[str, Any]] = self._client.get_database(self.database, codec_options=EXACT)
+
+    def start(self) -> None:
+        """Publish the spec, start the writer and the connector, and wait until all run."""
+        ensure_topic(self.admin, signal_topic(self.name), 1, {"cleanup.policy": "delete"})
+        self.publish()
+        config = render_connector_config(
+            load_template(CONNECTOR_TEMPLATE), self.spec, Secret(self.stack.mongodb_uri), self.stack.kafka
+        )
+        with ConnectClient(self.stack.connect_url) as connect:
+            connect.put_config(self.name, config)
+            self.start_writer()
+            connect.wait_running(self.name, CONNECTOR_TIMEOUT_S)
+
+    def documents(self, collection: str) -> dict[str, bytes]:
+        """What the collection holds: key text → the canonical form of the document."""
+        return {key_text(each["_id"]): canonical_document(each) for each in self.db[collection].find()}
+
+    def await_equal(self, collection: str, timeout_s: float = EQUAL_TIMEOUT_S) -> None:
+        """Wait until the table equals the collection."""
+        self.await_rows(collection, lambda: self.documents(collection), timeout_s)
+
+    def close(self) -> None:
+        """Remove the connector and the database, then the rest."""
+        with ExitStack() as cleanup:
+            cleanup.callback(super().close)
+            cleanup.callback(self._client.close)
+            cleanup.callback(self._client.drop_database, self.database)
+            cleanup.callback(self._delete_connector)
+
+    def _delete_connector(self) -> None:
+        with ConnectClient(self.stack.connect_url) as connect:
+            connect.delete(self.name)
