@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import duckdb
+import httpx
 import obstore
 import typer
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from pymongo import MongoClient
 from rich.console import Console
@@ -46,6 +47,7 @@ REFRESH_S: Final = 0.5
 CONNECTOR_TIMEOUT_S: Final = 60.0
 DRAIN_TIMEOUT_S: Final = 60.0
 KAFKA_TIMEOUT_S: Final = 10.0
+WRITER_TIMEOUT_S: Final = 30.0
 
 QUESTION: Final = "SELECT status, count(*) AS orders, sum(total) AS total FROM {orders} GROUP BY status ORDER BY status"
 SAME_FOR_MONGODB: Final = (
@@ -73,8 +75,9 @@ class Demo:
     def __init__(self, endpoints: Mapping[str, str], stores: ObjectStoreSettings) -> None:
         self.name = f"demo-{uuid.uuid4().hex[:6]}"
         self._uri, self._kafka = endpoints["MONGODB_URI"], endpoints["KAFKA_BOOTSTRAP_SERVERS"]
-        self._connect_url = endpoints["CONNECT_URL"]
+        self._connect = ConnectClient(endpoints["CONNECT_URL"])
         self._admin = AdminClient({"bootstrap.servers": self._kafka})
+        self._ready_url = f"{endpoints['WRITER_URL']}/ready"
         self._stores = stores
         self._root = stores.root_for(None)
         self._spec = PipelineSpec(
@@ -89,32 +92,39 @@ class Demo:
 
     def seed(self, orders: int) -> None:
         """Load the shop."""
-        self._generator("mongodb_seeder.py", "--orders", str(orders), "--customers", str(max(1, orders // 5))).wait()
+        seeder = self._generator("mongodb_seeder.py", "--orders", str(orders), "--customers", str(max(1, orders // 5)))
+        if status := seeder.wait():
+            raise SystemExit(f"error: the seeder ended with status {status}; is MongoDB up? See `make status`")
 
     def start_changes(self, rate: float, seconds: float) -> subprocess.Popen[bytes]:
         """Start the generator that keeps the shop changing."""
         return self._generator("change_generator.py", "--rate", str(rate), "--seconds", str(seconds))
 
+    def deploy(self) -> None:
+        """Publish the pipeline's spec and start its connector."""
+        publish_spec(self._kafka, self._spec)
+        config = render_connector_config(load_template(TEMPLATE), self._spec, Secret(self._uri), self._kafka)
+        self._connect.put_config(self.name, config)
+        self._connect.wait_running(self.name, CONNECTOR_TIMEOUT_S)
+
     @contextmanager
-    def pipeline(self) -> Iterator[None]:
-        """The pipeline and its connector, running; afterwards everything that the demonstration made is removed."""
+    def leaving_nothing_behind(self) -> Iterator[None]:
+        """Remove, at the end, whatever the demonstration has made: from the source on, the tables last."""
         with ExitStack() as undo:
-            connect_client = undo.enter_context(ConnectClient(self._connect_url))
+            undo.callback(self._connect.close)
             undo.callback(self._remove_tables)
             undo.callback(self._delete_topics)
+            undo.callback(self._wait_until_writer_has_left)
             undo.callback(delete_spec, self._kafka, self.name)
             undo.callback(self._drop_database)
-            undo.callback(connect_client.delete, self.name)
-            publish_spec(self._kafka, self._spec)
-            config = render_connector_config(load_template(TEMPLATE), self._spec, Secret(self._uri), self._kafka)
-            connect_client.put_config(self.name, config)
-            connect_client.wait_running(self.name, CONNECTOR_TIMEOUT_S)
+            undo.callback(self._connect.delete, self.name)
             yield
 
     def events_in_kafka(self) -> int:
         """How many records Debezium has written for the demonstration's collections, transaction markers included."""
         exist = self._admin.list_topics(timeout=KAFKA_TIMEOUT_S).topics.keys() & set(self._topics)
-        ends = self._admin.list_offsets({TopicPartition(topic, 0): OffsetSpec.latest() for topic in exist})
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        ends = self._admin.list_offsets({TopicPartition(topic, 0): latest for topic in exist})
         return sum(future.result(KAFKA_TIMEOUT_S).offset for future in ends.values())
 
     def seen(self, database: duckdb.DuckDBPyConnection) -> Seen:
@@ -145,6 +155,17 @@ class Demo:
         environment = {**os.environ, "MONGODB_URI": self._uri}
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def _wait_until_writer_has_left(self) -> None:
+        """Wait until the writer has ended the pipeline, so that it writes nothing to what is then removed."""
+        deadline = time.monotonic() + WRITER_TIMEOUT_S
+        while time.monotonic() < deadline:
+            try:
+                if self.name not in httpx.get(self._ready_url).json()["pipelines"]:
+                    return
+            except httpx.TransportError:
+                return  # no writer, no writes
+            time.sleep(REFRESH_S)
+
     def _drop_database(self) -> None:
         with MongoClient[dict[str, Any]](self._uri) as client:
             client.drop_database(self.name)
@@ -174,18 +195,19 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up as on Ctrl-C
     try:
         equal = _run(Demo(endpoints, load_settings(ObjectStoreSettings)), seconds, rate, orders)
-    except CdcError as error:
-        raise SystemExit(f"error: {error}") from error
+    except (CdcError, KafkaException) as error:
+        raise SystemExit(f"error: {error}; `make status` shows what is not well") from error
     except KeyboardInterrupt:
         raise SystemExit("stopped; everything that the demo made is removed") from None
     raise SystemExit(0 if equal else 1)
 
 
 def _run(demo: Demo, seconds: float, rate: float, orders: int) -> bool:
-    console.print(f"[bold]1[/] seeding database [cyan]{demo.name}[/] with {orders:,} orders")
-    demo.seed(orders)
-    console.print("[bold]2[/] publishing the pipeline and deploying its connector")
-    with demo.pipeline():
+    with demo.leaving_nothing_behind():
+        console.print(f"[bold]1[/] seeding database [cyan]{demo.name}[/] with {orders:,} orders")
+        demo.seed(orders)
+        console.print("[bold]2[/] publishing the pipeline and deploying its connector")
+        demo.deploy()
         console.print(f"[bold]3[/] streaming {rate:g} changes a second for {seconds:g} s")
         database = connect(load_settings(ObjectStoreSettings))
         _stream(demo, database, seconds, rate)
