@@ -5,8 +5,8 @@ A known type never changes: what does not fit it is rescued. So only the batch t
 * the kind that most values have wins; the first seen on a tie;
 * integers and doubles together make a double, unless every double is integral and some integer is beyond ±2^53, which makes a long;
 * decimals get scale 10, or 18 when a value needs more than ten places;
-* an array that mixes kinds, or whose kinds are mixed from row to row, is JSON, unless such arrays are rarer than one in a hundred: a conflict in
-  an array rescues the whole array, so mixing is dearer there than elsewhere;
+* an array that mixes kinds, or whose kinds change from row to row, is JSON, unless odd ones are rarer than one in a
+  hundred: a conflict in an array rescues the whole array, so mixing is dearer there than elsewhere;
 * an object of more than `max_struct_fields` members, or below `MAX_DEPTH` levels, is JSON.
 """
 
@@ -183,7 +183,7 @@ class _Widening:
         if seen.mixed_arrays > ODD_SHARE * seen.counts[ARRAY] or (depth > t.MAX_DEPTH and seen.elements):
             return t.JSON
         element = self._new(seen.elements, depth + 1) if seen.elements else t.NULL
-        return t.NULL if isinstance(element, t.Null) else t.List(element)
+        return element if element in (t.NULL, t.JSON) else t.List(element)
 
 
 def _needs_fine_scale(value: Decimal128) -> bool:

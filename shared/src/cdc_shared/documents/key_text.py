@@ -126,9 +126,7 @@ _WRITERS: Final[dict[type, Callable[[Any], str]]] = {
     MaxKey: lambda value: '{"$maxKey": 1}',
     Undefined: lambda value: '{"$undefined": true}',
     Symbol: lambda value: f'{{"$symbol": {_string(value.value)}}}',
-    DbPointer: lambda value: (
-        f'{{"$dbPointer": {{"$ref": {_string(value.namespace)},"$id": {{"$oid": "{value.id}"}}}}}}'
-    ),
+    DbPointer: lambda value: f'{{"$ref": {_string(value.namespace)},"$id": {{"$oid": "{value.id}"}}}}',
     dict: _document,
     list: lambda value: "[" + ",".join([_WRITERS[type(element)](element) for element in value]) + "]",
 }

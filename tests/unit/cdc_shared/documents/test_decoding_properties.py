@@ -37,7 +37,10 @@ print(f"{__name__}: TEST_SEED={SEED}")
 
 EXAMPLES = int(os.environ.get("TEST_EXAMPLES", 100))
 slow_is_fine = settings(
-    deadline=None, max_examples=EXAMPLES, print_blob=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    deadline=None,
+    max_examples=EXAMPLES,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
 # --- documents as Debezium writes them --------------------------------------------------------------------------------
@@ -90,7 +93,9 @@ def legacy_text(value: Any) -> str:
 
 
 def _pairs(pairs: Any) -> str:
-    return "{" + ",".join(f"{json.dumps(name, ensure_ascii=False)}: {legacy_text(value)}" for name, value in pairs) + "}"
+    return (
+        "{" + ",".join(f"{json.dumps(name, ensure_ascii=False)}: {legacy_text(value)}" for name, value in pairs) + "}"
+    )
 
 
 def test_the_writer_of_these_tests_writes_what_debezium_writes() -> None:
@@ -104,20 +109,41 @@ def test_the_writer_of_these_tests_writes_what_debezium_writes() -> None:
 # --- random values ----------------------------------------------------------------------------------------------------
 
 names = st.one_of(
-    st.sampled_from(["a", "b", "c", "A", "a.b", "a_b", "$x", "", "_cdc_key", "/", "~1", "é", "$oid", "$date", "t", "_id"]),
+    st.sampled_from(
+        ["a", "b", "c", "A", "a.b", "a_b", "$x", "", "_cdc_key", "/", "~1", "é", "$oid", "$date", "t", "_id"]
+    ),
     st.text(st.characters(codec="utf-8"), max_size=4),
 )
-texts = st.one_of(st.text(st.characters(codec="utf-8"), max_size=6), st.sampled_from(['{"$numberLong": "5"}', "\u0000", "\n", "😀", "NaN"]))
+texts = st.one_of(
+    st.text(st.characters(codec="utf-8"), max_size=6),
+    st.sampled_from(['{"$numberLong": "5"}', "\u0000", "\n", "😀", "NaN"]),
+)
 doubles = st.one_of(st.floats(width=64), st.sampled_from([-0.0, 0.0, 5.0, 2.0**53, -(2.0**53), 2.0**63, 1e300, 2.5]))
 int32s = st.integers(-(2**31), 2**31 - 1)
 int64s = st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([2**53, 2**53 + 1, -(2**53) - 1, 8])).map(Int64)
 decimals = st.one_of(
     st.decimals(allow_nan=False, allow_infinity=False, places=3, min_value=-(10**12), max_value=10**12).map(str),
-    st.sampled_from(["NaN", "Infinity", "-Infinity", "-0", "0", "1E+3", "1.50", "1E-6176", "9" * 34, "0.123456789012345678", "-0.00"]),
+    st.sampled_from(
+        [
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "-0",
+            "0",
+            "1E+3",
+            "1.50",
+            "1E-6176",
+            "9" * 34,
+            "0.123456789012345678",
+            "-0.00",
+        ]
+    ),
     st.tuples(st.integers(-(10**34) + 1, 10**34 - 1), st.integers(-40, 40)).map(lambda pair: f"{pair[0]}E{pair[1]}"),
 ).map(Decimal128)
 dates = st.one_of(
-    st.integers(-62_135_596_800_000, 253_402_300_799_999), st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, -1, 253_402_300_800_000])
+    st.integers(-62_135_596_800_000, 253_402_300_799_999),
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from([0, -1, 253_402_300_800_000]),
 ).map(DatetimeMS)
 binaries = st.builds(Binary, st.binary(max_size=20), st.sampled_from([0, 3, 4, 5, 0x80]))
 uuids = st.uuids().map(Binary.from_uuid)
@@ -125,9 +151,25 @@ object_ids = st.binary(min_size=12, max_size=12).map(ObjectId)
 regexes = st.builds(RegularExpression, texts, st.sampled_from(["", "i", "im", "q"]))
 timestamps = st.builds(Timestamp, st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
 exotic = st.one_of(
-    st.sampled_from([MinKey(), MaxKey(), Undefined()]), texts.map(Symbol), texts.map(Code), st.builds(Code, texts, st.just({"x": 1}))
+    st.sampled_from([MinKey(), MaxKey(), Undefined()]),
+    texts.map(Symbol),
+    texts.map(Code),
+    st.builds(Code, texts, st.just({"x": 1})),
 )
-SCALARS = [texts, int32s, int64s, doubles, decimals, dates, binaries, uuids, object_ids, regexes, timestamps, st.booleans()]
+SCALARS = [
+    texts,
+    int32s,
+    int64s,
+    doubles,
+    decimals,
+    dates,
+    binaries,
+    uuids,
+    object_ids,
+    regexes,
+    timestamps,
+    st.booleans(),
+]
 scalars = st.one_of(st.none(), exotic, *SCALARS)
 
 
@@ -136,7 +178,9 @@ def objects(values: st.SearchStrategy[Any], max_size: int = 5) -> st.SearchStrat
         lambda pairs: len(dict(pairs)) < len(pairs)
     )
     plain = st.dictionaries(names, values, max_size=max_size)
-    return st.integers(0, 19).flatmap(lambda odd: plain if odd else duplicates.map(lambda pairs: DuplicateKeys(tuple(pairs))))
+    return st.integers(0, 19).flatmap(
+        lambda odd: plain if odd else duplicates.map(lambda pairs: DuplicateKeys(tuple(pairs)))
+    )
 
 
 values = st.recursive(scalars, lambda below: st.one_of(st.lists(below, max_size=4), objects(below)), max_leaves=12)
@@ -158,7 +202,9 @@ def shapes(draw: st.DrawFn, depth: int = 0) -> st.SearchStrategy[Any]:
 
 @st.composite
 def members(draw: st.DrawFn, depth: int = 0) -> st.SearchStrategy[dict[str, Any]]:
-    chosen = draw(st.lists(st.sampled_from(["a", "b", "c", "d", "x.y", "$v", "e é"]), unique=True, min_size=1, max_size=4))
+    chosen = draw(
+        st.lists(st.sampled_from(["a", "b", "c", "d", "x.y", "$v", "e é"]), unique=True, min_size=1, max_size=4)
+    )
     return st.fixed_dictionaries({}, optional={name: st.none() | draw(shapes(depth)) for name in chosen})
 
 
@@ -281,9 +327,10 @@ def storable(value: Any) -> bool:
         return -62_135_596_800_000 <= int(value) <= 253_402_300_799_999
     if isinstance(value, Decimal128):
         number = value.to_decimal()
-        return number.is_finite() and not (number == 0 and number.is_signed()) and abs(number) < Decimal(10) ** 20 and (
-            Context(prec=38).normalize(number).as_tuple().exponent
-        ) >= -10
+        return (
+            number.is_finite()
+            and not (number == 0 and number.is_signed())
+            and abs(number) < Decimal(10) ** 20
+            and (Context(prec=38).normalize(number).as_tuple().exponent) >= -10
+        )
     return True
-
-
