@@ -16,7 +16,7 @@ from cdc_shared.analytics.duckdb_client import connect
 from local_stack import deployment, lifecycle, sample
 from local_stack.assembly import assemble_as_started, parts_of
 from local_stack.endpoints import read_endpoints
-from local_stack.errors import StackError
+from local_stack.errors import NotReady, StackError
 from local_stack.layout import Layout
 from local_stack.parts import prometheus
 from local_stack.parts.object_store import store_settings
@@ -48,7 +48,7 @@ def reported() -> Iterator[Layout]:
     """The checkout's layout; a `StackError` becomes its message and exit code 1, Ctrl-C a hint and exit code 130."""
     try:
         yield Layout.of(ROOT)
-    except StackError as error:
+    except (StackError, NotReady) as error:
         fail(str(error))
     except KeyboardInterrupt:
         console.print("\nstopped waiting. What has started keeps running: `make up` goes on, `make down` stops it.")

@@ -1,8 +1,9 @@
-"""The sample pipeline `shop`: deployed, awaited until its rows are in Delta, and queried with DuckDB."""
+"""The sample pipeline `shop`: deployed, awaited until fresh rows are in Delta, and queried with DuckDB."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 import duckdb
 
@@ -11,6 +12,7 @@ from cdc_shared.storage.object_store import table_url
 from local_stack.deployment import connector_template, deploy
 from local_stack.endpoints import endpoint_values
 from local_stack.errors import StackError
+from local_stack.parts.mongodb import server_time
 from local_stack.parts.object_store import store_settings
 from local_stack.stack import Stack
 
@@ -31,38 +33,43 @@ class SampleResult:
     """Its answer as DuckDB prints it."""
     count: int
     took_s: float
-    """From the call until the first rows were there."""
+    """From the call until a change made since was there."""
 
 
 def run_sample(stack: Stack, say: Callable[[str], None]) -> SampleResult:
-    """Deploy the sample pipeline, wait for its first rows and query them. Raises `StackError` when none come."""
+    """Deploy the sample pipeline, wait until a change made after that is in Delta, and query the newest rows.
+
+    Raises `StackError` when none comes.
+    """
     begun = time.monotonic()
-    endpoints = endpoint_values(stack, prometheus=False)
+    since = server_time(stack.mongodb_uri)
     say("deploying the sample pipeline shop")
-    deploy(stack.layout.templates / SPEC, connector_template(stack.layout), endpoints)
-    url = table_url(stack.delta_root, SPEC_NAME, DATABASE, COLLECTION)
+    deploy(stack.layout.templates / SPEC, connector_template(stack.layout), endpoint_values(stack, prometheus=False))
     connection = connect(store_settings(stack))
-    say(f"waiting for the first rows in {url}")
-    count = _wait_for_rows(connection, url)
-    took_s = time.monotonic() - begun
+    say("waiting for the sample's changes to come through")
+    url = table_url(stack.delta_root, SPEC_NAME, DATABASE, COLLECTION)
+    count = _wait_for_rows(connection, url, since)
     sql = sample_query(stack)
-    return SampleResult(sql, str(connection.sql(sql)), count, took_s)
+    return SampleResult(sql, str(connection.sql(sql)), count, time.monotonic() - begun)
 
 
-def _wait_for_rows(connection: duckdb.DuckDBPyConnection, url: str) -> int:
+def _wait_for_rows(connection: duckdb.DuckDBPyConnection, url: str, since: datetime) -> int:
+    """How many rows the table has once one of them is from `since` or later."""
     deadline = time.monotonic() + ROWS_WITHIN_S
+    statement = f"SELECT count(*), epoch(max(_cdc_source_ts)) FROM {delta_scan_sql(url)}"  # nosec B608
     reason = "the table is empty"
     while time.monotonic() < deadline:
         try:
-            row = connection.sql(f"SELECT count(*) FROM {delta_scan_sql(url)}").fetchone()  # nosec B608
+            count, newest = connection.sql(statement).fetchall()[0]
         except duckdb.Error as error:  # there is no table yet
             reason = str(error).splitlines()[0][:200]
         else:
-            if row is not None and row[0] > 0:
-                return int(row[0])
+            if newest is not None and newest >= since.timestamp():
+                return int(count)
+            reason = f"{count} rows, none of them new"
         time.sleep(POLL_S)
     raise StackError(
-        f"no row has come to {url} within {ROWS_WITHIN_S:.0f} s ({reason}): "
+        f"no new row has come to {url} within {ROWS_WITHIN_S:.0f} s ({reason}): "
         "see `make status`, then `make logs PART=writer`"
     )
 

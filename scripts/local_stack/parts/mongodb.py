@@ -2,6 +2,9 @@
 own.
 """
 
+from datetime import UTC, datetime
+from typing import Any
+
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
@@ -45,17 +48,28 @@ def mongodb(stack: Stack) -> Part:
 
 def check(uri: str) -> str:
     """Ping and hello: the server answers, and as the primary of a replica set, which change streams need."""
-    try:
-        with MongoClient[dict[str, object]](
-            uri, serverSelectionTimeoutMS=CHECK_TIMEOUT_MS, socketTimeoutMS=CHECK_TIMEOUT_MS
-        ) as client:
-            client.admin.command("ping")
-            hello = client.admin.command("hello")
-    except PyMongoError as error:
-        raise NotReady(f"MongoDB does not answer: {str(error)[:200]}") from None
+    hello = _ask(uri)
     if not hello.get("setName"):
         raise NotReady("MongoDB is not a replica set: change streams need one (start mongod with --replSet)")
     return f"replica set {hello['setName']}"
+
+
+def server_time(uri: str) -> datetime:
+    """MongoDB's own clock, in UTC; changes made from now on carry it or a later time."""
+    now: datetime = _ask(uri)["localTime"]
+    return now.replace(tzinfo=UTC)
+
+
+def _ask(uri: str) -> dict[str, Any]:
+    timeout_ms = CHECK_TIMEOUT_MS
+    try:
+        with MongoClient[dict[str, Any]](
+            uri, serverSelectionTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
+        ) as client:
+            client.admin.command("ping")
+            return client.admin.command("hello")
+    except PyMongoError as error:
+        raise NotReady(f"MongoDB does not answer: {str(error)[:200]}") from None
 
 
 def _hosts(uri: str) -> str:

@@ -77,7 +77,7 @@ def check(stack: Stack) -> str:
     except FileNotFoundError:
         return "serves, no bucket yet"
     except (BaseError, OSError) as error:
-        raise NotReady(f"the object store does not answer: {str(error)[:200]}") from None
+        raise NotReady(f"the object store does not answer: {str(error).splitlines()[0][:200]}") from None
     if returned != body:
         raise NotReady("the object store returned something else than was put")
     return "put and get"

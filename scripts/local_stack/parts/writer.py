@@ -29,29 +29,29 @@ def writer(stack: Stack) -> Part:
 
 
 def check_process(url: str) -> str:
-    """It answers; how its pipelines fare is another question."""
-    return f"{len(_pipelines(url))} pipelines"
+    """It answers; how its pipelines fare is another question: one that somebody's data has stopped stops no start."""
+    _, pipelines = _ask(url, "/health")
+    return f"{len(pipelines)} pipelines"
 
 
 def check_pipelines(url: str) -> str:
     """It has read all specs, and every pipeline runs."""
-    pipelines = _pipelines(url)
+    ready, pipelines = _ask(url, "/ready")
     stopped = [
         f"{name} is {status.get('state')}: {str(status.get('reason'))[:200]}"
         for name, status in pipelines.items()
         if status.get("state") != "running"
     ]
-    if stopped:
-        raise NotReady("; ".join(stopped))
+    if stopped or not ready:
+        raise NotReady("; ".join(stopped) or "the delta-writer is still reading the specs")
     return f"{len(pipelines)} pipelines running"
 
 
-def _pipelines(url: str) -> dict[str, dict[str, object]]:
+def _ask(url: str, path: str) -> tuple[bool, dict[str, dict[str, object]]]:
+    """Whether all is well by that path, and the pipelines by name."""
     try:
         with httpx.Client(base_url=url, timeout=CHECK_TIMEOUT_S, trust_env=False) as client:
-            # Not `/ready`: a pipeline that somebody's data has stopped must not keep the platform from starting.
-            answer = client.get("/health")
-            pipelines: dict[str, dict[str, object]] = answer.json().get("pipelines", {})
+            answer = client.get(path)
+            return answer.status_code == httpx.codes.OK, answer.json().get("pipelines", {})
     except (httpx.HTTPError, ValueError) as error:
         raise NotReady(f"the delta-writer does not answer: {error}") from None
-    return pipelines
