@@ -1,16 +1,12 @@
 """Any history, split into batches in any way, gives the same rows in both modes and in a plain dict."""
 
-import random
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytestmark = pytest.mark.unit
-
-SEED = random.randrange(2**32)
-print(f"seed {SEED}")
 
 scalars = st.one_of(
     st.none(),
@@ -29,7 +25,6 @@ changes = st.tuples(st.integers(0, 6), documents | st.none())
 histories = st.lists(st.lists(changes, min_size=1, max_size=8), min_size=1, max_size=5)
 
 
-@seed(SEED)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=histories, duplicates=st.lists(st.integers(0, 4), max_size=2), restart_before=st.integers(0, 5))
 def test_any_history_equals_the_model(new_table, history: list[Any], duplicates: list[int], restart_before: int):

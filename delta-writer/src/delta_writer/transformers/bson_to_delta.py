@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cdc_shared.documents import DocumentSchema, decode, parquet_schema
+from cdc_shared.documents import Decoded, DocumentSchema, decode, parquet_schema
 from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
 from delta_writer.writer.key_hash import hash_keys, last_of_each_key
 
@@ -20,27 +20,24 @@ def encode_batch(
 ) -> tuple[EncodedBatch, Mapping[int, str]]:
     """Encode the last event of each key; return the batch, and why (by position in `events`) documents are no JSON.
 
-    A key whose last document is invalid takes the state of the event before it. `known_schema` is `table_schema` or a
-    wider one that an earlier batch came back with, which saves looking for types again.
+    Every document is decoded, also one that a later event supersedes: which columns come to be, and what is a dead
+    letter, must not depend on where a batch happens to end. A key whose last document is invalid takes the state of
+    the event before it. `known_schema` is `table_schema` or a wider one that an earlier batch came back with, which
+    saves looking for types again.
     """
+    documents = [i for i, document in enumerate(events.documents) if document is not None]
+    decoded = decode([events.documents[i] or "" for i in documents], known_schema)
+    invalid = {documents[row]: reason for row, reason in decoded.invalid.items()}
+    row_of = np.full(len(events), -1, np.int64)  # the decoder's row of each event; -1 for a delete
+    row_of[documents] = np.arange(len(documents))
     hashes = hash_keys(events.keys)
-    valid = np.ones(len(events), np.bool_)
-    invalid: dict[int, str] = {}
-    is_delete = np.array([document is None for document in events.documents], np.bool_)
-    while True:
-        candidates = np.flatnonzero(valid)
-        last = candidates[last_of_each_key(hashes[candidates])]
-        upserts, deletes = last[~is_delete[last]], last[is_delete[last]]
-        decoded = decode([events.documents[i] or "" for i in upserts], known_schema)
-        if not decoded.invalid:
-            break
-        rejected = {int(upserts[row]): reason for row, reason in decoded.invalid.items()}
-        invalid |= rejected
-        valid[list(rejected)] = False
+    valid = np.delete(np.arange(len(events)), list(invalid))
+    last = valid[last_of_each_key(hashes[valid])]
+    upserts, deletes = last[row_of[last] >= 0], last[row_of[last] < 0]
     batch = EncodedBatch(
         base_schema=table_schema,
         schema=decoded.schema,
-        rows=_rows(events, upserts, decoded.table, decoded.rescued, decoded.schema),
+        rows=_rows(events, upserts, decoded, row_of[upserts]),
         row_hashes=hashes[upserts],
         deleted_keys=[events.keys[i] for i in deletes],
         deleted_hashes=hashes[deletes],
@@ -54,13 +51,12 @@ def encode_batch(
 
 
 def _rows(
-    events: ChangeEvents,
-    upserts: npt.NDArray[np.intp],
-    documents: pa.Table,
-    rescued: pa.StringArray,
-    schema: DocumentSchema,
+    events: ChangeEvents, upserts: npt.NDArray[np.int64], decoded: Decoded, rows: npt.NDArray[np.int64]
 ) -> pa.Table:
-    """Return the documents with the `_cdc_` columns, in the order of the table's schema."""
+    """Return the decoder's `rows`, which belong to the events `upserts`, with the `_cdc_` columns."""
+    documents, rescued = decoded.table, decoded.rescued
+    if len(rows) < len(rescued):
+        documents, rescued = documents.take(rows), rescued.take(rows)
     columns: dict[str, Any] = {name: documents.column(name) for name in documents.column_names}
     source_ts = pa.array(np.asarray(events.source_ts_ms, np.int64)[upserts] * 1000)
     columns |= {
@@ -71,5 +67,5 @@ def _rows(
         "_cdc_rules_version": pa.nulls(len(upserts), pa.int32()),
         "_cdc_rescued": rescued,
     }
-    target = parquet_schema(schema)
+    target = parquet_schema(decoded.schema)
     return pa.Table.from_arrays([columns[field.name] for field in target], schema=target)

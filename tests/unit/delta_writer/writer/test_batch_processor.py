@@ -1,6 +1,5 @@
 """Batches close on rows, bytes or time, and cover every offset exactly once."""
 
-import random
 from dataclasses import dataclass
 
 import pytest
@@ -144,10 +143,7 @@ def test_a_partition_taken_away_drops_the_open_batch_of_its_topic(clock):
     assert batches.take_all()[0].ranges == {1: OffsetRange(0, 1)}
 
 
-def test_any_history_covers_every_offset_once(clock):
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+def test_any_history_covers_every_offset_once(clock, rng):
     batches = BatchProcessor(BatchSpec(max_rows=3), clock)
     stands = {0: 0, 1: 0}
     for partition in stands:

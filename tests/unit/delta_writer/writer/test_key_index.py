@@ -1,6 +1,5 @@
 """The key index finds every row of a key, and is rebuilt rather than trusted."""
 
-import random
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +36,7 @@ def small_tiers(monkeypatch):
 
 
 @pytest.mark.usefixtures("small_tiers")
-def test_random_history_equals_a_dict(tmp_path):
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+def test_random_history_equals_a_dict(tmp_path, rng):
     rows, model = Rows(), {}
     index = KeyIndex(tmp_path, "table", rows.live)
     for number in range(300):

@@ -1,0 +1,235 @@
+"""The flow of one pipeline, with Kafka played by a fake that keeps its promises."""
+
+import json
+import threading
+import time
+
+import pytest
+from deltalake import DeltaTable, QueryBuilder
+from prometheus_client import CollectorRegistry
+
+from cdc_shared.errors import Fatal, ResyncNeeded, Transient
+from cdc_shared.kafka.topics import TopicIdentity
+from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
+from cdc_shared.models.common import BatchSpec, PipelineSpec
+from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.storage.object_store import table_url
+from delta_writer.maintenance.checkpointer import Checkpointer
+from delta_writer.pipeline import Pipeline
+from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.writer.batch_processor import BatchProcessor
+from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
+from delta_writer.writer.tables import Tables
+
+pytestmark = pytest.mark.unit
+
+TOPIC = "p.db.things"
+SOURCE = {"ts_ms": 1_700_000_000_000, "db": "db", "collection": "things"}
+
+
+class Record:
+    """A consumed message of partition 0."""
+
+    def __init__(self, topic, offset, key, value):
+        self._at, self._key, self._value = (topic, offset), key, value
+
+    def topic(self):
+        return self._at[0]
+
+    def partition(self):
+        return 0
+
+    def offset(self):
+        return self._at[1]
+
+    def key(self):
+        return self._key
+
+    def value(self):
+        return self._value
+
+
+class FakeKafka:
+    """Topics of one partition, and the consumer that reads them. Sets `stop` once everything was handed out."""
+
+    def __init__(self, stop):
+        self.stop = stop
+        self.topics = {}
+        self.ids = {}
+        self.low = 0
+        self.after_everything = lambda: None
+
+    def send(self, key, op, document, *, topic=TOPIC, source=SOURCE):
+        after = None if document is None else json.dumps(document)
+        self.send_raw(
+            json.dumps({"id": key}).encode(), json.dumps({"op": op, "after": after, "source": source}).encode(), topic
+        )
+
+    def send_raw(self, key, value, topic=TOPIC):
+        records = self.topics.setdefault(topic, [])
+        self.ids.setdefault(topic, f"id-{topic}")
+        records.append(Record(topic, len(records), key, value))
+
+    def describe(self, topic):
+        return TopicIdentity(self.ids[topic], 1)
+
+    def open(self, on_assigned, on_revoked):
+        return FakeConsumer(self, on_assigned)
+
+
+class FakeConsumer:
+    def __init__(self, kafka, on_assigned):
+        self._kafka = kafka
+        self.kept_alive = []
+        self._positions = {}
+        for topic, records in kafka.topics.items():
+            self._positions[topic] = on_assigned(topic, 0, kafka.low, len(records))
+
+    def poll(self, timeout_s):
+        for topic, records in self._kafka.topics.items():
+            rest = records[self._positions[topic] :]
+            if rest:
+                self._positions[topic] = len(records)
+                return rest
+        self._kafka.after_everything()
+        self._kafka.stop.set()
+        return []
+
+    def keep_alive(self, seconds):
+        self.kept_alive.append(seconds)
+
+    def seek(self, topic, partition, offset):
+        self._positions[topic] = offset
+
+    def held(self, topic, partition):
+        return self._kafka.low, len(self._kafka.topics[topic])
+
+    def lag(self, topic, partition, offset):
+        return len(self._kafka.topics[topic]) - offset
+
+    def hint_offsets(self, offsets):
+        pass
+
+    def close(self):
+        pass
+
+
+class Letters(list):
+    def write(self, letters):
+        self.extend(letters)
+
+
+class Run:
+    """A pipeline over the fake, on a local directory."""
+
+    def __init__(self, tmp_path):
+        self.stop = threading.Event()
+        self.kafka = FakeKafka(self.stop)
+        self.letters = Letters()
+        self.statuses = []
+        self.metrics = WriterMetrics(CollectorRegistry())
+        source = {"connection": "env:X", "database": "db"}
+        self.spec = PipelineSpec.model_validate(
+            {"name": "p", "source": source, "sink": {"root": str(tmp_path / "lake")}}
+        )
+        self.cache = tmp_path / "cache"
+
+    def tables(self):
+        return Tables(self.spec, ObjectStoreSettings(), self.cache, self.kafka.describe)
+
+    def go(self):
+        self.stop.clear()
+        observer = PipelineObserver("p", self.metrics, lambda _, status: self.statuses.append(status.state))
+        Pipeline(
+            self.kafka.open,
+            self.tables,
+            lambda: BatchProcessor(BatchSpec(max_rows=1), time.monotonic),
+            self.letters,
+            Checkpointer(),
+            observer,
+            self.stop,
+        ).run()
+
+    def rows(self, collection="things"):
+        table = DeltaTable(f"{self.spec.sink.root}/p/db/{collection}")
+        return QueryBuilder().register("t", table).execute("SELECT * FROM t ORDER BY _id").read_all()
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path)
+
+
+def test_changes_reach_the_table_and_a_restart_reads_nothing_twice(run):
+    for i in range(5):
+        run.kafka.send(str(i), "c", {"_id": i, "n": i})
+    run.go()
+    run.kafka.send("0", "d", None)
+    run.kafka.send("1", "u", {"_id": 1, "n": 11})
+    run.go()
+    assert run.rows()["n"].to_pylist() == [11, 2, 3, 4]
+    assert run.rows()["_cdc_offset"].to_pylist() == [6, 2, 3, 4]
+
+
+def test_bad_records_are_dead_letters_and_the_stream_goes_on(run):
+    run.kafka.send_raw(b"k", b"not json")
+    run.kafka.send("1", "c", {"_id": 1})
+    run.kafka.send_raw(b'{"id": "2"}', json.dumps({"op": "c", "after": "{broken", "source": SOURCE}).encode())
+    run.kafka.send("2", "c", {"_id": 2})
+    run.kafka.send_raw(b'{"id": "2"}', json.dumps({"op": "u", "after": "[]", "source": SOURCE}).encode())
+    run.go()
+    assert [(letter.offset, letter.value is not None) for letter in run.letters] == [(0, True), (2, True), (4, True)]
+    assert run.rows()["_id"].to_pylist() == [1, 2]
+
+
+def test_a_store_that_is_away_is_waited_out(run, monkeypatch):
+    run.kafka.send("1", "c", {"_id": 1})
+    real, failures = DeletionVectorWriter._write, iter([Transient("away"), Transient("away")])
+
+    def write(self, batch):
+        for failure in failures:
+            raise failure
+        return real(self, batch)
+
+    monkeypatch.setattr(DeletionVectorWriter, "_write", write)
+    run.go()
+    assert run.rows()["_id"].to_pylist() == [1]
+    assert run.statuses == [PipelineState.RUNNING, PipelineState.RETRYING, PipelineState.RUNNING]
+    assert run.letters == []
+
+
+def test_two_collections_in_one_topic_are_refused(run):
+    run.kafka.send("1", "c", {"_id": 1})
+    run.kafka.send("2", "c", {"_id": 2}, source={**SOURCE, "collection": "th.ings"})
+    with pytest.raises(Fatal, match=r"db\.th\.ings and db\.things"):
+        run.go()
+
+
+def test_the_collection_is_taken_from_the_event_not_from_the_topics_name(run):
+    run.kafka.send("1", "c", {"_id": 1}, topic="p.db.my_things", source={**SOURCE, "collection": "my things"})
+    run.go()
+    run.kafka.send("2", "c", {"_id": 2}, topic="p.db.my_things", source={**SOURCE, "collection": "my things"})
+    run.go()
+    (log,) = (run.cache.parent / "lake" / "p" / "db").glob("*/_delta_log")
+    assert log.parent.name == table_url("", "p", "db", "my things").rpartition("/")[2] != "my_things"
+
+
+def test_an_expired_offset_stops_the_pipeline(run):
+    run.kafka.send("1", "c", {"_id": 1})
+    run.go()
+    run.kafka.send("1", "u", {"_id": 1, "n": 1})
+    run.kafka.send("1", "u", {"_id": 1, "n": 2})
+    run.kafka.low = 2
+    with pytest.raises(ResyncNeeded, match="retention"):
+        run.go()
+
+
+def test_a_topic_made_again_stops_the_pipeline_while_it_runs(run):
+    run.kafka.send("1", "c", {"_id": 1})
+    run.go()
+    run.kafka.topics[TOPIC].clear()
+    run.kafka.send("1", "c", {"_id": 1, "n": "new incarnation"})
+    run.kafka.ids[TOPIC] = "another id"
+    with pytest.raises(ResyncNeeded, match="made again"):
+        run.go()
+    assert run.rows()["_cdc_offset"].to_pylist() == [0]
