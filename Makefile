@@ -46,7 +46,7 @@ demo: .venv ## Stream half a minute of changes and compare both ends
 
 .PHONY: test
 test: .venv ## Unit and contract tests; needs no running platform
-	@.venv/bin/pytest -m "unit or contract"
+	@.venv/bin/pytest -m "(unit or contract) and not integration"
 
 .PHONY: test-local
 test-local: ## Every test but the soak, on the running platform; starts it when it is not up
@@ -68,7 +68,7 @@ format: .venv ## Format the code and fix what can be fixed
 
 .PHONY: bench
 bench: .venv ## Measure throughput and cost per change, beside delta-rs MERGE
-	@$(PYTHON) bench/run.py
+	@$(PYTHON) -m bench.run
 
 .venv:
 	@scripts/setup-local.sh venv
