@@ -19,6 +19,7 @@ from typing import Annotated, Any
 import obstore
 import typer
 from confluent_kafka import KafkaException
+from dotenv import dotenv_values
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -31,6 +32,7 @@ from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, load_setting
 from cdc_shared.storage.object_store import open_store
 
 RESULTS = Path(__file__).parent / "results"
+ENDPOINTS = Path(__file__).parents[1] / ".local" / "endpoints.env"
 SERVICES = ("KAFKA_BOOTSTRAP_SERVERS", "WRITER_URL", "DELTA_ROOT")
 
 
@@ -40,11 +42,11 @@ def main(
     batches: Annotated[int, typer.Option(min=1, help="Batches of 10,000 changes to take the median of.")] = 5,
     seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 0,
 ) -> None:
-    """Measure the initial load and the cost of changes on the running stack (its addresses in the environment)."""
+    """Measure the initial load and the cost of changes on the running stack."""
+    for name, value in dotenv_values(ENDPOINTS, interpolate=False).items():
+        os.environ.setdefault(name, value or "")
     if missing := [name for name in SERVICES if not os.environ.get(name)]:
-        raise SystemExit(
-            f"{', '.join(missing)} not set: `make bench` sets them; by hand, load .local/endpoints.env first"
-        )
+        raise SystemExit(f"nothing says where the stack is ({', '.join(missing)} not set): run `make up` first")
     sizes = [int(size) for size in rows.replace("_", "").split(",") if size.strip()]
     console = Console()
     stores = load_settings(ObjectStoreSettings)

@@ -8,7 +8,6 @@ changes an event shows here first.
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 import uuid
@@ -26,6 +25,7 @@ from bson.json_util import JSONMode, JSONOptions, dumps, loads
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pymongo import MongoClient
+from stack_endpoints import Stack
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
@@ -192,25 +192,22 @@ RICH: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def live_events() -> Iterator[list[Captured]]:
+def live_events(stack: Stack) -> Iterator[list[Captured]]:
     """The same changes as in the golden capture, through the real connector; everything made is removed again."""
-    variables = ("MONGODB_URI", "KAFKA_BOOTSTRAP_SERVERS", "CONNECT_URL")
-    if missing := [name for name in variables if not os.environ.get(name)]:
-        pytest.fail(f"{', '.join(missing)} not set: run `make up`, then `set -a; . .local/endpoints.env; set +a`")
-    uri, kafka, connect_url = (os.environ[name] for name in variables)
+    uri, kafka = stack.mongodb_uri, stack.kafka
     name = f"contract-{uuid.uuid4().hex[:10]}"
     spec = PipelineSpec(name=name, source=SourceSpec(connection="env:MONGODB_URI", database=name))
     topics = [change_topic(name, name, collection) for collection in ("ids", "rich")]
-    with ExitStack() as stack:
-        client = stack.enter_context(MongoClient[dict[str, Any]](uri))
-        connect = stack.enter_context(ConnectClient(connect_url))
+    with ExitStack() as undo:
+        client = undo.enter_context(MongoClient[dict[str, Any]](uri))
+        connect = undo.enter_context(ConnectClient(stack.connect_url))
         consumer = Consumer({"bootstrap.servers": kafka, "group.id": name, "isolation.level": "read_committed"})
         admin = AdminClient({"bootstrap.servers": kafka})
         made = [*topics, signal_topic(name), f"__debezium-heartbeat.{name}"]
-        stack.callback(lambda: wait(admin.delete_topics(made).values(), CAPTURE_TIMEOUT_S))
-        stack.callback(consumer.close)
-        stack.callback(client.drop_database, name)
-        stack.callback(connect.delete, name)
+        undo.callback(lambda: wait(admin.delete_topics(made).values(), CAPTURE_TIMEOUT_S))
+        undo.callback(consumer.close)
+        undo.callback(client.drop_database, name)
+        undo.callback(connect.delete, name)
         ids, rich = client[name]["ids"], client[name]["rich"]
         ids.insert_many([{"_id": value, "v": 1} for value in IDS])
         rich.insert_one({"_id": ObjectId(), **RICH})
