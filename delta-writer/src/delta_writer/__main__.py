@@ -30,8 +30,11 @@ def run() -> None:
     with _plain_errors():
         settings = Settings.from_environment()
         configure_logging("delta-writer", settings.logging.level, settings.logging.format)
-        configure_tracing("delta-writer", settings.tracing.otlp_endpoint)
-        WriterService(settings, stop).run()
+        tracing = configure_tracing("delta-writer", settings.tracing.otlp_endpoint)
+        try:
+            WriterService(settings, tracing, stop).run()
+        finally:
+            tracing.shutdown()
 
 
 @app.command()

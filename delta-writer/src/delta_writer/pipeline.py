@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from cdc_shared.errors import Transient
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.retry import RetryInterrupted, retrying
+from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, OnAssigned, OnRevoked
 from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_events
 from delta_writer.maintenance.checkpointer import Checkpointer
@@ -46,6 +47,7 @@ class Pipeline:
         dead_letters: DeadLetterWriter,
         checkpointer: Checkpointer,
         observer: PipelineObserver,
+        tracing: Tracing,
         stop: threading.Event,
     ) -> None:
         self._open_consumer = open_consumer
@@ -54,6 +56,7 @@ class Pipeline:
         self._dead_letters = dead_letters
         self._checkpointer = checkpointer
         self._observer = observer
+        self._tracing = tracing
         self._stop = stop
 
     def run(self) -> None:
@@ -82,6 +85,11 @@ class Pipeline:
     def _apply(self, batch: RecordBatch) -> None:
         """Bring one batch into its table, or drop it and read again from where the table stands."""
         started = time.perf_counter()
+        with self._tracing.tracer.start_as_current_span("batch", self._tracing.extract_context(batch.headers)) as span:
+            span.set_attributes({"topic": batch.topic, "records": len(batch)})
+            self._bring_into_table(batch, started)
+
+    def _bring_into_table(self, batch: RecordBatch, started: float) -> None:
         read = read_events(batch)
         self._write_dead_letters(batch, read.invalid)
         table = self._tables.table_for(batch.topic, read.collections)

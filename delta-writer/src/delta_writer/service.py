@@ -1,4 +1,4 @@
-"""The delta-writer process: runs the pipelines that the spec topic (`cdc.pipelines`) names, each in a thread of its own."""
+"""The delta-writer process: runs the pipelines that the spec topic (`cdc.pipelines`) names, each in its own thread."""
 
 import threading
 import time
@@ -10,12 +10,14 @@ import msgspec
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry
 
+from cdc_shared.errors import Fatal
 from cdc_shared.kafka.spec_topic import SpecReader
 from cdc_shared.kafka.topics import COMPACTED, DEAD_LETTERS_TOPIC, STATUS_TOPIC, ensure_topic, topic_id
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
 from cdc_shared.models.common import InvalidSpec, PipelineSpec
 from cdc_shared.retry import RetryAttempt, RetryInterrupted, retrying
+from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
 from delta_writer.http_server import HttpServer
 from delta_writer.maintenance.checkpointer import Checkpointer
@@ -43,8 +45,9 @@ class _Running:
 class WriterService:
     """Follows the specs from `run` until `stop` is set, then finishes the batches in hand."""
 
-    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+    def __init__(self, settings: Settings, tracing: Tracing, stop: threading.Event) -> None:
         self._settings = settings
+        self._tracing = tracing
         self._stop = stop
         self._bootstrap = settings.kafka.bootstrap_servers
         self._registry = CollectorRegistry()
@@ -58,7 +61,12 @@ class WriterService:
     def run(self) -> None:
         """Serve until `stop` is set. Raises `Fatal` when the service itself cannot go on."""
         host, port = self._settings.writer.http_host, self._settings.writer.http_port
-        server = HttpServer(host, port, self._health, self._ready, self._registry)
+        try:
+            server = HttpServer(host, port, self._health, self._ready, self._registry)
+        except OSError as error:
+            raise Fatal(
+                f"cannot serve on {host}:{port}: {error.strerror}; set WRITER_HTTP_PORT to a free port"
+            ) from error
         log.info("delta-writer started", http=f"http://{host}:{server.port}")
         try:
             retrying(self._follow_specs, _log_retry, self._stop)
@@ -111,17 +119,20 @@ class WriterService:
             observer.stopped()
 
     def _pipeline(self, spec: PipelineSpec, observer: PipelineObserver, stop: threading.Event) -> Pipeline:
-        config = consumer_config(self._bootstrap, spec.name)
         settings = self._settings
+        config = consumer_config(
+            self._bootstrap, spec.name, settings.writer.session_timeout_s, settings.writer.instance_id
+        )
         return Pipeline(
             open_consumer=lambda assigned, revoked: EventConsumer(config, spec.name, assigned, revoked),
             open_tables=lambda: Tables(
                 spec, settings.stores, settings.writer.cache_dir, lambda topic: topic_id(self._admin, topic)
             ),
             new_batches=lambda: BatchProcessor(spec.batch, time.monotonic),
-            dead_letters=DeadLetterWriter(self._producer, spec.name),
+            dead_letters=DeadLetterWriter(self._producer, spec.name, self._tracing),
             checkpointer=self._checkpointer,
             observer=observer,
+            tracing=self._tracing,
             stop=stop,
         )
 

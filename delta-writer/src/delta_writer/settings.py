@@ -35,6 +35,24 @@ class WriterSettings(EnvironmentSettings):
         validation_alias="WRITER_CACHE_DIR",
         description="a local directory for the key indexes; it may be deleted while the writer is stopped",
     )
+    session_timeout_s: float = Field(
+        default=30.0,
+        ge=1.0,
+        le=1800.0,
+        validation_alias="WRITER_SESSION_TIMEOUT_S",
+        description="seconds after which the other writers take over from one that is silent; within the brokers' "
+        "group.min.session.timeout.ms (6 s unless set) and group.max.session.timeout.ms",
+    )
+    instance_id: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=249,
+        pattern=r"^[a-zA-Z0-9._-]+$",
+        validation_alias="WRITER_INSTANCE_ID",
+        description="a name that no other writer has and that stays the same when this one restarts (its host's, or "
+        "its pod's in a stateful set): a restart then goes on at once, where Kafka would otherwise wait for the "
+        "killed one's session to end; a stopped writer's tables likewise wait that long for another one",
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import time
 
 import pytest
 from deltalake import DeltaTable, QueryBuilder
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
@@ -14,6 +15,7 @@ from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
 from cdc_shared.models.common import BatchSpec, PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import table_url
+from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.maintenance.checkpointer import Checkpointer
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
@@ -44,6 +46,9 @@ class Record:
 
     def key(self):
         return self._key
+
+    def headers(self):
+        return [("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
 
     def value(self):
         return self._value
@@ -133,6 +138,7 @@ class Run:
             {"name": "p", "source": source, "sink": {"root": str(tmp_path / "lake")}}
         )
         self.cache = tmp_path / "cache"
+        self.tracing = configure_tracing("test", None)
 
     def tables(self):
         return Tables(self.spec, ObjectStoreSettings(), self.cache, self.kafka.describe)
@@ -147,6 +153,7 @@ class Run:
             self.letters,
             Checkpointer(),
             observer,
+            self.tracing,
             self.stop,
         ).run()
 
@@ -196,6 +203,17 @@ def test_a_store_that_is_away_is_waited_out(run, monkeypatch):
     assert run.rows()["_id"].to_pylist() == [1]
     assert run.statuses == [PipelineState.RUNNING, PipelineState.RETRYING, PipelineState.RUNNING]
     assert run.letters == []
+
+
+def test_a_batch_goes_on_with_the_trace_of_its_first_record(run):
+    spans = InMemorySpanExporter()
+    run.tracing = configure_tracing("test", None, spans)
+    run.kafka.send("1", "c", {"_id": 1})
+    run.go()
+    run.tracing.shutdown()
+    (span,) = spans.get_finished_spans()
+    assert span.context.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
+    assert span.attributes == {"topic": TOPIC, "records": 1}
 
 
 def test_two_collections_in_one_topic_are_refused(run):

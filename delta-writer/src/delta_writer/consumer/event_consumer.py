@@ -10,9 +10,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from cdc_shared.errors import ResyncNeeded
 from cdc_shared.kafka.errors import map_kafka_error
 
-SESSION_TIMEOUT_MS: Final = 30_000
 MAX_POLL_INTERVAL_MS: Final = 300_000
 METADATA_REFRESH_MS: Final = 5_000
+MAX_HEARTBEAT_MS: Final = 3_000
 FETCH_BACKOFF_MS: Final = 5  # the default of 1 s halves throughput whenever the local queue fills up
 MAX_MESSAGES_A_POLL: Final = 10_000
 WATERMARK_TIMEOUT_S: Final = 15.0
@@ -22,8 +22,15 @@ OnAssigned = Callable[[str, int, int, int], int]
 OnRevoked = Callable[[list[tuple[str, int]]], None]
 
 
-def consumer_config(bootstrap_servers: str, pipeline: str) -> dict[str, Any]:
-    """Return librdkafka's settings for the consumer group of one pipeline."""
+def consumer_config(
+    bootstrap_servers: str, pipeline: str, session_timeout_s: float, instance_id: str | None
+) -> dict[str, Any]:
+    """Return librdkafka's settings for the consumer group of one pipeline.
+
+    With an `instance_id` the member is static: a writer of the same id takes over its partitions at once, and Kafka
+    shuts the one before out (docs/adr/0006-static-membership.md).
+    """
+    session_timeout_ms = int(session_timeout_s * 1000)
     return {
         "bootstrap.servers": bootstrap_servers,
         "group.id": f"cdc-writer.{pipeline}",
@@ -31,11 +38,13 @@ def consumer_config(bootstrap_servers: str, pipeline: str) -> dict[str, Any]:
         "auto.offset.reset": "error",  # an offset that Kafka no longer has is never skipped in silence
         "isolation.level": "read_committed",
         "partition.assignment.strategy": "cooperative-sticky",
-        "session.timeout.ms": SESSION_TIMEOUT_MS,
+        "session.timeout.ms": session_timeout_ms,
+        "heartbeat.interval.ms": min(MAX_HEARTBEAT_MS, session_timeout_ms // 3),
         "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
         "enable.partition.eof": False,
+        **({} if instance_id is None else {"group.instance.id": instance_id}),
     }
 
 

@@ -24,6 +24,7 @@ class RecordBatch:
         ranges: the offsets that the batch covers for each partition, from where the table stands.
         size_bytes: keys and values as consumed.
         opened_at: the clock's reading when the first record came, in seconds.
+        headers: of the first record: the trace that the batch goes on with.
         must_commit: its offsets are to be committed even when no row changes.
     """
 
@@ -34,6 +35,7 @@ class RecordBatch:
     partitions: list[int] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
     ranges: dict[int, OffsetRange] = field(default_factory=dict)
+    headers: list[tuple[str, bytes | None]] | None = None
     size_bytes: int = 0
     must_commit: bool = False
 
@@ -89,7 +91,8 @@ class BatchProcessor:
                 continue
             batch = self._open.get(topic)
             if batch is None:
-                batch = self._open[topic] = RecordBatch(topic, self._clock())
+                headers: list[tuple[str, bytes | None]] | None = message.headers()  # type: ignore[assignment]
+                batch = self._open[topic] = RecordBatch(topic, self._clock(), headers=headers)
             key, value = message.key(), message.value()
             batch.keys.append(key)
             batch.values.append(value)

@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc_shared.errors import Transient
 from cdc_shared.kafka.topics import DEAD_LETTERS_TOPIC
+from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_handler import DeadLetter
 
 ACKNOWLEDGE_TIMEOUT_S: Final = 30.0
@@ -19,9 +20,10 @@ class DeadLetterWriter:
     for a record that had none), its headers say the rest.
     """
 
-    def __init__(self, producer: Producer, pipeline: str) -> None:
+    def __init__(self, producer: Producer, pipeline: str, tracing: Tracing) -> None:
         self._producer = producer
         self._pipeline = pipeline
+        self._tracing = tracing
 
     def write(self, letters: Sequence[DeadLetter]) -> None:
         """Write the letters and wait until all are acknowledged.
@@ -58,6 +60,7 @@ class DeadLetterWriter:
 
     def _headers(self, letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:
         return [
+            *self._tracing.inject_headers(),
             ("cdc.pipeline", self._pipeline),
             ("cdc.reason", letter.reason),
             ("cdc.topic", letter.topic),

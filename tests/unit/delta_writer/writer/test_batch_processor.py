@@ -27,6 +27,9 @@ class Record:
     def offset(self):
         return self.at[2]
 
+    def headers(self):
+        return None
+
     def key(self):
         return b"k"
 
