@@ -18,6 +18,7 @@ _REMEDIES = {
     KafkaError.TOPIC_EXCEPTION: "use letters, digits, dots, - and _ only, 249 at most",
     KafkaError.INVALID_REPLICATION_FACTOR: "use a replication factor that the number of brokers allows",
     KafkaError.INVALID_PARTITIONS: "use one partition or more",
+    KafkaError.FENCED_INSTANCE_ID: "another writer runs under the same WRITER_INSTANCE_ID; give each its own",
     KafkaError._INVALID_ARG: "correct the client's configuration",
 }
 
