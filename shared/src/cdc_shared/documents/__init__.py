@@ -1,7 +1,8 @@
 """MongoDB documents, as Debezium writes them, to Arrow columns: no value is lost or altered without a word.
 
-`decode_envelopes` takes Kafka messages apart, `decode` makes columns of the documents, `to_delta_schema` and `from_delta_schema` keep their types
-in the table, and `canonical_document` and `canonical_row` say when a row holds a document.
+`decode_envelopes` takes Kafka messages apart, `decode` makes columns of the documents, `to_delta_schema` and
+`from_delta_schema` keep their types in the table, and `canonical_document` and `canonical_row` say when a row holds a
+document.
 """
 
 from cdc_shared.documents.canonical import canonical_document, canonical_row, digest, document_of_row, equal

@@ -1,7 +1,8 @@
 """BSON values that the `bson` package has no exact class for.
 
-Every other value is held in the `bson` package's own class: `ObjectId`, `Decimal128`, `DatetimeMS`, `Binary`, `Timestamp`, `Code`, `MinKey`,
-`MaxKey`, `Int64`; int32 is `int`, double is `float`, a document is `dict`, an array is `list`.
+Every other value is held in the `bson` package's own class: `ObjectId`, `Decimal128`, `DatetimeMS`, `Binary`,
+`Timestamp`, `Code`, `MinKey`, `MaxKey`, `Int64`; int32 is `int`, double is `float`, a document is `dict`, an array is
+`list`.
 """
 
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Undefined:
 
 @dataclass(frozen=True, slots=True)
 class DbPointer:
-    """The deprecated dbPointer type. Debezium writes it exactly as it writes the sub-document `{"$ref": …, "$id": …}`."""
+    """The deprecated dbPointer type. Debezium writes it as it writes the sub-document `{"$ref": …, "$id": …}`."""
 
     namespace: str
     id: str

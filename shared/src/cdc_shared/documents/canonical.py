@@ -1,9 +1,9 @@
 """The canonical form: one text for everything that counts as the same document. Tests and reconciliation compare by it.
 
-It does not tell apart: int32, int64 and a double of the same value; a decimal's trailing zeros; the order of an object's fields; null and a
-missing field (nulls in arrays count); a genuine sub-document from the Extended JSON wrapper that it looks like, nor a deprecated dbPointer in a
-`{"$ref", "$id"}` sub-document; NaNs of different payloads; the order of a regex's options is kept. It tells apart -0.0 and 0, a decimal and a
-double, and every other BSON type.
+It does not tell apart: int32, int64 and a double of the same value; a decimal's trailing zeros; the order of an
+object's fields; null and a missing field (nulls in arrays count); a genuine sub-document from the Extended JSON wrapper
+that it looks like, nor a deprecated dbPointer in a `{"$ref", "$id"}` sub-document; NaNs of different payloads; the
+order of a regex's options is kept. It tells apart -0.0 and 0, a decimal and a double, and every other BSON type.
 """
 
 import uuid
@@ -33,7 +33,8 @@ _REGEX_LETTERS: Final = {"i": 2, "l": 4, "m": 8, "s": 16, "u": 32, "x": 64}
 
 
 def canonical_document(document: str | Mapping[str, Any] | DuplicateKeys) -> bytes:
-    """The canonical form of a document: its Extended JSON text (either dialect), or its BSON values (`bson.decode` or `parse_document`).
+    """The canonical form of a document: its Extended JSON text (either dialect), or its BSON values (`bson.decode` or
+    `parse_document`).
 
     Raises InvalidDocument for a text that is none.
     """
@@ -50,7 +51,7 @@ def canonical_row(row: Mapping[str, Any], schema: t.DocumentSchema, rescued: str
 
 
 def document_of_row(row: Mapping[str, Any], schema: t.DocumentSchema, rescued: str | None) -> Any:
-    """The document that a row holds, as BSON values. Nulls, field order and int32 against int64 are not kept by rows."""
+    """The document that a row holds, as BSON values. Rows do not keep nulls, field order, or int32 against int64."""
     document: Any = _struct_value(row, schema)
     for pointer, value in _rescued_entries(rescued):
         if pointer == "":
@@ -75,7 +76,7 @@ def digest(canonical: bytes) -> bytes:
     return xxhash.xxh3_128_digest(canonical)
 
 
-# --- BSON values of other readers ------------------------------------------------------------------------------------------------------
+# --- BSON values of other readers -------------------------------------------------------------------------------------
 
 
 def plain_value(value: Any, *, unwrap: bool = True) -> Any:
@@ -108,7 +109,7 @@ def plain_value(value: Any, *, unwrap: bool = True) -> Any:
     return value
 
 
-# --- the text --------------------------------------------------------------------------------------------------------------------------
+# --- the text ---------------------------------------------------------------------------------------------------------
 
 
 def _text(value: Any) -> str:
@@ -153,7 +154,7 @@ def _decimal_text(value: Decimal) -> str:
     return f'{{"$numberDecimal":"{"-" if sign else ""}{stripped or "0"}E{power}"}}'
 
 
-# --- rows ------------------------------------------------------------------------------------------------------------------------------
+# --- rows -------------------------------------------------------------------------------------------------------------
 
 
 def _rescued_entries(rescued: str | None) -> list[tuple[str, Any]]:

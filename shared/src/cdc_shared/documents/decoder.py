@@ -1,11 +1,13 @@
 """Document texts of one collection → the columns of its table.
 
-Blocks go through the fast path; a block that it refuses is tried again in small pieces, so that one odd document costs the slow path only the few
-documents around it. What the schema does not know yet widens it, once a call, from all the documents that were refused.
+Blocks go through the fast path; a block that it refuses is tried again in small pieces, so that one odd document costs
+the slow path only the few documents around it. What the schema does not know yet widens it, once a call, from all the
+documents that were refused.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
@@ -32,10 +34,11 @@ class DecodeStats:
 
 @dataclass(frozen=True)
 class Decoded:
-    """`table` has one column a typed field of `schema`, under its storage name and of its storage type, and a row a text, in order.
+    """`table` has one column a typed field of `schema`, under its storage name and of its storage type, and a row a
+    text, in order.
 
-    `rescued` is a string array beside it, null where nothing was rescued. A row in `invalid` (row → reason, free of document content) is null
-    in every column.
+    `rescued` is a string array beside it, null where nothing was rescued. A row in `invalid` (row → reason, free of
+    document content) is null in every column.
     """
 
     schema: t.DocumentSchema
@@ -48,7 +51,7 @@ class Decoded:
 @dataclass
 class _Block:
     start: int
-    columns: list[pa.Array]
+    columns: list[t.ArrowArray]
     schema: t.DocumentSchema
     rows: int
     rescued: list[str | None] | None = None
@@ -62,7 +65,8 @@ def decode(
 ) -> Decoded:
     """Decode documents (Debezium's `after` texts) against a schema, widening it where they call for it.
 
-    Every value is in its column exactly, or null there and whole in `rescued`. A text that is no document is in `invalid`; no document raises.
+    Every value is in its column exactly, or null there and whole in `rescued`. A text that is no document is in
+    `invalid`; no document raises.
     """
     return _Decoding(texts, schema, max_struct_fields).run()
 
@@ -112,7 +116,8 @@ class _Decoding:
                     refused += [] if pieces else [(start, stop)]
                     waiting += reversed(pieces)
                 elif odd - start < SMALLEST_ROWS:
-                    # Odd documents stand close together: give up on more of them each time, or many would cost many attempts.
+                    # Odd documents stand close together: give up on more of them each time, or many would cost many
+                    # attempts.
                     end = min(stop, start + (SMALLEST_ROWS << near_misses))
                     near_misses += 1
                     refused.append((start, end))
@@ -124,7 +129,9 @@ class _Decoding:
         return sorted(refused)
 
     def _walk(self, spans: Sequence[Span], *, may_widen: bool) -> bool:
-        """Decode the spans on the slow path; with `may_widen` False is given, and nothing kept, when the schema must be widened first."""
+        """Decode the spans on the slow path; with `may_widen` False is given, and nothing kept, when the schema must be
+        widened first.
+        """
         blocks: list[_Block] = []
         invalid: dict[int, str] = {}
         rescued_values = 0
@@ -170,11 +177,11 @@ class _Decoding:
         )
 
 
-def _struct_of(columns: list[pa.Array], storage: pa.Schema, rows: int) -> pa.StructArray:
+def _struct_of(columns: list[t.ArrowArray], storage: pa.Schema, rows: int) -> t.ArrowArray:
     return pa.Array.from_buffers(pa.struct(list(storage)), rows, [None], 0, children=columns)
 
 
-def _conformed(array: pa.Array | None, type_: pa.DataType, rows: int) -> pa.Array:
+def _conformed(array: t.ArrowArray | None, type_: Any, rows: int) -> t.ArrowArray:
     """An array of an earlier, narrower schema, as one of the widened type: members that were not known yet are null."""
     if array is None:
         return pa.nulls(rows, type_)

@@ -1,8 +1,9 @@
-"""A table's schema in its three forms: DocumentSchema, the `schemaString` of the Delta log, and the Arrow schema of its Parquet files.
+"""A table's schema in its three forms: DocumentSchema, the `schemaString` of the Delta log, and the Arrow schema of its
+Parquet files.
 
-The platform's own columns come first, then the document's fields. What Delta's types cannot say stands in a field's metadata:
-`cdc.type` is the type's name (a list's goes all the way down, because elements have no metadata), `cdc.name` the field's name in MongoDB where
-it differs from the column's.
+The platform's own columns come first, then the document's fields. What Delta's types cannot say stands in a field's
+metadata: `cdc.type` is the type's name (a list's goes all the way down, because elements have no metadata), `cdc.name`
+the field's name in MongoDB where it differs from the column's.
 """
 
 import json
@@ -17,17 +18,14 @@ from cdc_shared.errors import Fatal
 TYPE_KEY: Final = "cdc.type"
 NAME_KEY: Final = "cdc.name"
 
-CDC_COLUMNS: Final = pa.schema(
-    [
-        pa.field("_cdc_key", pa.string(), nullable=False),
-        pa.field("_cdc_source_ts", pa.timestamp("us", "UTC")),
-        pa.field("_cdc_partition", pa.int32()),
-        pa.field("_cdc_offset", pa.int64()),
-        pa.field("_cdc_rules_version", pa.int32()),
-        pa.field("_cdc_rescued", pa.string()),
-    ]
-)
-"""Columns of every table beside the document's own."""
+_OWN_COLUMNS: "Final[list[pa.Field[Any]]]" = [
+    pa.field("_cdc_key", pa.string(), nullable=False),
+    pa.field("_cdc_source_ts", pa.timestamp("us", "UTC")),
+    pa.field("_cdc_partition", pa.int32()),
+    pa.field("_cdc_offset", pa.int64()),
+    pa.field("_cdc_rules_version", pa.int32()),
+    pa.field("_cdc_rescued", pa.string()),
+]
 CDC_DELETED: Final = pa.field("_cdc_deleted", pa.bool_())
 """The further column of a table with soft deletes."""
 
@@ -55,12 +53,12 @@ _PARAMETER: Final = re.compile(r"(decimal|binary):([0-9a-f]{1,2})")
 
 def cdc_columns(*, soft_deletes: bool = False) -> pa.Schema:
     """The platform's own columns of a table."""
-    return CDC_COLUMNS.append(CDC_DELETED) if soft_deletes else CDC_COLUMNS
+    return pa.schema([*_OWN_COLUMNS, CDC_DELETED] if soft_deletes else _OWN_COLUMNS)
 
 
 def parquet_schema(schema: t.DocumentSchema, *, soft_deletes: bool = False) -> pa.Schema:
     """The Arrow schema of a table's Parquet files: the platform's columns, then the document's."""
-    return pa.schema([*cdc_columns(soft_deletes=soft_deletes), *schema.storage])
+    return pa.schema([*cdc_columns(soft_deletes=soft_deletes), *schema.storage.fields])
 
 
 def to_delta_schema(schema: t.DocumentSchema, *, soft_deletes: bool = False) -> str:
@@ -75,7 +73,8 @@ def to_delta_schema(schema: t.DocumentSchema, *, soft_deletes: bool = False) -> 
 
 
 def from_delta_schema(schema_string: str) -> t.DocumentSchema:
-    """The document schema of a table that this platform made; exactly what `to_delta_schema` was given, without untyped fields.
+    """The document schema of a table that this platform made; exactly what `to_delta_schema` was given, without untyped
+    fields.
 
     Raises Fatal, naming the field, when a column is not as this platform writes it: the table is somebody else's.
     """
@@ -91,7 +90,7 @@ def has_soft_deletes(schema_string: str) -> bool:
     return CDC_DELETED.name in _parsed_fields(schema_string)
 
 
-# --- writing ---------------------------------------------------------------------------------------------------------------------------
+# --- writing ----------------------------------------------------------------------------------------------------------
 
 
 def _field_json(name: str, type_: Any, nullable: bool, metadata: dict[str, str]) -> dict[str, Any]:
@@ -126,7 +125,7 @@ def _type_json(type_: t.FieldType) -> Any:
     return _PLAIN_DELTA[type_.kind]
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------------------------
 
 
 def _parsed_fields(schema_string: str) -> dict[str, dict[str, Any]]:
@@ -139,10 +138,7 @@ def _parsed_fields(schema_string: str) -> dict[str, dict[str, Any]]:
 def _check_cdc_columns(fields: dict[str, dict[str, Any]]) -> None:
     for column in cdc_columns(soft_deletes=CDC_DELETED.name in fields):
         if fields.get(column.name, {}).get("type") != _CDC_DELTA[column.type]:
-            raise Fatal(
-                f"the table's column {column.name!r} is missing or not of type {_CDC_DELTA[column.type]}: this platform did not make the"
-                " table. Choose another delta root, or move the table away"
-            )
+            raise _foreign(column.name, f"it is missing or not of type {_CDC_DELTA[column.type]}")
 
 
 def _member(path: str, field: dict[str, Any]) -> t.Field:
@@ -194,6 +190,6 @@ def _without_metadata(delta: Any) -> Any:
 
 def _foreign(path: str, reason: str) -> Fatal:
     return Fatal(
-        f"the table's column {path!r} is not as this platform writes it ({reason}): another tool made or changed the table."
-        " Choose another delta root, or move the table away"
+        f"the table's column {path!r} is not as this platform writes it ({reason}): another tool made or changed the"
+        " table. Choose another delta root, or move the table away"
     )

@@ -1,6 +1,7 @@
 """Debezium's MongoDB change events, as Kafka gives them, to columns.
 
-Messages are decoded one at a time: decoding many as lines would let one message that holds two documents shift all that follow.
+Messages are decoded one at a time: decoding many as lines would let one message that holds two documents shift all that
+follow.
 """
 
 import json
@@ -27,10 +28,10 @@ _OBJECT_ID_KEY: Final = re.compile(rb'\{"id":"\{\\"\$oid\\": \\"([0-9a-f]{24})\\
 class Envelopes:
     """One entry a message in every list, in order.
 
-    `ops[i]` is `r`, `c`, `u` or `d`; None where there is nothing to apply: a tombstone, an update whose document was gone before Debezium looked it
-    up, or an invalid message. In such a row the other lists mean nothing. `afters[i]` is the document's text (None for a delete), `source_ts_ms[i]`
-    milliseconds since 1970, `key_texts[i]` the text of the document's `_id`, its identity. `invalid` maps row to a reason in plain words that holds nothing of
-    the message.
+    `ops[i]` is `r`, `c`, `u` or `d`; None where there is nothing to apply: a tombstone, an update whose document was
+    gone before Debezium looked it up, or an invalid message. In such a row the other lists mean nothing. `afters[i]` is
+    the document's text (None for a delete), `source_ts_ms[i]` milliseconds since 1970, `key_texts[i]` the text of the
+    document's `_id`, its identity. `invalid` maps row to a reason in plain words that holds nothing of the message.
     """
 
     key_texts: list[str]
@@ -70,7 +71,9 @@ _UNDECODABLE: Final = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 def decode_envelopes(keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> Envelopes:
-    """Keys and values of Kafka messages, as many of each. Never raises for what a message holds: see `Envelopes.invalid`."""
+    """Keys and values of Kafka messages, as many of each. Never raises for what a message holds: see
+    `Envelopes.invalid`.
+    """
     if len(keys) != len(values):
         raise ValueError(f"{len(keys)} keys for {len(values)} values")
     invalid: dict[int, str] = {}

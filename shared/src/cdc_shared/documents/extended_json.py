@@ -1,9 +1,9 @@
 """MongoDB Extended JSON: parse both dialects that Debezium writes, dump the canonical form of version 2.
 
-Debezium writes keys in relaxed version 2 and documents in the driver's legacy "strict" dialect, which has bare `NaN`, `Infinity` and
-`-Infinity` and so is not valid JSON. One parser takes both: an object that is exactly a wrapper of either dialect is the value that it spells,
-because nothing in the text tells it from a genuine sub-document of that shape. An object that is not quite a wrapper, such as
-`{"$date": "foo"}`, is a plain sub-document.
+Debezium writes keys in relaxed version 2 and documents in the driver's legacy "strict" dialect, which has bare `NaN`,
+`Infinity` and `-Infinity` and so is not valid JSON. One parser takes both: an object that is exactly a wrapper of
+either dialect is the value that it spells, because nothing in the text tells it from a genuine sub-document of that
+shape. An object that is not quite a wrapper, such as `{"$date": "foo"}`, is a plain sub-document.
 """
 
 import binascii
@@ -75,7 +75,7 @@ def milliseconds(value: datetime) -> int:
     return delta.days * 86_400_000 + delta.seconds * 1000 + delta.microseconds // 1000
 
 
-# --- parsing ---------------------------------------------------------------------------------------------------------------------------
+# --- parsing ----------------------------------------------------------------------------------------------------------
 
 
 def unwrap_document(document: dict[str, Any]) -> Any:
@@ -268,7 +268,7 @@ _TWO_MEMBERS: Final[dict[frozenset[str], Callable[[dict[str, Any]], Any]]] = {
     frozenset(("$code", "$scope")): _read_code_with_scope,
 }
 
-# --- dumping ---------------------------------------------------------------------------------------------------------------------------
+# --- dumping ----------------------------------------------------------------------------------------------------------
 
 
 def string_text(value: str) -> str:
@@ -304,7 +304,7 @@ def _integer_text(value: int) -> str:
 
 
 _DUMPERS: Final[dict[type, Callable[[Any], str]]] = {
-    type(None): lambda value: "null",
+    type(None): lambda _: "null",
     str: encode_basestring,
     bool: lambda value: "true" if value else "false",
     int: _integer_text,
@@ -320,9 +320,9 @@ _DUMPERS: Final[dict[type, Callable[[Any], str]]] = {
     ),
     Timestamp: lambda value: f'{{"$timestamp":{{"t":{value.time},"i":{value.inc}}}}}',
     Code: _code_text,
-    MinKey: lambda value: '{"$minKey":1}',
-    MaxKey: lambda value: '{"$maxKey":1}',
-    Undefined: lambda value: '{"$undefined":true}',
+    MinKey: lambda _: '{"$minKey":1}',
+    MaxKey: lambda _: '{"$maxKey":1}',
+    Undefined: lambda _: '{"$undefined":true}',
     Symbol: lambda value: f'{{"$symbol":{encode_basestring(value.value)}}}',
     DbPointer: lambda value: (
         f'{{"$dbPointer":{{"$ref":{encode_basestring(value.namespace)},"$id":{{"$oid":"{value.id}"}}}}}}'

@@ -1,7 +1,8 @@
-"""The fast path: a block of documents parsed by `pyarrow.json` against the schema, its wrappers unwrapped on whole Arrow arrays.
+"""The fast path: a block of documents parsed by `pyarrow.json` against the schema, its wrappers unwrapped on whole
+Arrow arrays.
 
-It either decodes a block exactly as the walker would with nothing rescued, or refuses the block. What `pyarrow.json` accepts but would alter
-is checked here; the checks and why each is needed stand beside them.
+It either decodes a block exactly as the walker would with nothing rescued, or refuses the block. What `pyarrow.json`
+accepts but would alter is checked here; the checks and why each is needed stand beside them.
 """
 
 import binascii
@@ -21,7 +22,8 @@ from cdc_shared.documents.inference import EXACT_DOUBLE_MAX
 from cdc_shared.documents.kinds import UUID_BYTES
 from cdc_shared.documents.walker import DATE_MAX_MS, DATE_MIN_MS
 
-# A quote inside a JSON string is always escaped, so this matches only objects. Exactly the texts that the walker takes for a wrapper.
+# A quote inside a JSON string is always escaped, so this matches only objects. Exactly the texts that the walker takes
+# for a wrapper.
 _NUMBER_LONG: Final = re.compile(rb'\{"\$numberLong": ?"(0|-?[1-9][0-9]{0,18})"\}')
 _NEWLINE, _OPENING, _CLOSING = b"\n{}"
 # An integer -0 is a double's -0.0 to pyarrow.json and 0 to the walker; no BSON integer is written so.
@@ -34,22 +36,27 @@ _HEX_DIGIT: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", n
 _OBJECT_ID_CHARACTERS: Final = 24
 _IS_EXPONENT: Final = np.isin(np.arange(256), np.frombuffer(b"eE", np.uint8))
 _SMALL_EXPONENT: Final = r"^[^eE]*([eE]-[0-9]{1,2})?$"
-# Decimal128 has 34 digits; with leading zeros after the point, a sign and an exponent a text of it without one is no longer than this.
+# Decimal128 has 34 digits; with leading zeros after the point, a sign and an exponent a text of it without one is no
+# longer than this.
 _LONGEST_DECIMAL: Final = 50
 
-Unwrap = Callable[[Any], Any]
+Unwrap = Callable[[t.ArrowArray], t.ArrowArray]
 
 
 class Refused(Exception):
-    """The block has something that this path would alter or cannot hold. `row` is the first such row, where it is known."""
+    """The block has something that this path would alter or cannot hold. `row` is the first such row, where it is
+    known.
+    """
 
     def __init__(self, row: int | None = None) -> None:
         super().__init__()
         self.row = row
 
 
-def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[Any]:
-    """One Arrow array a stored field, of its storage type and `len(texts)` rows. Raises Refused when the block must be walked."""
+def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[t.ArrowArray]:
+    """One Arrow array a stored field, of its storage type and `len(texts)` rows. Raises Refused when the block must be
+    walked.
+    """
     wire = schema.wire
     if wire is None or not any(texts):
         raise Refused
@@ -67,7 +74,7 @@ def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[Any]:
         raise Refused(int(row[1]) if row else None) from None
 
 
-def _parse(texts: Sequence[str], wire: pa.Schema) -> Any:
+def _parse(texts: Sequence[str], wire: pa.Schema) -> pa.Table:
     data = b"\n".join([text.encode() for text in texts])
     _check_lines(np.frombuffer(data, np.uint8), len(texts))
     if _SHORT_INFINITY.search(data) or any(data[at.start() - 1] in b":[, " for at in _NEGATIVE_ZERO.finditer(data)):
@@ -75,7 +82,7 @@ def _parse(texts: Sequence[str], wire: pa.Schema) -> Any:
     if b'{"$numberLong"' in data:
         data = _NUMBER_LONG.sub(rb"\1", data)
     block = pj.read_json(
-        pa.BufferReader(data),
+        pa.BufferReader(data),  # type: ignore[arg-type]
         read_options=pj.ReadOptions(use_threads=False, block_size=len(data) + 1),
         parse_options=pj.ParseOptions(
             explicit_schema=wire, newlines_in_values=False, unexpected_field_behavior="error"
@@ -87,7 +94,9 @@ def _parse(texts: Sequence[str], wire: pa.Schema) -> Any:
 
 
 def _check_lines(data: Any, texts: int) -> None:
-    """One text, one line, one object: `{"a":1} {"a":2}` in one text would parse as two rows, and a zero byte would end the input."""
+    """One text, one line, one object: `{"a":1} {"a":2}` in one text would parse as two rows, and a zero byte would end
+    the input.
+    """
     line_ends = np.flatnonzero(data == _NEWLINE)
     one_a_line = len(line_ends) == texts - 1 and data[0] == _OPENING and data[-1] == _CLOSING
     if (
@@ -99,9 +108,9 @@ def _check_lines(data: Any, texts: int) -> None:
         raise Refused
 
 
-def _array(block: pa.Table, index: int) -> pa.Array:
+def _array(block: pa.Table, index: int) -> t.ArrowArray:
     column = block.column(index)
-    array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+    array: t.ArrowArray = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if array.offset:  # the unwrapping below reads buffers from their start
         raise Refused
     return array
@@ -130,7 +139,7 @@ def _struct(struct: t.Struct) -> Unwrap:
     members = [(i, _unwrap(m.type)) for i, m in enumerate(struct.fields) if not isinstance(m.type, t.Null)]
     storage = struct.storage
 
-    def unwrap(array: pa.StructArray) -> pa.Array:
+    def unwrap(array: t.ArrowArray) -> t.ArrowArray:
         # A null struct's members are null as well, so the parent's validity need not be applied to them.
         children = [unwrap_member(array.field(i)) for i, unwrap_member in members]
         return pa.Array.from_buffers(storage, len(array), [array.buffers()[0]], array.null_count, children=children)
@@ -141,7 +150,7 @@ def _struct(struct: t.Struct) -> Unwrap:
 def _list(list_: t.List) -> Unwrap:
     unwrap_element, storage = _unwrap(list_.element), list_.storage
 
-    def unwrap(array: pa.ListArray) -> pa.Array:
+    def unwrap(array: t.ArrowArray) -> t.ArrowArray:
         buffers = array.buffers()
         return pa.Array.from_buffers(
             storage, len(array), buffers[:2], array.null_count, children=[unwrap_element(array.values)]
@@ -150,7 +159,7 @@ def _list(list_: t.List) -> Unwrap:
     return unwrap
 
 
-def _member(array: pa.StructArray, index: int) -> pa.Array:
+def _member(array: t.ArrowArray, index: int) -> t.ArrowArray:
     """A wrapper's member. `{}` and `{"$oid": null}` parse as a wrapper whose member is null: they are no wrappers."""
     member = array.field(index)
     if member.null_count != array.null_count:
@@ -158,7 +167,7 @@ def _member(array: pa.StructArray, index: int) -> pa.Array:
     return member
 
 
-def _double(array: pa.DoubleArray) -> pa.Array:
+def _double(array: t.ArrowArray) -> t.ArrowArray:
     # An integer above 2^53 is rounded without a word; whether it was one cannot be seen afterwards.
     values = np.abs(np.frombuffer(array.buffers()[1], np.float64, len(array))) if len(array) else np.zeros(0)
     if ((values >= EXACT_DOUBLE_MAX) & (values != np.inf)).any():
@@ -166,7 +175,7 @@ def _double(array: pa.DoubleArray) -> pa.Array:
     return array
 
 
-def _characters(array: Any) -> tuple[Any, Any]:
+def _characters(array: t.ArrowArray) -> tuple[Any, Any]:
     """The bytes of a string array's values, one after the other, and the length of each; a null has none."""
     if not len(array):
         return np.zeros(0, np.uint8), np.zeros(0, np.int32)
@@ -176,7 +185,7 @@ def _characters(array: Any) -> tuple[Any, Any]:
     return np.frombuffer(array.buffers()[2], np.uint8)[offsets[0] : offsets[-1]], np.diff(offsets)
 
 
-def _object_id(array: Any) -> Any:
+def _object_id(array: t.ArrowArray) -> t.ArrowArray:
     texts = _member(array, 0)
     characters, lengths = _characters(texts)
     right = (lengths == _OBJECT_ID_CHARACTERS).sum() == len(texts) - texts.null_count
@@ -185,13 +194,13 @@ def _object_id(array: Any) -> Any:
     return texts
 
 
-def _date(array: pa.StructArray) -> pa.Array:
+def _date(array: t.ArrowArray) -> t.ArrowArray:
     milliseconds = _member(array, 0)
     _check_range(milliseconds, DATE_MIN_MS, DATE_MAX_MS)
     return pc.multiply(milliseconds, 1000).view(pa.timestamp("us", "UTC"))
 
 
-def _check_range(array: pa.Array, low: int, high: int) -> None:
+def _check_range(array: t.ArrowArray, low: int, high: int) -> None:
     bounds = pc.min_max(array)
     if bounds["min"].is_valid and not low <= bounds["min"].as_py() <= bounds["max"].as_py() <= high:
         raise Refused
@@ -202,9 +211,9 @@ def _decimal(type_: t.Decimal) -> Unwrap:
     zero = pa.scalar(0).cast(storage)
     whole_digits = t.DECIMAL_PRECISION - type_.scale
 
-    def unwrap(array: Any) -> Any:
-        # Arrow's cast raises for NaN and for digits that do not fit, but a number too large for 128 bits wraps around: 34 nines become
-        # 63870734310932345618.6 at scale 18. What may be too large goes through 256 bits.
+    def unwrap(array: t.ArrowArray) -> t.ArrowArray:
+        # Arrow's cast raises for NaN and for digits that do not fit, but a number too large for 128 bits wraps around:
+        # 34 nines become 63870734310932345618.6 at scale 18. What may be too large goes through 256 bits.
         texts = _member(array, 0)
         characters, lengths = _characters(texts)
         longest = lengths.max(initial=0)
@@ -224,11 +233,12 @@ def _decimal(type_: t.Decimal) -> Unwrap:
     return unwrap
 
 
-def _binary_texts(array: pa.StructArray, subtype: int) -> list[str | None]:
+def _binary_texts(array: t.ArrowArray, subtype: int) -> list[str | None]:
     texts, subtypes = _member(array, 0), _member(array, 1)
-    if pc.all(pc.equal(subtypes, f"{subtype:02X}"), min_count=0).as_py() is False:
+    if pc.all(pc.equal(subtypes, pa.scalar(f"{subtype:02X}")), min_count=0).as_py() is False:
         raise Refused
-    return texts.to_pylist()  # type: ignore[no-any-return]
+    values: list[str | None] = texts.to_pylist()
+    return values
 
 
 def _bytes(text: str) -> bytes:
@@ -239,13 +249,13 @@ def _bytes(text: str) -> bytes:
 
 
 def _binary(subtype: int) -> Unwrap:
-    def unwrap(array: pa.StructArray) -> pa.Array:
+    def unwrap(array: t.ArrowArray) -> t.ArrowArray:
         return pa.array([None if text is None else _bytes(text) for text in _binary_texts(array, subtype)], pa.binary())
 
     return unwrap
 
 
-def _uuid(array: pa.StructArray) -> pa.Array:
+def _uuid(array: t.ArrowArray) -> t.ArrowArray:
     values = [None if text is None else _uuid_text(_bytes(text)) for text in _binary_texts(array, 4)]
     return pa.array(values, pa.string())
 
@@ -257,12 +267,12 @@ def _uuid_text(value: bytes) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _regex(array: pa.StructArray) -> pa.Array:
+def _regex(array: t.ArrowArray) -> t.ArrowArray:
     members = [_member(array, 0), _member(array, 1)]
     return pa.Array.from_buffers(t.REGEX.storage, len(array), [array.buffers()[0]], array.null_count, children=members)
 
 
-def _timestamp(array: pa.StructArray) -> pa.Array:
+def _timestamp(array: t.ArrowArray) -> t.ArrowArray:
     inner = _member(array, 0)
     for index in range(2):
         _check_range(_member(inner, index), 0, UINT32_MAX)

@@ -1,9 +1,11 @@
 """Choose types for fields that have none yet, from the documents that first show them.
 
-A known type never changes: what does not fit it is rescued. So only the batch that creates a column decides its type, by these rules:
+A known type never changes: what does not fit it is rescued. So only the batch that creates a column decides its type,
+by these rules:
 
 * the kind that most values have wins; the first seen on a tie;
-* integers and doubles together make a double, unless every double is integral and some integer is beyond ±2^53, which makes a long;
+* integers and doubles together make a double, unless every double is integral and some integer is beyond ±2^53, which
+  makes a long;
 * decimals get scale 10, or 18 when a value needs more than ten places;
 * an array that mixes kinds, or whose kinds change from row to row, is JSON, unless odd ones are rarer than one in a
   hundred: a conflict in an array rescues the whole array, so mixing is dearer there than elsewhere;

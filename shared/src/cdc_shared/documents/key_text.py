@@ -1,15 +1,16 @@
 """Debezium's text of a document's `_id`, from its BSON value: the row's identity, `_cdc_key`.
 
-The text is relaxed Extended JSON v2 as MongoDB's Java driver writes it with Debezium's settings (`{"a": 1,"b": "x"}`). It was compared with
-Debezium 3.6.1's own `JsonSerialization` (driver 5.6, Java 17) on every BSON type, on every BMP character and on random doubles. Not reproduced:
-doubles for which `Double.toString` of Java before 19 is not the shortest text (1.0E23, 4.9E-324; about one in 10^4 beyond ±2^63, none seen within) and
-strings with characters that Unicode got after version 13, which Java 17 escapes.
+The text is relaxed Extended JSON v2 as MongoDB's Java driver writes it with Debezium's settings (`{"a": 1,"b": "x"}`).
+It was compared with Debezium 3.6.1's own `JsonSerialization` (driver 5.6, Java 17) on every BSON type, on every BMP
+character and on random doubles. Not reproduced: doubles for which `Double.toString` of Java before 19 is not the
+shortest text (1.0E23, 4.9E-324; about one in 10^4 beyond ±2^63, none seen within) and strings with characters that
+Unicode got after version 13, which Java 17 escapes.
 """
 
 import binascii
 import math
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -20,8 +21,11 @@ from cdc_shared.documents.bson_values import DbPointer, RegularExpression, Symbo
 from cdc_shared.documents.canonical import plain_value
 from cdc_shared.documents.extended_json import double_text
 
-# Unicode categories that the Java driver writes as they are; every other UTF-16 unit is escaped, so astral characters are two escapes.
-_WRITTEN_AS_IS: Final = frozenset("Lu Ll Lt Lo Nd Nl No Zs Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So".split())
+# Unicode categories that the Java driver writes as they are; every other UTF-16 unit is escaped, so astral characters
+# are two escapes.
+_WRITTEN_AS_IS: Final = frozenset(
+    ["Lu", "Ll", "Lt", "Lo", "Nd", "Nl", "No", "Zs", "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Sm", "Sc", "Sk", "So"]
+)
 _SHORT_ESCAPES: Final = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_10000_MS: Final = 253_402_300_800_000
@@ -72,7 +76,9 @@ def _java_double(value: float) -> str:
 
 
 def _whole_number(value: float) -> int:
-    """The integer that Java before 19 shows for a whole double that a long can hold: exact, but for digits below the double's precision."""
+    """The integer that Java before 19 shows for a whole double that a long can hold: exact, but for digits below the
+    double's precision.
+    """
     bits_below_precision = math.frexp(value)[1] - 55
     unit = 10 ** (len(str(2**bits_below_precision)) - 1) if bits_below_precision > 1 else 1
     whole, rest = divmod(abs(int(value)), unit)
@@ -95,7 +101,7 @@ def _binary(value: bytes) -> str:
     return f'{{"$binary": {{"base64": "{base64}","subType": "{getattr(value, "subtype", 0):02X}"}}}}'
 
 
-def _document(value: dict[str, Any]) -> str:
+def _document(value: Mapping[str, Any]) -> str:
     return (
         "{" + ",".join([f"{_string(name)}: {_WRITERS[type(member)](member)}" for name, member in value.items()]) + "}"
     )
@@ -107,7 +113,7 @@ def _code(value: Code) -> str:
 
 
 _WRITERS: Final[dict[type, Callable[[Any], str]]] = {
-    type(None): lambda value: "null",
+    type(None): lambda _: "null",
     str: _string,
     bool: lambda value: "true" if value else "false",
     int: str,
@@ -122,9 +128,9 @@ _WRITERS: Final[dict[type, Callable[[Any], str]]] = {
     ),
     Timestamp: lambda value: f'{{"$timestamp": {{"t": {value.time},"i": {value.inc}}}}}',
     Code: _code,
-    MinKey: lambda value: '{"$minKey": 1}',
-    MaxKey: lambda value: '{"$maxKey": 1}',
-    Undefined: lambda value: '{"$undefined": true}',
+    MinKey: lambda _: '{"$minKey": 1}',
+    MaxKey: lambda _: '{"$maxKey": 1}',
+    Undefined: lambda _: '{"$undefined": true}',
     Symbol: lambda value: f'{{"$symbol": {_string(value.value)}}}',
     DbPointer: lambda value: f'{{"$ref": {_string(value.namespace)},"$id": {{"$oid": "{value.id}"}}}}',
     dict: _document,

@@ -1,8 +1,8 @@
 """The types of a table's document columns, and the schema made of them.
 
-A type knows three things: `storage`, the Arrow type of its column in the table; `wire`, the Arrow type that `pyarrow.json` must parse the
-legacy Extended JSON of Debezium as (None when it cannot); and `text`, its name in the Delta field's metadata (`cdc.type`).
-The table that maps BSON types to these is in docs/architecture/types.md.
+A type knows three things: `storage`, the Arrow type of its column in the table; `wire`, the Arrow type that
+`pyarrow.json` must parse the legacy Extended JSON of Debezium as (None when it cannot); and `text`, its name in the
+Delta field's metadata (`cdc.type`). The table that maps BSON types to these is in docs/architecture/types.md.
 """
 
 import re
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -25,13 +25,36 @@ RESERVED_PREFIX: Final = "_cdc_"
 """Top-level columns of this prefix are the platform's own."""
 
 WRAPPER_NAMES: Final = frozenset(
-    "$oid $date $numberLong $numberInt $numberDouble $numberDecimal $binary $type $regex $options $regularExpression $timestamp"
-    " $code $scope $minKey $maxKey $undefined $symbol $dbPointer".split()
+    [
+        "$oid",
+        "$date",
+        "$numberLong",
+        "$numberInt",
+        "$numberDouble",
+        "$numberDecimal",
+        "$binary",
+        "$type",
+        "$regex",
+        "$options",
+        "$regularExpression",
+        "$timestamp",
+        "$code",
+        "$scope",
+        "$minKey",
+        "$maxKey",
+        "$undefined",
+        "$symbol",
+        "$dbPointer",
+    ]
 )
 """Names that Extended JSON wrappers are made of, in either dialect."""
 
-# Spark and Parquet refuse ` ,;{}()\n\t=`; dots, quotes and back-ticks need escaping in every SQL dialect, control characters in most.
+# Spark and Parquet refuse ` ,;{}()\n\t=`; dots, quotes and back-ticks need escaping in every SQL dialect, control
+# characters in most.
 _UNSAFE_CHARACTER: Final = re.compile(r"[\x00-\x20,;{}()=.`\"\\\x7f]|^\$")
+
+ArrowArray = Any
+"""A pyarrow array of the type that the schema says: the stubs' many array classes cannot say that."""
 
 
 class Kind(StrEnum):
@@ -133,7 +156,9 @@ class Binary:
 
 @dataclass(frozen=True)
 class Null:
-    """Not known yet: only nulls, empty arrays and empty objects were seen. It has no column; on the wire it accepts null only."""
+    """Not known yet: only nulls, empty arrays and empty objects were seen. It has no column; on the wire it accepts
+    null only.
+    """
 
     @property
     def storage(self) -> pa.DataType:
@@ -200,11 +225,11 @@ class Struct:
         return tuple(member for member in self.fields if not isinstance(member.type, Null))
 
     @cached_property
-    def storage(self) -> pa.DataType:
+    def storage(self) -> pa.StructType:
         return pa.struct([pa.field(member.column, member.type.storage) for member in self.stored])
 
     @cached_property
-    def wire(self) -> pa.DataType | None:
+    def wire(self) -> pa.StructType | None:
         members = []
         for member in self.fields:
             wire = member.type.wire
@@ -229,7 +254,9 @@ class DocumentSchema(Struct):
     """The root: top-level fields of the documents of one collection."""
 
     def typed(self) -> "DocumentSchema":
-        """Without the fields that have no column: what a table's stored schema says. Compare these to see whether a table must change."""
+        """Without the fields that have no column: what a table's stored schema says. Compare these to see whether a
+        table must change.
+        """
         return DocumentSchema(tuple(_typed_members(self)))
 
 

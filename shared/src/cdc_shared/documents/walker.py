@@ -34,22 +34,27 @@ Entries = list[tuple[str, Any]]
 
 @dataclass
 class WalkedRows:
-    """Rows of consecutive texts. `rows[i]` maps stored column to storage value; `rescued[i]` is the row's `_cdc_rescued` text or None."""
+    """Rows of consecutive texts. `rows[i]` maps stored column to storage value; `rescued[i]` is the row's
+    `_cdc_rescued` text or None.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     rescued: list[str | None] = field(default_factory=list)
     invalid: dict[int, str] = field(default_factory=dict)
     rescued_values: int = 0
 
-    def columns(self, schema: t.DocumentSchema) -> list[pa.Array]:
+    def columns(self, schema: t.DocumentSchema) -> list[t.ArrowArray]:
         """One array a stored field of the schema, of its storage type."""
         if not schema.stored:
             return []
-        return pa.array(self.rows, type=schema.storage).flatten()  # type: ignore[no-any-return]
+        table: t.ArrowArray = pa.array(self.rows, type=schema.storage)
+        return list(table.flatten())
 
 
 class UnknownField(Exception):
-    """A document has a field, or a first typed value of a field, that the schema could have a column for but does not have."""
+    """A document has a field, or a first typed value of a field, that the schema could have a column for but does not
+    have.
+    """
 
 
 def walk(
@@ -59,7 +64,9 @@ def walk(
     may_widen: bool = False,
     max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
 ) -> WalkedRows:
-    """Decode each text on its own. With `may_widen`, UnknownField is raised at the first document that calls for a wider schema."""
+    """Decode each text on its own. With `may_widen`, UnknownField is raised at the first document that calls for a
+    wider schema.
+    """
     members = _compiled(schema, may_widen, max_struct_fields)
     walked = WalkedRows()
     for index, text in enumerate(texts):
@@ -99,7 +106,9 @@ class _WholeField(Exception):
 
 
 class _MembersFit:
-    """Fits an object into a struct that no array surrounds: a member that does not fit is rescued under its own pointer."""
+    """Fits an object into a struct that no array surrounds: a member that does not fit is rescued under its own
+    pointer.
+    """
 
     def __init__(self, struct: t.Struct, pointer: str, may_widen: bool, max_fields: int) -> None:
         self._struct = struct
@@ -171,7 +180,7 @@ def _has_duplicates(value: Any) -> bool:
     return type_ is DuplicateKeys
 
 
-def _fit_nothing(value: Any) -> Any:
+def _fit_nothing(_value: Any) -> Any:
     return _MISFIT
 
 
@@ -252,7 +261,7 @@ def _strict_list(list_: t.List, may_widen: bool, max_fields: int) -> Fit:
     return fit
 
 
-# --- scalars: numbers are compared by value (docs/adr/0003-numbers-compare-by-value.md) ---------------------------------------------------
+# --- scalars: numbers are compared by value (docs/adr/0003-numbers-compare-by-value.md) -------------------------------
 
 
 def _of_type(type_: type) -> Fit:

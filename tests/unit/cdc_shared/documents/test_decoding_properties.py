@@ -1,6 +1,7 @@
 """Random documents: no value is lost or altered, however they are batched, and the two paths agree.
 
-Texts are written as Debezium writes them (`legacy_text`, itself compared with texts of Debezium's own serializer in test_extended_json.py's payload).
+Texts are written as Debezium writes them (`legacy_text`, itself compared with texts of Debezium's own serializer in
+test_extended_json.py's payload).
 """
 
 import base64
@@ -244,7 +245,9 @@ def test_rows_hold_their_documents_however_they_are_batched(documents: list[Any]
 
 
 def _extends(known: Any, wider: Any) -> bool:
-    """Whether every stored column of `known` is in `wider`, at the same place and of the same type, or of a struct that was widened."""
+    """Whether every stored column of `known` is in `wider`, at the same place and of the same type, or of a struct that
+    was widened.
+    """
     fields = [(field, wider.by_name[field.name]) for field in known.stored]
     return all(
         old.column == new.column and (old.type == new.type or type(old.type) is type(new.type)) for old, new in fields
@@ -284,15 +287,18 @@ def test_the_fast_path_agrees_with_the_walker(documents: list[Any]) -> None:
 
 
 FRAGMENTS = [
-    "null", "{}", "[]", "5", "-0", "-0.0", "5.0", "1e3", "1e400", "-1E400", "NaN", "-Infinity", "Inf", "-Inf", "nan", "9007199254740993",
-    "99999999999999999999", "true", '"x"', '"\\ud800"', '"\\u0000"', '{"$numberLong": "5"}', '{"$numberLong":"-0"}', '{"$numberLong": "05"}',
-    '{"$date": null}', '{"$date": {"$numberLong": "5"}}', '{"$date": 5.0}', '{"$date": 99999999999999999}', '{"$oid": "foo"}', '{"$oid": null}',
-    '{"$oid": "ABCDEFABCDEFABCDEFABCDEF"}', '{"$numberDecimal": "+1"}', '{"$numberDecimal": " 1"}', '{"$numberDecimal": "1_0"}',
-    '{"$numberDecimal": "-0"}', '{"$numberDecimal": "1e5"}', '{"$numberDecimal": ".5"}', '{"$numberDecimal": "5."}', '{"$numberDecimal": ""}',
-    '{"$numberDecimal": "0x5"}', '{"$timestamp": {"t": -1,"i": 1}}', '{"$timestamp": {"t": {"$numberLong": "1"},"i": 1}}', '{"$timestamp": {"t": 1}}',
-    '{"$binary": "A","$type": "00"}', '{"$binary": "AAA=","$type": "00"}', '{"$type": "00","$binary": "AAA="}', '{"$binary": "AAAA","$type": "5"}',
-    '{"$binary": "AB==","$type": "04"}', '{"$regex": "x"}', '{"$options": "i","$regex": "x"}', '{"$regex": "x","$options": null}',
-    '{"a": 1,"a": 2}', "\n1", "1 ", "\t[ 1 ]", "\x00", "1}\n{", '1} {"a": 1', "'x'", "/**/1", "01", "+1", ".5", "1.", "0x1", "﻿1",
+    "null", "{}", "[]", "5", "-0", "-0.0", "5.0", "1e3", "1e400", "-1E400", "NaN", "-Infinity", "Inf", "-Inf", "nan",
+    "9007199254740993", "99999999999999999999", "true", '"x"', '"\\ud800"', '"\\u0000"', '{"$numberLong": "5"}',
+    '{"$numberLong":"-0"}', '{"$numberLong": "05"}', '{"$date": null}', '{"$date": {"$numberLong": "5"}}',
+    '{"$date": 5.0}', '{"$date": 99999999999999999}', '{"$oid": "foo"}', '{"$oid": null}',
+    '{"$oid": "ABCDEFABCDEFABCDEFABCDEF"}', '{"$numberDecimal": "+1"}', '{"$numberDecimal": " 1"}',
+    '{"$numberDecimal": "1_0"}', '{"$numberDecimal": "-0"}', '{"$numberDecimal": "1e5"}', '{"$numberDecimal": ".5"}',
+    '{"$numberDecimal": "5."}', '{"$numberDecimal": ""}', '{"$numberDecimal": "0x5"}',
+    '{"$timestamp": {"t": -1,"i": 1}}', '{"$timestamp": {"t": {"$numberLong": "1"},"i": 1}}',
+    '{"$timestamp": {"t": 1}}', '{"$binary": "A","$type": "00"}', '{"$binary": "AAA=","$type": "00"}',
+    '{"$type": "00","$binary": "AAA="}', '{"$binary": "AAAA","$type": "5"}', '{"$binary": "AB==","$type": "04"}',
+    '{"$regex": "x"}', '{"$options": "i","$regex": "x"}', '{"$regex": "x","$options": null}', '{"a": 1,"a": 2}',
+    "\n1", "1 ", "\t[ 1 ]", "\x00", "1}\n{", '1} {"a": 1', "'x'", "/**/1", "01", "+1", ".5", "1.", "0x1", "\ufeff1",
 ]  # fmt: skip
 
 

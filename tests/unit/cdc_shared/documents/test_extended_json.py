@@ -1,4 +1,6 @@
-"""Extended JSON: both dialects, look-alikes, and texts that Debezium's own serializer wrote (tests/payloads/debezium-texts.jsonl)."""
+"""Extended JSON: both dialects, look-alikes, and texts that Debezium's own serializer wrote
+(tests/payloads/debezium-texts.jsonl).
+"""
 
 import base64
 import json
