@@ -34,7 +34,7 @@ class UnknownTopic(Transient):
 
 class TopicIdentity(NamedTuple):
     id: str
-    """Kafka's topic id: a topic deleted and made again under its name has another."""
+    """Kafka's topic id as its tools print it (22 characters): a topic made again under its name has another."""
     partitions: int
 
 
@@ -69,7 +69,9 @@ def topic_id(admin: AdminClient, topic: str) -> TopicIdentity:
     """The topic's id and number of partitions. Raises `UnknownTopic` when there is none."""
     described = admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_S)
     description = _done(described[topic], f"describe topic {topic}")
-    return TopicIdentity(str(description.topic_id), len(description.partitions))
+    # librdkafka spells the id in standard base64, Kafka's own tools in the URL-safe alphabet.
+    spelled = str(description.topic_id).rstrip("=").translate(str.maketrans("+/", "-_"))
+    return TopicIdentity(spelled, len(description.partitions))
 
 
 def partition_for(key: bytes, partitions: int) -> int:

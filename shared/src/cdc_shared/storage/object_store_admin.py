@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 LIFECYCLE_RULE_ID = "cdc-abort-incomplete-uploads"
 ABORT_UPLOADS_AFTER_DAYS = 1
+PROBE_KEY = ".cdc-encryption-probe"
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
@@ -44,6 +45,7 @@ _FREE_BYTES_METRICS: dict[str, dict[str, str]] = {
     "minio_cluster_capacity_usable_free_bytes": {},
     "minio_cluster_health_capacity_usable_free_bytes": {},
 }
+_KEY_REMEDY = "give it an encryption key (WEED_S3_SSE_KEK for SeaweedFS, MINIO_KMS_SECRET_KEY for MinIO)"
 _NOT_OFFERED = ("NotImplemented", "MethodNotAllowed", "MalformedXML", "InvalidArgument", "XNotImplemented")
 
 log = get_logger(__name__)
@@ -64,15 +66,21 @@ class BucketState:
 class ObjectStoreAdmin:
     """Administers the store that `settings` name."""
 
-    def __init__(self, settings: ObjectStoreSettings, transport: httpx.AsyncBaseTransport | None = None) -> None:
-        """`transport` takes the network's place for the metrics page, in tests."""
+    def __init__(
+        self,
+        settings: ObjectStoreSettings,
+        session: aioboto3.Session | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """`session` makes the S3 client, `transport` carries the request for the metrics page; tests pass their own."""
         self._settings = settings
+        self._session = session or aioboto3.Session()
         self._transport = transport
-        self._session = aioboto3.Session()
 
     async def ensure_bucket(self, bucket: str, *, encrypt: bool = True) -> BucketState:
         """Make the bucket when it is missing, encrypt new objects by default (SSE-S3), abort uploads left for a day.
 
+        With `encrypt` a probe object is written, looked at and deleted: a store may take the setting and have no key.
         Raises `Fatal` for refused credentials, a bucket of somebody else, or, with `encrypt`, a store that cannot
         encrypt; `Transient` when the store is away.
         """
@@ -80,6 +88,8 @@ class ObjectStoreAdmin:
             try:
                 created = await self._ensure_exists(client, bucket)
                 encryption = await self._ensure_encryption(client, bucket, encrypt)
+                if encrypt:
+                    await _check_encryption(client, bucket)
                 aborts_uploads = await self._ensure_lifecycle(client, bucket)
             except (ClientError, BotoCoreError, OSError) as error:
                 raise _mapped(error, f"bucket {bucket}") from error
@@ -139,8 +149,7 @@ class ObjectStoreAdmin:
         except ClientError as error:
             if _code(error) in _NOT_OFFERED:
                 raise Fatal(
-                    f"bucket {bucket}: the store cannot encrypt at rest ({_code(error)}): give it an encryption key "
-                    "(WEED_S3_SSE_KEK for SeaweedFS, MINIO_KMS_SECRET_KEY for MinIO)"
+                    f"bucket {bucket}: the store cannot encrypt at rest ({_code(error)}): {_KEY_REMEDY}"
                 ) from error
             raise
         return await _encryption(client, bucket)
@@ -191,6 +200,22 @@ class ObjectStoreAdmin:
 
 def _revealed(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
+
+
+async def _check_encryption(client: S3Client, bucket: str) -> None:
+    try:
+        await client.put_object(Bucket=bucket, Key=PROBE_KEY, Body=b"")
+    except ClientError as error:
+        if _status(error) < 500:
+            raise
+        # SeaweedFS without a key takes the setting and then answers every write with 500.
+        raise Transient(
+            f"bucket {bucket}: the store takes no encrypted object ({_code(error)}): {_KEY_REMEDY}, or free its disk"
+        ) from error
+    head = await client.head_object(Bucket=bucket, Key=PROBE_KEY)
+    await client.delete_object(Bucket=bucket, Key=PROBE_KEY)
+    if head.get("ServerSideEncryption") is None:
+        raise Fatal(f"bucket {bucket}: the store took the encryption setting and does not encrypt: {_KEY_REMEDY}")
 
 
 async def _encryption(client: S3Client, bucket: str) -> str | None:

@@ -1,0 +1,209 @@
+"""Kafka Connect's answers, and what each means to the platform."""
+
+import json
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from cdc_shared.connect.connect_client import ConnectClient
+from cdc_shared.errors import Fatal, Transient
+
+pytestmark = pytest.mark.unit
+
+CONFIG = {
+    "connector.class": "x.MongoDbConnector",
+    "mongodb.connection.string": "mongodb://h:1/?replicaSet=rs",
+    "mongodb.password": "hunter2",
+}
+
+
+class FakeConnect:
+    """A Connect worker with one connector; answers in `override` come first."""
+
+    def __init__(self) -> None:
+        self.config: dict[str, str] | None = None
+        self.states: list[tuple[str, list[str]]] = [("RUNNING", ["RUNNING"])]
+        self.override: list[httpx.Response | Exception] = []
+        self.requests: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(f"{request.method} {request.url.raw_path.decode()}")
+        if self.override:
+            answer = self.override.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        path = request.url.path
+        if path == "/connector-plugins":
+            return httpx.Response(200, json=[{"class": "x.MongoDbConnector", "type": "source", "version": "1"}])
+        if request.method == "PUT":
+            self.config = json.loads(request.content)
+            return httpx.Response(201, json={"name": "shop", "config": self.config})
+        if self.config is None:
+            return httpx.Response(404, json={"error_code": 404, "message": "Connector shop not found"})
+        if path.endswith("/config"):
+            return httpx.Response(200, json=self.config | {"name": "shop"})
+        if path.endswith("/status"):
+            return httpx.Response(200, json=self._status())
+        if request.method == "DELETE":
+            self.config = None
+        return httpx.Response(204)
+
+    def _status(self) -> dict[str, object]:
+        connector, tasks = self.states[0] if len(self.states) == 1 else self.states.pop(0)
+        trace = "org.apache.ConnectException: lost mongodb://u:hunter2@h\n\tat a.B.c(B.java:1)\n"
+        trace += "Caused by: java.X: no oplog\n\tat d"
+        return {
+            "name": "shop",
+            "connector": {"state": connector, "worker_id": "w:1"},
+            "tasks": [
+                {"id": i, "state": state, "worker_id": "w:1"} | ({"trace": trace} if state == "FAILED" else {})
+                for i, state in enumerate(tasks)
+            ],
+            "type": "source",
+        }
+
+
+@pytest.fixture
+def connect() -> FakeConnect:
+    return FakeConnect()
+
+
+@pytest.fixture
+def client(connect: FakeConnect) -> ConnectClient:
+    return ConnectClient("http://connect:8083/", transport=httpx.MockTransport(connect))
+
+
+class Time:
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def clock(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
+def waiting(client: ConnectClient, timeout_s: float = 30.0) -> Callable[[], object]:
+    time = Time()
+    return lambda: client.wait_running("shop", timeout_s, clock=time.clock, sleep=time.sleep)
+
+
+def test_plugins(client: ConnectClient) -> None:
+    assert client.plugins() == ["x.MongoDbConnector"]
+
+
+def test_put_config_makes_and_changes_but_does_not_repeat(client: ConnectClient, connect: FakeConnect) -> None:
+    client.put_config("shop", CONFIG)
+    client.put_config("shop", CONFIG)
+    client.put_config("shop", CONFIG | {"tasks.max": "2"})
+    assert [r for r in connect.requests if r.startswith("PUT")] == ["PUT /connectors/shop/config"] * 2
+    assert connect.config == CONFIG | {"tasks.max": "2"}
+
+
+def test_status_of_none_and_of_one(client: ConnectClient, connect: FakeConnect) -> None:
+    assert client.status("shop") is None
+    connect.config = CONFIG
+    status = client.status("shop")
+    assert status is not None
+    assert (status.running, status.failure) == (True, None)
+    assert str(status) == "connector shop RUNNING, task 0 RUNNING"
+
+
+def test_a_running_connector_without_tasks_does_not_run_yet(client: ConnectClient, connect: FakeConnect) -> None:
+    connect.config, connect.states = CONFIG, [("RUNNING", [])]
+    status = client.status("shop")
+    assert status is not None
+    assert not status.running
+
+
+def test_wait_running_waits_out_start_up_and_an_absent_worker(client: ConnectClient, connect: FakeConnect) -> None:
+    connect.config = CONFIG
+    connect.override = [httpx.ConnectError("refused"), httpx.Response(404), httpx.Response(503, text="starting")]
+    connect.states = [("UNASSIGNED", []), ("RUNNING", []), ("RUNNING", ["UNASSIGNED"]), ("RUNNING", ["RUNNING"])]
+    assert waiting(client)()
+    assert len(connect.requests) == 7
+
+
+def test_a_failure_left_over_from_before_is_waited_out(client: ConnectClient, connect: FakeConnect) -> None:
+    connect.config = CONFIG
+    connect.states = [("RUNNING", ["FAILED"])] * 3 + [("RUNNING", ["RUNNING"])]
+    assert waiting(client)()
+
+
+def test_a_lasting_failure_gives_its_causes_without_secrets(client: ConnectClient, connect: FakeConnect) -> None:
+    connect.config, connect.states = CONFIG, [("RUNNING", ["FAILED"])]
+    with pytest.raises(
+        Fatal, match=r"connector shop has failed: org\.apache.* \| Caused by: java\.X: no oplog"
+    ) as caught:
+        waiting(client)()
+    assert "B.java" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_time_out_tells_what_was_seen_last(client: ConnectClient, connect: FakeConnect) -> None:
+    connect.config, connect.states = CONFIG, [("RUNNING", ["UNASSIGNED"])]
+    with pytest.raises(Transient, match=r"does not run after 30 s: connector shop RUNNING, task 0 UNASSIGNED"):
+        waiting(client)()
+    connect.config = None
+    with pytest.raises(Transient, match="there is no connector shop"):
+        waiting(client)()
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "part"),
+    [
+        (httpx.ConnectError("Connection refused"), Transient, "http://connect:8083: Connection refused"),
+        (httpx.ReadTimeout("timed out"), Transient, "timed out"),
+        (httpx.Response(409, json={"message": "rebalance in process"}), Transient, "rebalance"),
+        (httpx.Response(500, json={"message": "Request timed out"}), Transient, "timed out"),
+        (httpx.Response(503, text="<html>"), Transient, "Service Unavailable"),
+        (httpx.Response(401, json={"message": "who"}), Fatal, "check the credentials"),
+        (httpx.Response(400, json={"message": "invalid value"}), Fatal, "correct the connector's configuration"),
+        (httpx.Response(200, text="<html>"), Fatal, "correct CONNECT_URL"),
+    ],
+)
+def test_errors_by_kind(
+    client: ConnectClient, connect: FakeConnect, answer: httpx.Response | Exception, kind: type[Exception], part: str
+) -> None:
+    connect.override = [answer]
+    with pytest.raises(kind, match=part):
+        client.put_config("shop", CONFIG)
+
+
+def test_a_refused_configuration_is_explained_without_its_secrets(client: ConnectClient, connect: FakeConnect) -> None:
+    echo = f"Connector configuration is invalid: Value {CONFIG['mongodb.connection.string']} and hunter2 are wrong"
+    connect.override = [httpx.Response(404), httpx.Response(400, json={"error_code": 400, "message": echo})]
+    with pytest.raises(
+        Fatal, match="configure connector shop: Kafka Connect answered 400: Connector configuration"
+    ) as caught:
+        client.put_config("shop", CONFIG)
+    assert "hunter2" not in str(caught.value)
+    assert "replicaSet" not in str(caught.value)
+
+
+def test_delete_and_restart(client: ConnectClient, connect: FakeConnect) -> None:
+    assert client.delete("shop") is False
+    with pytest.raises(Fatal, match="make the connector first"):
+        client.restart("shop")
+    connect.config = CONFIG
+    client.restart("shop")
+    client.restart("shop", only_failed=False)
+    assert connect.requests[-2:] == [
+        "POST /connectors/shop/restart?includeTasks=true&onlyFailed=true",
+        "POST /connectors/shop/restart?includeTasks=true&onlyFailed=false",
+    ]
+    assert client.delete("shop") is True
+    assert client.delete("shop") is False
+
+
+def test_names_are_escaped_in_paths(client: ConnectClient, connect: FakeConnect) -> None:
+    client.status("a/b c")
+    assert connect.requests == ["GET /connectors/a%2Fb%20c/status"]
+
+
+def test_a_wrong_url_is_fatal() -> None:
+    with ConnectClient("connect:8083") as client, pytest.raises(Fatal, match="correct CONNECT_URL"):
+        client.plugins()

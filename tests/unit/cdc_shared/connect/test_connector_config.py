@@ -1,0 +1,181 @@
+"""The connector's configuration: names matched exactly in every dialect, and credentials apart from the text."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from cdc_shared.connect.connector_config import (
+    collection_pattern,
+    database_pattern,
+    load_template,
+    render_connector_config,
+    split_credentials,
+)
+from cdc_shared.errors import Fatal
+from cdc_shared.models.common import PipelineSpec, SourceSpec
+from cdc_shared.security.secret_provider import Secret
+
+pytestmark = pytest.mark.unit
+
+TEMPLATE = Path(__file__).parents[4] / "config" / "kafka-connect" / "debezium-mongodb.json"
+
+
+def source(**fields: object) -> SourceSpec:
+    return SourceSpec.model_validate({"connection": "env:X", "database": "shop"} | fields)
+
+
+def captured(spec: SourceSpec, namespace: str) -> bool:
+    """As Debezium decides twice: in Java each item of the list as a whole, in MongoDB the joined list as a search.
+
+    Python's `re` reads these patterns as Java and PCRE do; Debezium 3.6.1's Predicates class agrees on the shapes.
+    """
+    items = collection_pattern(spec).split(",")
+    in_java = any(re.fullmatch(item, namespace, re.IGNORECASE) for item in items)
+    in_mongodb = re.search("|".join(items), namespace, re.IGNORECASE) is not None
+    assert in_java == in_mongodb, namespace
+    return in_java
+
+
+def test_a_whole_database_is_that_database_only() -> None:
+    spec = source()
+    assert captured(spec, "shop.orders")
+    assert captured(spec, "shop.a.b")
+    for other in ("shop2.orders", "myshop.orders", "SHOP.orders", "shopxorders"):
+        assert not captured(spec, other)
+
+
+def test_included_names_are_exact() -> None:
+    spec = source(include_collections=("orders", "a.b", "x+y", "with space", "com,ma", "(?i)"))
+    for name in spec.include_collections:
+        assert captured(spec, f"shop.{name}")
+    for name in ("orders2", "Orders", "order", "aXb", "xxy", "com", "ma", "", "ORDERS"):
+        assert not captured(spec, f"shop.{name}")
+    assert not captured(spec, "xshop.orders")
+
+
+def test_excluded_names_are_exact_and_all_others_are_captured() -> None:
+    spec = source(exclude_collections=("orders", "com,ma"))
+    assert not captured(spec, "shop.orders")
+    assert not captured(spec, "shop.com,ma")
+    for name in ("orders2", "Orders", "order", "com", "orders.items"):
+        assert captured(spec, f"shop.{name}")
+    assert not captured(spec, "other.customers")
+
+
+def test_random_names_match_themselves_and_nothing_else(rng: random.Random) -> None:
+    alphabet = "ab.,|()[]{}^*+?\\-_ /&#~%@!<>=:;'\"é中"
+    names = sorted({"".join(rng.choices(alphabet, k=rng.randint(1, 6))) for _ in range(120)})
+    for name in names:
+        spec = source(include_collections=(name,))
+        assert [n for n in names if captured(spec, f"shop.{n}")] == [name]
+
+
+def test_the_database_pattern_is_exact() -> None:
+    pattern = database_pattern(source(database="my-db"))
+    assert re.search(pattern, "my-db", re.IGNORECASE)
+    for other in ("my-db2", "amy-db", "MY-DB", "myxdb"):
+        assert not re.search(pattern, other, re.IGNORECASE)
+
+
+def test_the_template_renders_for_a_pipeline() -> None:
+    spec = PipelineSpec(name="crm", source=source(snapshot_mode="when_needed"), topic_partitions=3)
+    config = render_connector_config(
+        load_template(TEMPLATE), spec, Secret("mongodb://u:p%40w@h1:1,h2:2/?replicaSet=rs"), "kafka:9092", 2
+    )
+    assert all(isinstance(value, str) and "{{" not in value for value in config.values())
+    expected = {
+        "connector.class": "io.debezium.connector.mongodb.MongoDbConnector",
+        "topic.prefix": "crm",
+        "mongodb.connection.string": "mongodb://h1:1,h2:2/?replicaSet=rs",
+        "mongodb.user": "u",
+        "mongodb.password": "p@w",
+        "mongodb.authsource": "admin",
+        "snapshot.mode": "when_needed",
+        "capture.mode": "change_streams_update_full",
+        "exactly.once.support": "required",
+        "extended.headers.enabled": "false",
+        "signal.enabled.channels": "kafka",
+        "signal.kafka.topic": "cdc.signals.crm",
+        "signal.kafka.bootstrap.servers": "kafka:9092",
+        "topic.creation.default.partitions": "3",
+        "topic.creation.default.replication.factor": "2",
+        "topic.creation.default.cleanup.policy": "delete",
+        "topic.creation.default.retention.ms": str(7 * 24 * 3600 * 1000),
+    }
+    assert {key: config.get(key) for key in expected} == expected
+    assert "signal.data.collection" not in config
+
+
+def test_every_placeholder_of_the_template_is_documented() -> None:
+    readme = (TEMPLATE.parent / "README.md").read_text(encoding="utf-8")
+    placeholders = set(re.findall(r"\{\{\s*(\w+)\s*\}\}", TEMPLATE.read_text(encoding="utf-8")))
+    assert placeholders
+    assert all(f"`{name}`" in readme for name in placeholders)
+
+
+def test_an_unknown_placeholder_names_itself_and_its_key() -> None:
+    with pytest.raises(Fatal, match=r"topic\.prefix has the unknown placeholder \{\{pipeline\}\}"):
+        render_connector_config(
+            {"topic.prefix": "{{pipeline}}"}, PipelineSpec(name="a", source=source()), Secret("mongodb://h"), "k:1"
+        )
+
+
+def test_values_are_not_read_as_placeholders() -> None:
+    spec = PipelineSpec(name="a", source=source(include_collections=("{{pipeline_name}}",)))
+    config = render_connector_config({"c": "{{collection_pattern}}"}, spec, Secret("mongodb://h"), "k:1")
+    assert config["c"] == collection_pattern(spec.source)
+
+
+@pytest.mark.parametrize(
+    ("content", "part"), [("{", "not valid JSON"), ("[]", "one JSON object"), ('{"a": 1}', "all strings")]
+)
+def test_a_broken_template_is_named(tmp_path: Path, content: str, part: str) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(content)
+    with pytest.raises(Fatal, match=rf"t\.json.*{part}"):
+        load_template(path)
+    with pytest.raises(Fatal, match="cannot be read"):
+        load_template(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "stripped", "auth_source"),
+    [
+        ("mongodb://u:p@h:1/shop", "mongodb://h:1/shop", "shop"),
+        ("mongodb://u:p@h:1/shop?authSource=users&tls=true", "mongodb://h:1/shop?tls=true", "users"),
+        ("mongodb://u:p@h1,h2", "mongodb://h1,h2/", "admin"),
+        ("mongodb+srv://u:p@c.example.com/?w=majority", "mongodb+srv://c.example.com/?w=majority", "admin"),
+        ("mongodb://u:p@h/?authMechanism=SCRAM-SHA-256", "mongodb://h/", "admin"),
+    ],
+)
+def test_credentials_are_taken_out_of_the_connection_string(text: str, stripped: str, auth_source: str) -> None:
+    assert split_credentials(Secret(text)) == (
+        stripped,
+        {"mongodb.user": "u", "mongodb.password": "p", "mongodb.authsource": auth_source},
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mongodb://h:1/?replicaSet=rs",
+        "mongodb://u@h/?authMechanism=MONGODB-X509",
+        "mongodb://u:p@h/?authMechanism=PLAIN",
+    ],
+)
+def test_strings_whose_credentials_cannot_be_given_apart_stay_whole(text: str) -> None:
+    assert split_credentials(Secret(text)) == (text, {})
+
+
+@pytest.mark.parametrize("text", ["", "http://u:hunter2@h", "u:hunter2@h", "mongodb://u:hunter2@", "mongodb://"])
+def test_what_is_no_connection_string_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(Fatal, match="connection string") as caught:
+        split_credentials(Secret(text))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_template_is_plain_json() -> None:
+    assert isinstance(json.loads(TEMPLATE.read_text(encoding="utf-8")), dict)
