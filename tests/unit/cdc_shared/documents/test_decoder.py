@@ -72,8 +72,9 @@ def test_the_documented_type_of_every_bson_type() -> None:
     result = decoded(UNIFORM, UNIFORM)
     assert result.rescued.null_count == 2  # the rescue rate of a uniform collection is 0
     assert result.stats.walked_rows == 0
-    string, timestamp = pa.string(), pa.timestamp("us", "UTC")
-    price = pa.struct([("sku", string), ("price", pa.decimal128(38, 10)), ("at", timestamp)])
+    string: Any = pa.string()
+    timestamp: Any = pa.timestamp("us", "UTC")
+    price: Any = pa.struct([("sku", string), ("price", pa.decimal128(38, 10)), ("at", timestamp)])
     assert result.table.schema == pa.schema(
         [
             ("_id", string),

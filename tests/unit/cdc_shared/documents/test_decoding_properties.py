@@ -189,7 +189,7 @@ any_document = objects(values, max_size=8)
 
 
 @st.composite
-def shapes(draw: st.DrawFn, depth: int = 0) -> st.SearchStrategy[Any]:
+def shapes(draw: st.DrawFn, depth: int = 0) -> Any:
     """A strategy for the values of one field of a uniform collection."""
     choice = draw(st.integers(0, len(SCALARS) + (2 if depth < 3 else 0)))
     if choice < len(SCALARS):
@@ -202,7 +202,7 @@ def shapes(draw: st.DrawFn, depth: int = 0) -> st.SearchStrategy[Any]:
 
 
 @st.composite
-def members(draw: st.DrawFn, depth: int = 0) -> st.SearchStrategy[dict[str, Any]]:
+def members(draw: st.DrawFn, depth: int = 0) -> Any:
     chosen = draw(
         st.lists(st.sampled_from(["a", "b", "c", "d", "x.y", "$v", "e é"]), unique=True, min_size=1, max_size=4)
     )
@@ -332,11 +332,8 @@ def storable(value: Any) -> bool:
     if isinstance(value, DatetimeMS):
         return -62_135_596_800_000 <= int(value) <= 253_402_300_799_999
     if isinstance(value, Decimal128):
-        number = value.to_decimal()
-        return (
-            number.is_finite()
-            and not (number == 0 and number.is_signed())
-            and abs(number) < Decimal(10) ** 20
-            and (Context(prec=38).normalize(number).as_tuple().exponent) >= -10
-        )
+        number = Context(prec=38).normalize(value.to_decimal())
+        negative_zero = number.is_zero() and number.is_signed()
+        exponent = number.as_tuple().exponent
+        return isinstance(exponent, int) and not negative_zero and abs(number) < Decimal(10) ** 20 and exponent >= -10
     return True
