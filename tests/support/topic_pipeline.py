@@ -40,12 +40,12 @@ class TopicPipeline(TrialPipeline):
         """The first collection."""
         return next(iter(self.collections.values()))
 
-    def start(self) -> None:
-        """Make the topics, publish the spec and start the writer."""
+    def start(self, *, ready: bool = True) -> None:
+        """Make the topics, publish the spec and start the writer; `ready` waits until it is."""
         for collection in self.collections.values():
             collection.make_topic()
         self.publish()
-        self.start_writer()
+        self.start_writer(ready=ready)
 
 
 class TopicCollection:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from concurrent.futures import wait
@@ -18,7 +19,7 @@ from stack_endpoints import Stack
 from waiting import wait_until
 from writer_process import WriterProcess
 
-from cdc_shared.kafka.spec_topic import publish_spec, send_record
+from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, send_record
 from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, signal_topic, topic_id
 from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
 from cdc_shared.storage.object_store import open_store, table_url
@@ -65,12 +66,20 @@ class TrialPipeline:
         self.spec = spec or self.spec
         publish_spec(self.stack.kafka, self.spec, topic=self.specs_topic)
 
+    def unpublish(self) -> None:
+        """Take the spec back."""
+        delete_spec(self.stack.kafka, self.name, topic=self.specs_topic)
+
     def start_writer(self, environment: dict[str, str] | None = None, *, ready: bool = True) -> WriterProcess:
         """Start a writer process, a further one when there was one before; `ready` waits until it is."""
         self._writer = WriterProcess(self.stack, self.specs_topic, self._directory, environment)
         if ready:
             self._writer.wait_ready()
         return self._writer
+
+    def delete_cache(self) -> None:
+        """Remove what the writer keeps on local disk; it must not run."""
+        shutil.rmtree(self._directory / "cache")
 
     def topic(self, collection: str) -> str:
         """The collection's change topic."""

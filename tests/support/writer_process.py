@@ -91,6 +91,10 @@ class WriterProcess:
         )
         return self.pipeline_state(pipeline)[1]
 
+    def wait_gone(self, pipeline: str, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Wait until the writer no longer knows the pipeline."""
+        wait_until(lambda: not self.pipeline_state(pipeline)[0], timeout_s, f"{pipeline} is gone")
+
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that carry these labels; `name` as exposed (`cdc_events_total`)."""
         families = text_string_to_metric_families(self.get("/metrics").text)

@@ -1,0 +1,45 @@
+"""Reading a topic from a test."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from confluent_kafka import Consumer, Message, TopicPartition
+
+READ_TIMEOUT_S = 20.0
+
+
+def end_offset(bootstrap_servers: str, topic: str) -> int:
+    """The offset that the next record of partition 0 gets."""
+    consumer = _consumer(bootstrap_servers)
+    try:
+        return int(consumer.get_watermark_offsets(TopicPartition(topic, 0), READ_TIMEOUT_S)[1])
+    finally:
+        consumer.close()
+
+
+def records_since(bootstrap_servers: str, topic: str, offset: int) -> list[Message]:
+    """Every record of partition 0 from `offset` up to the end as it is now."""
+    consumer = _consumer(bootstrap_servers)
+    try:
+        end = int(consumer.get_watermark_offsets(TopicPartition(topic, 0), READ_TIMEOUT_S)[1])
+        consumer.assign([TopicPartition(topic, 0, offset)])
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        records: list[Message] = []
+        while consumer.position([TopicPartition(topic, 0)])[0].offset < end and offset < end:
+            assert time.monotonic() < deadline, f"{topic} was not read up to {end} in time"
+            records += [message for message in consumer.consume(500, 0.5) if message.error() is None]
+        return records
+    finally:
+        consumer.close()
+
+
+def headers_of(message: Message) -> dict[str, bytes | None]:
+    """A consumed record's headers; its values are bytes, whatever the stubs allow for one that is to be produced."""
+    headers: list[Any] = list(message.headers() or [])
+    return dict(headers)
+
+
+def _consumer(bootstrap_servers: str) -> Consumer:
+    return Consumer({"bootstrap.servers": bootstrap_servers, "group.id": "cdc-tests", "enable.auto.commit": False})
