@@ -6,11 +6,11 @@ import time
 
 import pytest
 from deltalake import DeltaTable, QueryBuilder
+from fake_kafka import SOURCE, TOPIC, FakeKafka
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
-from cdc_shared.kafka.topics import TopicIdentity
 from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
 from cdc_shared.models.common import BatchSpec, PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
@@ -25,99 +25,6 @@ from delta_writer.writer.tables import Tables
 
 pytestmark = pytest.mark.unit
 
-TOPIC = "p.db.things"
-SOURCE = {"ts_ms": 1_700_000_000_000, "db": "db", "collection": "things"}
-
-
-class Record:
-    """A consumed message of partition 0."""
-
-    def __init__(self, topic, offset, key, value):
-        self._at, self._key, self._value = (topic, offset), key, value
-
-    def topic(self):
-        return self._at[0]
-
-    def partition(self):
-        return 0
-
-    def offset(self):
-        return self._at[1]
-
-    def key(self):
-        return self._key
-
-    def headers(self):
-        return [("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")]
-
-    def value(self):
-        return self._value
-
-
-class FakeKafka:
-    """Topics of one partition, and the consumer that reads them. Sets `stop` once everything was handed out."""
-
-    def __init__(self, stop):
-        self.stop = stop
-        self.topics = {}
-        self.ids = {}
-        self.low = 0
-        self.after_everything = lambda: None
-
-    def send(self, key, op, document, *, topic=TOPIC, source=SOURCE):
-        after = None if document is None else json.dumps(document)
-        self.send_raw(
-            json.dumps({"id": key}).encode(), json.dumps({"op": op, "after": after, "source": source}).encode(), topic
-        )
-
-    def send_raw(self, key, value, topic=TOPIC):
-        records = self.topics.setdefault(topic, [])
-        self.ids.setdefault(topic, f"id-{topic}")
-        records.append(Record(topic, len(records), key, value))
-
-    def describe(self, topic):
-        return TopicIdentity(self.ids[topic], 1)
-
-    def open(self, on_assigned, on_revoked):
-        return FakeConsumer(self, on_assigned)
-
-
-class FakeConsumer:
-    def __init__(self, kafka, on_assigned):
-        self._kafka = kafka
-        self.kept_alive = []
-        self._positions = {}
-        for topic, records in kafka.topics.items():
-            self._positions[topic] = on_assigned(topic, 0, kafka.low, len(records))
-
-    def poll(self, timeout_s):
-        for topic, records in self._kafka.topics.items():
-            rest = records[self._positions[topic] :]
-            if rest:
-                self._positions[topic] = len(records)
-                return rest
-        self._kafka.after_everything()
-        self._kafka.stop.set()
-        return []
-
-    def keep_alive(self, seconds):
-        self.kept_alive.append(seconds)
-
-    def seek(self, topic, partition, offset):
-        self._positions[topic] = offset
-
-    def held(self, topic, partition):
-        return self._kafka.low, len(self._kafka.topics[topic])
-
-    def lag(self, topic, partition, offset):
-        return len(self._kafka.topics[topic]) - offset
-
-    def hint_offsets(self, offsets):
-        pass
-
-    def close(self):
-        pass
-
 
 class Letters(list):
     def write(self, letters):
@@ -129,7 +36,7 @@ class Run:
 
     def __init__(self, tmp_path):
         self.stop = threading.Event()
-        self.kafka = FakeKafka(self.stop)
+        self.kafka = FakeKafka(when_drained=self.stop.set)
         self.letters = Letters()
         self.statuses = []
         self.metrics = WriterMetrics(CollectorRegistry())
