@@ -177,5 +177,10 @@ def test_what_is_no_connection_string_is_refused_and_not_shown(text: str) -> Non
     assert "hunter2" not in str(caught.value)
 
 
-def test_the_template_is_plain_json() -> None:
-    assert isinstance(json.loads(TEMPLATE.read_text(encoding="utf-8")), dict)
+def test_the_largest_record_fits_through_every_part() -> None:
+    template = json.loads(TEMPLATE.read_text(encoding="utf-8"))
+    largest = int(template["producer.override.max.request.size"])
+    assert largest >= 5 * 16 * 1024 * 1024, "a document of 16 MiB, written as JSON inside JSON"
+    assert largest == int(template["topic.creation.default.max.message.bytes"])
+    assert largest <= int(template["producer.override.buffer.memory"])
+    assert largest < 100_000_000 - 512, "librdkafka's receive.message.max.bytes"
