@@ -35,11 +35,12 @@ class WriterProcess:
     ) -> None:
         """Start the process. `environment` is added to what the stack says and wins."""
         directory.mkdir(parents=True, exist_ok=True)
+        self.cache_dir = directory / "cache"
         self.log_file = directory / f"writer-{len(list(directory.glob('writer-*.log')))}.log"
         own = {
             "CDC_PIPELINES_TOPIC": specs_topic,
             "WRITER_HTTP_PORT": "0",
-            "WRITER_CACHE_DIR": str(directory / "cache"),
+            "WRITER_CACHE_DIR": str(self.cache_dir),
             "LOG_LEVEL": "INFO",
             "LOG_FORMAT": "json",
         }
