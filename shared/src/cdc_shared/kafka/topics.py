@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import Future
+from threading import Event
 from typing import Any, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -16,6 +17,7 @@ from confluent_kafka.admin import (
 
 from cdc_shared.errors import Fatal, Transient
 from cdc_shared.kafka.errors import map_kafka_error
+from cdc_shared.retry import retrying
 
 DEAD_LETTERS_TOPIC = "cdc.dead-letters"
 PIPELINES_TOPIC = "cdc.pipelines"
@@ -51,7 +53,7 @@ def signal_topic(pipeline: str) -> str:
 def ensure_topic(
     admin: AdminClient, name: str, partitions: int, config: Mapping[str, str], replication_factor: int = 1
 ) -> bool:
-    """Make the topic, or bring the `config` of one that exists to these values; True when it was made.
+    """Make the topic, or bring the `config` of one that exists to these values; True when it was made and is usable.
 
     Raises `Fatal` when it exists with another number of partitions: keys would move, so a person must decide.
     """
@@ -62,6 +64,10 @@ def ensure_topic(
         _check_partitions(topic_id(admin, name), name, partitions)
         _ensure_config(admin, name, config)
         return False
+    # A broker answers before it knows the topic itself; whoever asked must be able to use it now.
+    retrying(
+        lambda: topic_id(admin, name), lambda _: None, Event(), 0.5, first_wait_s=0.02, give_up_after_s=ADMIN_TIMEOUT_S
+    )
     return True
 
 

@@ -33,13 +33,11 @@ MULTIPART_CONCURRENCY = 4
 # Short: an outage is the caller's to wait out (`cdc_shared.retry`), where it can be seen, counted and interrupted.
 REQUEST_RETRY_LIMIT_S = 15
 
-
 _NEEDS_ESCAPE = re.compile(r"[^A-Za-z0-9_.-]|^\.|_(?=x[0-9a-f]+_)")
 
 
 def open_store(url: str, settings: ObjectStoreSettings) -> ObjectStore:
-    """The store whose root is `url`: `s3://bucket/prefix`, `gs://…`, `az://container/prefix`, `file:///path` or a local
-    path.
+    """The store rooted at `url`: `s3://bucket/prefix`, `gs://…`, `az://container/prefix`, `file:///path`, a local path.
 
     A local directory is made when it is missing; a bucket is not. Makes no request, so that a wrong key shows on first
     use. Raises `Fatal` for a URL that names no store.
@@ -99,8 +97,7 @@ def local_path(url: str) -> Path:
 
 
 def map_store_error(error: Exception, what: str = "the object store") -> CdcError:
-    """The platform's error for one that `obstore`, delta-rs or the file system raised; `what` names the object or
-    action.
+    """The platform's error for one of `obstore`, delta-rs or the file system; `what` names the object or the action.
 
     Handle `AlreadyExistsError` and `FileNotFoundError` first where they are an answer and not a failure. Whoever raises
     the result should chain the original (`raise map_store_error(e, …) from e`).
@@ -179,7 +176,9 @@ def _local_store(path: Path) -> ObjectStore:
     try:
         return LocalStore(path, mkdir=True)
     except (OSError, obstore_errors.BaseError) as error:
-        raise map_store_error(error, f"directory {path}") from error
+        raise Fatal(
+            f"directory {path} cannot be opened: {_brief(error)}; correct the path or its permissions"
+        ) from error
 
 
 def _s3_config(settings: ObjectStoreSettings) -> S3Config:

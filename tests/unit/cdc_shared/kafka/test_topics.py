@@ -94,6 +94,9 @@ class FakeAdmin(AdminClient):
         self.config = config or {}
         self.errors: dict[str, KafkaError] = {}
         self.altered: dict[str, str] = {}
+        self.propagation = 0
+        """How many times a topic just made is still unknown to the broker that describes it."""
+        self.unseen = 0
 
     def _answer(self, call: str, value: Any) -> "Future[Any]":
         future: Future[Any] = Future()
@@ -109,10 +112,13 @@ class FakeAdmin(AdminClient):
             self.errors["create"] = KafkaError(KafkaError.TOPIC_ALREADY_EXISTS)
         elif "create" not in self.errors:
             self.partitions, self.config = topic.num_partitions, dict(topic.config)
+            self.unseen = self.propagation
         return {topic.topic: self._answer("create", None)}
 
     def describe_topics(self, topics: Any, **_: Any) -> Any:  # type: ignore[override]
-        if self.partitions is None:
+        self.unseen -= 1
+        self.errors.pop("describe", None)
+        if self.partitions is None or self.unseen >= 0:
             self.errors["describe"] = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART)
         description = FakeDescription("/MPd+EuDQ/GMoP0efTD4Ig==", self.partitions or 0)
         return {"t": self._answer("describe", description)}
@@ -129,6 +135,13 @@ def test_a_missing_topic_is_made_with_its_configuration() -> None:
     admin = FakeAdmin()
     assert ensure_topic(admin, "t", 3, {"cleanup.policy": "compact"}) is True
     assert (admin.partitions, admin.config) == (3, {"cleanup.policy": "compact"})
+
+
+def test_a_new_topic_is_usable_when_ensure_returns() -> None:
+    admin = FakeAdmin()
+    admin.propagation = 3
+    assert ensure_topic(admin, "t", 3, {}) is True
+    assert topic_id(admin, "t").partitions == 3
 
 
 def test_a_topic_that_is_right_is_left_alone() -> None:
