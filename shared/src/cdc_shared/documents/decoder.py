@@ -1,19 +1,20 @@
 """Document texts of one collection → the columns of its table.
 
-Blocks go through the fast path; a block that it refuses is tried again in small pieces, so that one odd document costs
-the slow path only the few documents around it. What the schema does not know yet widens it, once a call, from all the
-documents that were refused.
+Blocks go through the fast path, without the fields that need the slow one; a block that it refuses is tried again in
+small pieces, so that one odd document costs the slow path only the few documents around it. What the schema does not
+know yet widens it, once a call, from all the documents that were refused.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from cdc_shared.documents import types as t
-from cdc_shared.documents.fast_decoder import Refused, decode_block
+from cdc_shared.documents.fast_decoder import Refused, decode_lines, encoded
 from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, infer
+from cdc_shared.documents.split_decoder import decode_split
 from cdc_shared.documents.walker import UnknownField, walk
 
 BLOCK_ROWS = 4096
@@ -84,12 +85,12 @@ class _Decoding:
 
     def run(self) -> Decoded:
         everything = list(_blocks(self._texts, (0, len(self._texts))))
-        refused = self._fast(everything) if self._schema.fields else everything
+        refused = self._fast(everything, may_widen=True) if self._schema.fields else everything
         if refused and not self._walk(refused, may_widen=True):
             widened = self._widened(refused)
             if widened != self._schema:
                 self._schema = widened
-                refused = self._fast(list(_merged(refused)))
+                refused = self._fast(list(_merged(refused)), may_widen=False)
             self._walk(refused, may_widen=False)
         return self._decoded()
 
@@ -97,17 +98,16 @@ class _Decoding:
         texts = (self._texts[row] for start, stop in spans for row in range(start, stop))
         return infer(texts, self._schema, max_struct_fields=self._max_fields)
 
-    def _fast(self, spans: Sequence[Span]) -> list[Span]:
+    def _fast(self, spans: Sequence[Span], *, may_widen: bool) -> list[Span]:
         """Decode what the fast path accepts; give back what it refused, in pieces as small as is worth the search."""
+        slow = {field.name for field in self._schema.fields if field.wire is None}
         refused: list[Span] = []
         waiting = list(reversed(spans))
         near_misses = 0
         while waiting:
             start, stop = waiting.pop()
             try:
-                self._blocks.append(
-                    _Block(start, decode_block(self._texts[start:stop], self._schema), self._schema, stop - start)
-                )
+                self._fast_block((start, stop), slow, may_widen)
                 near_misses = 0
             except Refused as refusal:
                 odd = None if refusal.row is None else start + refusal.row
@@ -115,18 +115,30 @@ class _Decoding:
                     pieces = [] if stop - start <= SMALLEST_ROWS else list(_pieces((start, stop)))
                     refused += [] if pieces else [(start, stop)]
                     waiting += reversed(pieces)
-                elif odd - start < SMALLEST_ROWS:
-                    # Odd documents stand close together: give up on more of them each time, or many would cost many
-                    # attempts.
+                elif odd - start >= SMALLEST_ROWS:
+                    refused.append((odd, odd + 1))
+                    waiting += [(odd + 1, stop)] if odd + 1 < stop else []
+                    waiting.append((start, odd))
+                elif near_misses and refusal.column in self._schema.by_name and refusal.column not in slow:
+                    slow.add(refusal.column)  # it is this field that keeps meeting values that do not fit
+                    waiting.append((start, stop))
+                else:
+                    # Odd documents stand close together: give up on more of them each time, because each attempt costs.
                     end = min(stop, start + (SMALLEST_ROWS << near_misses))
                     near_misses += 1
                     refused.append((start, end))
                     waiting += [(end, stop)] if end < stop else []
-                else:
-                    refused.append((odd, odd + 1))
-                    waiting += [(odd + 1, stop)] if odd + 1 < stop else []
-                    waiting.append((start, odd))
         return sorted(refused)
+
+    def _fast_block(self, span: Span, slow: Set[str], may_widen: bool) -> None:
+        start, stop = span
+        lines = encoded(self._texts[start:stop])
+        if not slow:
+            self._blocks.append(_Block(start, decode_lines(lines, self._schema), self._schema, stop - start))
+            return
+        split = decode_split(lines, self._schema, slow, may_widen=may_widen, max_struct_fields=self._max_fields)
+        self._blocks.append(_Block(start, split.columns, self._schema, stop - start, split.rescued))
+        self._rescued_values += split.rescued_values
 
     def _walk(self, spans: Sequence[Span], *, may_widen: bool) -> bool:
         """Decode the spans on the slow path; with `may_widen` False is given, and nothing kept, when the schema must be

@@ -30,8 +30,9 @@ _NEWLINE, _OPENING, _CLOSING = b"\n{}"
 _NEGATIVE_ZERO: Final = re.compile(rb"-0(?![.0-9])")
 # `Inf` is Infinity to pyarrow.json and nothing to Debezium or to the walker.
 _SHORT_INFINITY: Final = re.compile(rb"Inf(?!inity)")
-# pyarrow.json names the row of most errors. It is a hint of where to split the block, nothing rests on it.
+# pyarrow.json names row and column of most errors. They are hints of how to split the block, nothing rests on them.
 _ROW_OF_ERROR: Final = re.compile(r" in row ([0-9]{1,9})")
+_COLUMN_OF_ERROR: Final = re.compile(r"Column\(/([^/)]+)")
 _HEX_DIGIT: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
 _OBJECT_ID_CHARACTERS: Final = 24
 _IS_EXPONENT: Final = np.isin(np.arange(256), np.frombuffer(b"eE", np.uint8))
@@ -44,39 +45,52 @@ Unwrap = Callable[[t.ArrowArray], t.ArrowArray]
 
 
 class Refused(Exception):
-    """The block has something that this path would alter or cannot hold. `row` is the first such row, where it is
-    known.
+    """The block has something that this path would alter or cannot hold.
+
+    `row` is the first such row and `column` the top-level field, where they are known.
     """
 
-    def __init__(self, row: int | None = None) -> None:
+    def __init__(self, row: int | None = None, column: str | None = None) -> None:
         super().__init__()
         self.row = row
+        self.column = column
 
 
 def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[t.ArrowArray]:
-    """One Arrow array a stored field, of its storage type and `len(texts)` rows. Raises Refused when the block must be
+    """One array a stored field, of its storage type and `len(texts)` rows. Raises Refused when the block must be
     walked.
     """
+    return decode_lines(encoded(texts), schema)
+
+
+def encoded(texts: Sequence[str]) -> list[bytes]:
+    """UTF-8 of each text. Raises Refused when one holds half of a surrogate pair."""
+    try:
+        return [text.encode() for text in texts]
+    except UnicodeEncodeError:
+        raise Refused from None
+
+
+def decode_lines(lines: Sequence[bytes], schema: t.DocumentSchema) -> list[t.ArrowArray]:
+    """`decode_block` of texts in UTF-8."""
     wire = schema.wire
-    if wire is None or not any(texts):
+    if wire is None or not any(lines):
         raise Refused
     try:
-        block = _parse(texts, pa.schema(wire))
+        block = _parse(lines, pa.schema(wire))
         return [
             unwrap(_array(block, index))
             for index, unwrap in enumerate(_unwraps(schema))
             if not isinstance(schema.fields[index].type, t.Null)
         ]
-    except UnicodeEncodeError:
-        raise Refused from None
     except pa.ArrowException as error:
-        row = _ROW_OF_ERROR.search(str(error))
-        raise Refused(int(row[1]) if row else None) from None
+        row, column = _ROW_OF_ERROR.search(str(error)), _COLUMN_OF_ERROR.search(str(error))
+        raise Refused(int(row[1]) if row else None, column[1] if column else None) from None
 
 
-def _parse(texts: Sequence[str], wire: pa.Schema) -> pa.Table:
-    data = b"\n".join([text.encode() for text in texts])
-    _check_lines(np.frombuffer(data, np.uint8), len(texts))
+def _parse(lines: Sequence[bytes], wire: pa.Schema) -> pa.Table:
+    data = b"\n".join(lines)
+    _check_lines(np.frombuffer(data, np.uint8), len(lines))
     if _SHORT_INFINITY.search(data) or any(data[at.start() - 1] in b":[, " for at in _NEGATIVE_ZERO.finditer(data)):
         raise Refused
     if b'{"$numberLong"' in data:
@@ -88,7 +102,7 @@ def _parse(texts: Sequence[str], wire: pa.Schema) -> pa.Table:
             explicit_schema=wire, newlines_in_values=False, unexpected_field_behavior="error"
         ),
     )
-    if block.num_rows != len(texts) or block.schema != wire:
+    if block.num_rows != len(lines) or block.schema != wire:
         raise Refused
     return block
 

@@ -204,6 +204,11 @@ class Field:
         if not self.column:
             object.__setattr__(self, "column", column_name(self.name))
 
+    @property
+    def wire(self) -> pa.DataType | None:
+        """The member's type on the wire; None also when its name makes the object look like a wrapper."""
+        return None if self.name in WRAPPER_NAMES else self.type.wire
+
 
 @dataclass(frozen=True)
 class Struct:
@@ -232,8 +237,8 @@ class Struct:
     def wire(self) -> pa.StructType | None:
         members = []
         for member in self.fields:
-            wire = member.type.wire
-            if wire is None or member.name in WRAPPER_NAMES:  # one that looks like a wrapper takes the slow path
+            wire = member.wire
+            if wire is None:
                 return None
             members.append(pa.field(member.name, wire))
         return pa.struct(members)

@@ -284,6 +284,12 @@ def test_the_fast_path_agrees_with_the_walker(documents: list[Any]) -> None:
     for text in batch:
         took |= assert_paths_agree([text], schema)
     event(f"fast path took something: {took}")
+    # Whatever mixture of paths `decode` chooses, it gives what walking every document gives.
+    result, walked = decode(batch, schema), walk(batch, schema)
+    assert result.schema == schema
+    assert outcome(result.table.combine_chunks().columns) == outcome(walked.columns(schema))
+    assert result.rescued.to_pylist() == walked.rescued
+    assert result.stats.rescued_values == walked.rescued_values
 
 
 FRAGMENTS = [
