@@ -82,7 +82,7 @@ def path_segment(name: str) -> str:
 
     ASCII letters, digits, `_`, `-` and `.` stand for themselves; any other character, a leading dot, and an underscore
     that would read as an escape, become `_x<hex code point>_`. Distinct names stay distinct. Why not percent-encoding:
-    docs/adr/0003-table-paths.md.
+    docs/adr/0005-table-paths.md.
     """
     return _NEEDS_ESCAPE.sub(lambda match: f"_x{ord(match[0]):x}_", name)
 
