@@ -1,7 +1,6 @@
 """Putting the stack together: settings, ports, credentials and prerequisites into parts."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +19,12 @@ from local_stack.parts.prometheus import installed, prometheus
 from local_stack.parts.writer import writer
 from local_stack.ports import choose_ports, is_free, numbers_of, other_checkouts, read_ports, write_ports
 from local_stack.prerequisites import require_java, require_maven
+from local_stack.progress import Progress
 from local_stack.settings import StackSettings, embedded_mongodb_uri, load_settings
 from local_stack.stack import Stack
 
 
-def assemble(layout: Layout, *, running: bool, keep_sample: bool, say: Callable[[str], None]) -> Stack:
+def assemble(layout: Layout, *, running: bool, keep_sample: bool, progress: Progress) -> Stack:
     """The stack of this checkout, with everything it needs on the machine: Java, jars, ports, credentials.
 
     `running`: its supervisord is up, so the kept ports are taken by the stack itself.
@@ -34,8 +34,8 @@ def assemble(layout: Layout, *, running: bool, keep_sample: bool, say: Callable[
     settings = load_settings(layout.root, os.environ, kept)
     if keep_sample:
         settings = replace(settings, sample=running and _sample_was_started(layout))
-    java = require_java(say)
-    jars = ensure_jars(layout, lambda: require_maven(say), java, say)
+    java = require_java(progress)
+    jars = ensure_jars(layout, lambda: require_maven(progress), java, progress)
     credentials = load_or_generate(layout.secrets, has_data=any(layout.data.iterdir()))
     ensure_secrets_key(layout.secrets)
     ports = _ports(layout, settings, kept, running=running)

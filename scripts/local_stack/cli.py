@@ -21,6 +21,7 @@ from local_stack.layout import Layout
 from local_stack.parts import prometheus
 from local_stack.parts.object_store import store_settings
 from local_stack.parts.part import Part
+from local_stack.progress import progress as showing
 from local_stack.stack import Stack
 from local_stack.startup import bring_up
 from local_stack.status import part_statuses, status_table
@@ -90,8 +91,8 @@ def print_endpoints(layout: Layout, parts: list[Part]) -> None:
 
 
 def show_sample(stack: Stack) -> None:
-    with lifecycle.progress(console, "the sample pipeline") as say:
-        result = sample.run_sample(stack, say)
+    with showing(console, "the sample pipeline") as progress:
+        result = sample.run_sample(stack, progress)
     console.print(f"\nThe sample pipeline shop runs: {result.count} orders are in Delta ({result.took_s:.1f} s).\n")
     console.print(f"{result.sql};", soft_wrap=True, markup=False)
     console.print(result.rows, soft_wrap=True, markup=False)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from local_stack.errors import StackError
 from local_stack.layout import Layout
+from local_stack.progress import Progress
 
 DOWNLOAD_TIMEOUT_S = 1800
 EXPECTED = ("libs/kafka_2.13-*.jar", "libs/connect-runtime-*.jar", "plugins/*/debezium-connector-mongodb-*.jar")
@@ -25,7 +26,7 @@ def are_present(directory: Path) -> bool:
     return all(any(directory.glob(pattern)) for pattern in EXPECTED)
 
 
-def ensure_jars(layout: Layout, find_maven: Callable[[], str], java: Path, say: Callable[[str], None]) -> Path:
+def ensure_jars(layout: Layout, find_maven: Callable[[], str], java: Path, progress: Progress) -> Path:
     """The directory with `libs` and `plugins`, downloaded when missing; an interrupted download leaves nothing behind
     that counts.
 
@@ -45,7 +46,8 @@ def ensure_jars(layout: Layout, find_maven: Callable[[], str], java: Path, say: 
             shutil.rmtree(leftover, ignore_errors=True)
         fresh.mkdir()
         shutil.copyfile(layout.templates / "pom.xml", fresh / "pom.xml")
-        _run_maven(maven, java, fresh, layout, say)
+        progress.line("  Kafka and Debezium: downloading about 80 MB with Maven")
+        _run_maven(maven, java, fresh, layout, progress)
         if not are_present(fresh):
             raise StackError(
                 f"Maven ended without an error but did not bring all jars: see {layout.logs / 'maven.log'}"
@@ -54,7 +56,7 @@ def ensure_jars(layout: Layout, find_maven: Callable[[], str], java: Path, say: 
     return directory
 
 
-def _run_maven(maven: str, java: Path, directory: Path, layout: Layout, say: Callable[[str], None]) -> None:
+def _run_maven(maven: str, java: Path, directory: Path, layout: Layout, progress: Progress) -> None:
     log = layout.logs / "maven.log"
     command = [maven, "-B", "--strict-checksums", "package"]
     if not _home_is_usable():
@@ -70,7 +72,7 @@ def _run_maven(maven: str, java: Path, directory: Path, layout: Layout, say: Cal
                 out.write(line)
                 if "Downloaded from" in line:
                     downloaded += 1
-                    say(f"{downloaded} files")
+                    progress.now(f"Kafka and Debezium: {downloaded} files")
             code = process.wait(timeout=DOWNLOAD_TIMEOUT_S)
         finally:
             if process.poll() is None:

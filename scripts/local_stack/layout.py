@@ -97,10 +97,11 @@ class Layout:
         return self.root / ".venv" / "bin"
 
     def make_directories(self) -> None:
-        """Create what is missing, with the modes each needs. `data` stays traversable: Postgres may run as `nobody`."""
-        for path in (self.local, self.data, self.logs, self.config, self.local / "run"):
+        """Create what is missing, closed to others except on the way to Postgres's data, which may run as `nobody`."""
+        for path in (self.local, self.data):
             path.mkdir(exist_ok=True)
-        self.secrets.mkdir(mode=0o700, exist_ok=True)
+        for path in (self.logs, self.config, self.local / "run", self.secrets):
+            path.mkdir(mode=0o700, exist_ok=True)
         self.cache.mkdir(parents=True, exist_ok=True)
         socket_directory = self.supervisor_socket.parent
         socket_directory.mkdir(mode=0o700, exist_ok=True)

@@ -1,7 +1,7 @@
 """Starting, stopping and deleting a checkout's stack."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -19,6 +19,7 @@ from local_stack.ports import read_ports
 from local_stack.prerequisites import require_java, require_maven
 from local_stack.private_files import write_private
 from local_stack.processes import end_processes, stray_processes, wait_until_gone
+from local_stack.progress import progress as showing
 from local_stack.stack import Stack
 from local_stack.startup import Started, bring_up, stop_order
 from local_stack.supervision import Supervisor, render_config
@@ -36,9 +37,9 @@ def changing(layout: Layout, console: Console) -> Iterator[None]:
 
 def build(layout: Layout, console: Console) -> None:
     """Everything the stack needs on this machine, without starting it. To be called under `changing`."""
-    with progress(console, "Java") as say:
-        java = require_java(say)
-        jars = ensure_jars(layout, lambda: require_maven(say), java, say)
+    with showing(console, "Java") as progress:
+        java = require_java(progress)
+        jars = ensure_jars(layout, lambda: require_maven(progress), java, progress)
     console.print(f"[green]✓[/] java        {java}")
     console.print(f"[green]✓[/] jars        {jars}", soft_wrap=True)
 
@@ -52,8 +53,8 @@ def up(layout: Layout, console: Console, *, keep_sample: bool = False) -> tuple[
     running = supervisor.is_running()
     if not running:
         _end_strays(layout, console)
-    with progress(console, "preparing") as say:
-        stack = assemble(layout, running=running, keep_sample=keep_sample, say=say)
+    with showing(console, "preparing") as progress:
+        stack = assemble(layout, running=running, keep_sample=keep_sample, progress=progress)
     parts = parts_of(stack)
     _supervise(layout, supervisor, parts, console, running=running)
     values = endpoint_values(stack, prometheus=prometheus.installed() is not None)
@@ -62,11 +63,11 @@ def up(layout: Layout, console: Console, *, keep_sample: bool = False) -> tuple[
 
     def on_ready(started: Started) -> None:
         waiting.remove(started.part.name)
-        say(f"waiting for {', '.join(waiting)}")
+        progress.now(f"waiting for {', '.join(waiting)}")
         took = f"{started.took_s:.1f} s".rjust(7)
         console.print(f"[green]✓[/] {started.part.name:<11}{took}  {started.finding}")
 
-    with progress(console, f"waiting for {', '.join(waiting)}") as say:
+    with showing(console, f"waiting for {', '.join(waiting)}") as progress:
         bring_up(layout, supervisor, parts, on_ready)
     return stack, parts
 
@@ -119,9 +120,9 @@ def _supervise(
 
 def _stop_in_order(supervisor: Supervisor, console: Console) -> None:
     running = {name for name, process in supervisor.processes().items() if process.state != "STOPPED"}
-    with progress(console, "stopping") as say:
+    with showing(console, "stopping") as progress:
         for group in stop_order(running):
-            say(f"stopping {', '.join(group)}")
+            progress.now(f"stopping {', '.join(group)}")
             supervisor.stop_all(group)
 
 
@@ -130,13 +131,3 @@ def _end_strays(layout: Layout, console: Console) -> None:
     if strays:
         console.print(f"ending {len(strays)} processes that a killed supervisord left behind")
         end_processes(strays)
-
-
-@contextmanager
-def progress(console: Console, text: str) -> Iterator[Callable[[str], None]]:
-    """One line that says what is going on. Where there is no terminal, long steps say so on lines of their own."""
-    if not console.is_terminal:
-        yield lambda _: None
-        return
-    with console.status(text) as status:
-        yield status.update

@@ -6,11 +6,11 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from local_stack.errors import StackError
+from local_stack.progress import Progress
 
 MIN_JAVA = 17
 APT_TIMEOUT_S = 600
@@ -62,10 +62,10 @@ def what_to_install(programs: list[Program]) -> str:
     return "\n".join(["not installed:", *lines, how, "then run `make up` again"])
 
 
-def apt_install(programs: list[Program], say: Callable[[str], None]) -> None:
+def apt_install(programs: list[Program], progress: Progress) -> None:
     """Install the packages of `programs`. Raises `StackError` with the last lines of apt when it fails."""
     packages = [available(program.debian_package) for program in programs]
-    say(f"installing {' '.join(packages)} with apt-get")
+    progress.line(f"  installing {' '.join(packages)} with apt-get")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     wait = ["-o", "DPkg::Lock::Timeout=120"]
     install = ["apt-get", *wait, "install", "-y", "--no-install-recommends", *packages]
@@ -86,11 +86,11 @@ def available(package: str) -> str:
     return package if done.returncode == 0 and done.stdout.strip() else "default-jre-headless"
 
 
-def require_java(say: Callable[[str], None]) -> Path:
+def require_java(progress: Progress) -> Path:
     """Path of a Java runtime that is new enough, installed when that is ours to do."""
     java = find_java()
     if java is None and can_install():
-        apt_install([JAVA], say)
+        apt_install([JAVA], progress)
         java = find_java()
     if java is None:
         missing = [JAVA] if shutil.which(MAVEN.command) else [JAVA, MAVEN]
@@ -98,10 +98,10 @@ def require_java(say: Callable[[str], None]) -> Path:
     return java
 
 
-def require_maven(say: Callable[[str], None]) -> str:
+def require_maven(progress: Progress) -> str:
     maven = shutil.which(MAVEN.command)
     if maven is None and can_install():
-        apt_install([MAVEN], say)
+        apt_install([MAVEN], progress)
         maven = shutil.which(MAVEN.command)
     if maven is None:
         raise StackError(what_to_install([MAVEN]))

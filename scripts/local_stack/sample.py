@@ -1,7 +1,6 @@
 """The sample pipeline `shop`: deployed, awaited until fresh rows are in Delta, and queried with DuckDB."""
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,6 +13,7 @@ from local_stack.endpoints import endpoint_values
 from local_stack.errors import StackError
 from local_stack.parts.mongodb import server_time
 from local_stack.parts.object_store import store_settings
+from local_stack.progress import Progress
 from local_stack.stack import Stack
 
 SPEC = "shop.yaml"
@@ -36,17 +36,17 @@ class SampleResult:
     """From the call until a change made since was there."""
 
 
-def run_sample(stack: Stack, say: Callable[[str], None]) -> SampleResult:
+def run_sample(stack: Stack, progress: Progress) -> SampleResult:
     """Deploy the sample pipeline, wait until a change made after that is in Delta, and query the newest rows.
 
     Raises `StackError` when none comes.
     """
     begun = time.monotonic()
     since = server_time(stack.mongodb_uri)
-    say("deploying the sample pipeline shop")
+    progress.now("deploying the sample pipeline shop")
     deploy(stack.layout.templates / SPEC, connector_template(stack.layout), endpoint_values(stack, prometheus=False))
     connection = connect(store_settings(stack))
-    say("waiting for the sample's changes to come through")
+    progress.now("waiting for the sample's changes to come through")
     url = table_url(stack.delta_root, SPEC_NAME, DATABASE, COLLECTION)
     count = _wait_for_rows(connection, url, since)
     sql = sample_query(stack)

@@ -66,7 +66,7 @@ def _bring_up_one(layout: Layout, supervisor: Supervisor, part: Part, ready: dic
                 raise Interrupted
     begun = time.monotonic()
     if part.directory is not None:
-        part.directory.mkdir(exist_ok=True)
+        part.directory.mkdir(mode=0o700, exist_ok=True)
     for path, text in part.files.items():
         write_private(path, text)
     part.prepare()

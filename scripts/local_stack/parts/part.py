@@ -24,6 +24,7 @@ class Part:
     """Empty for a part that is not ours to run, as a MongoDB of the user's own."""
     environment: Mapping[str, str] = field(default_factory=dict)
     directory: Path | None = None
+    """Where it runs and keeps its data; made with mode 0700."""
     files: Mapping[Path, str] = field(default_factory=dict)
     """Configuration files and their content, written (mode 0600) before the process starts; a change restarts it."""
     prepare: Callable[[], None] = nothing_to_prepare
