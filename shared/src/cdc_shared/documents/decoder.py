@@ -5,7 +5,8 @@ small pieces, so that one odd document costs the slow path only the few document
 know yet widens it, once a call, from all the documents that were refused.
 """
 
-from collections.abc import Iterator, Sequence, Set
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,8 @@ BLOCK_CHARACTERS = 16 * 2**20
 SMALL_BLOCK_ROWS = 256
 SMALLEST_ROWS = 16
 """An attempt of the fast path costs about as much as walking this many documents."""
+BLAMED_OFTEN = 3
+"""Refusals for the same reason, after which its field is walked alone: cheaper than looking for more odd documents."""
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,15 @@ class _Decoding:
         self._walked = self._rescued_values = 0
 
     def run(self) -> Decoded:
-        everything = list(_blocks(self._texts, (0, len(self._texts))))
-        refused = self._fast(everything, may_widen=True) if self._schema.fields else everything
-        if refused and not self._walk(refused, may_widen=True):
+        refused = list(_blocks(self._texts, (0, len(self._texts))))
+        must_widen = not self._schema.fields
+        if not must_widen:
+            refused, must_widen = self._fast(refused, may_widen=True)
+        if refused and (must_widen or not self._walk(refused, may_widen=True)):
             widened = self._widened(refused)
             if widened != self._schema:
                 self._schema = widened
-                refused = self._fast(list(_merged(refused)), may_widen=False)
+                refused, _ = self._fast(list(_merged(refused)), may_widen=False)
             self._walk(refused, may_widen=False)
         return self._decoded()
 
@@ -98,47 +103,31 @@ class _Decoding:
         texts = (self._texts[row] for start, stop in spans for row in range(start, stop))
         return infer(texts, self._schema, max_struct_fields=self._max_fields)
 
-    def _fast(self, spans: Sequence[Span], *, may_widen: bool) -> list[Span]:
-        """Decode what the fast path accepts; give back what it refused, in pieces as small as is worth the search."""
-        slow = {field.name for field in self._schema.fields if field.wire is None}
-        refused: list[Span] = []
-        waiting = list(reversed(spans))
-        near_misses = 0
-        while waiting:
-            start, stop = waiting.pop()
+    def _fast(self, spans: Sequence[Span], *, may_widen: bool) -> tuple[list[Span], bool]:
+        """Decode what the fast path accepts. Gives back what it refused, in pieces as small as is worth the search, and
+        whether the schema must be widened before any more is tried.
+        """
+        search = _Search({field.name for field in self._schema.fields if field.wire is None}, spans)
+        while search.waiting:
+            span = search.waiting.pop()
             try:
-                self._fast_block((start, stop), slow, may_widen)
-                near_misses = 0
+                self._fast_block(span, search, may_widen)
+                search.accepted()
             except Refused as refusal:
-                odd = None if refusal.row is None else start + refusal.row
-                if odd is None or odd >= stop:
-                    pieces = [] if stop - start <= SMALLEST_ROWS else list(_pieces((start, stop)))
-                    refused += [] if pieces else [(start, stop)]
-                    waiting += reversed(pieces)
-                elif odd - start >= SMALLEST_ROWS:
-                    refused.append((odd, odd + 1))
-                    waiting += [(odd + 1, stop)] if odd + 1 < stop else []
-                    waiting.append((start, odd))
-                elif near_misses and refusal.column in self._schema.by_name and refusal.column not in slow:
-                    slow.add(refusal.column)  # it is this field that keeps meeting values that do not fit
-                    waiting.append((start, stop))
-                else:
-                    # Odd documents stand close together: give up on more of them each time, because each attempt costs.
-                    end = min(stop, start + (SMALLEST_ROWS << near_misses))
-                    near_misses += 1
-                    refused.append((start, end))
-                    waiting += [(end, stop)] if end < stop else []
-        return sorted(refused)
+                search.refuse(span, refusal, self._schema)
+            except UnknownField:
+                return sorted([*search.refused, span, *search.waiting]), True
+        return sorted(search.refused), False
 
-    def _fast_block(self, span: Span, slow: Set[str], may_widen: bool) -> None:
+    def _fast_block(self, span: Span, search: "_Search", may_widen: bool) -> None:
         start, stop = span
         lines = encoded(self._texts[start:stop])
-        if not slow:
+        if not search.split:
             self._blocks.append(_Block(start, decode_lines(lines, self._schema), self._schema, stop - start))
             return
-        split = decode_split(lines, self._schema, slow, may_widen=may_widen, max_struct_fields=self._max_fields)
-        self._blocks.append(_Block(start, split.columns, self._schema, stop - start, split.rescued))
-        self._rescued_values += split.rescued_values
+        rows = decode_split(lines, self._schema, search.slow, may_widen=may_widen, max_struct_fields=self._max_fields)
+        self._blocks.append(_Block(start, rows.columns, self._schema, stop - start, rows.rescued))
+        self._rescued_values += rows.rescued_values
 
     def _walk(self, spans: Sequence[Span], *, may_widen: bool) -> bool:
         """Decode the spans on the slow path; with `may_widen` False is given, and nothing kept, when the schema must be
@@ -187,6 +176,58 @@ class _Decoding:
             invalid=dict(sorted(self._invalid.items())),
             stats=DecodeStats(len(self._texts), self._walked, rescued_rows, self._rescued_values),
         )
+
+
+class _Search:
+    """Looks for the odd documents in spans that the fast path refuses, and learns which fields to walk alone."""
+
+    def __init__(self, slow: set[str], spans: Sequence[Span]) -> None:
+        self.slow = slow
+        self.split = bool(slow)
+        """Whether the slow fields, and unknown ones, are cut out of the documents."""
+        self.waiting = list(reversed(spans))
+        self.refused: list[Span] = []
+        self._blamed: Counter[str | None] = Counter()
+        self._near_misses = 0
+
+    def accepted(self) -> None:
+        self._near_misses = 0
+
+    def refuse(self, span: Span, refusal: Refused, schema: t.DocumentSchema) -> None:
+        """Decide what becomes of a refused span: it is tried again in parts, or in another way, or given up."""
+        start, stop = span
+        odd = None if refusal.row is None else start + refusal.row
+        if odd is not None and SMALLEST_ROWS <= odd - start < stop - start:
+            self.refused.append((odd, odd + 1))
+            self.waiting += [(odd + 1, stop)] if odd + 1 < stop else []
+            self.waiting.append((start, odd))
+        elif self._learn(refusal, schema):
+            self.waiting.append(span)
+        elif odd is not None and odd < stop:
+            # Odd documents stand close together: give up on more of them each time, because each attempt costs.
+            end = min(stop, start + (SMALLEST_ROWS << self._near_misses))
+            self._near_misses += 1
+            self.refused.append((start, end))
+            self.waiting += [(end, stop)] if end < stop else []
+        elif stop - start > SMALLEST_ROWS:
+            self.waiting += reversed(list(_pieces(span)))
+        else:
+            self.refused.append(span)
+
+    def _learn(self, refusal: Refused, schema: t.DocumentSchema) -> bool:
+        """Whether the refusal taught us to walk a further field alone: one that was blamed often, or unknown ones."""
+        column = refusal.column
+        self._blamed[column] += 1
+        if self._blamed[column] <= BLAMED_OFTEN:
+            return False
+        if column is None and refusal.row is None and not self.split:
+            self.split = True
+            return True
+        if column in schema.by_name and column not in self.slow:
+            self.slow.add(column)
+            self.split = True
+            return True
+        return False
 
 
 def _struct_of(columns: list[t.ArrowArray], storage: pa.Schema, rows: int) -> t.ArrowArray:

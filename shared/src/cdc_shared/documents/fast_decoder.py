@@ -78,14 +78,21 @@ def decode_lines(lines: Sequence[bytes], schema: t.DocumentSchema) -> list[t.Arr
         raise Refused
     try:
         block = _parse(lines, pa.schema(wire))
-        return [
-            unwrap(_array(block, index))
-            for index, unwrap in enumerate(_unwraps(schema))
-            if not isinstance(schema.fields[index].type, t.Null)
-        ]
     except pa.ArrowException as error:
         row, column = _ROW_OF_ERROR.search(str(error)), _COLUMN_OF_ERROR.search(str(error))
         raise Refused(int(row[1]) if row else None, column[1] if column else None) from None
+    return [
+        _unwrapped(block, index, field.name, unwrap)
+        for index, (field, unwrap) in enumerate(zip(schema.fields, _unwraps(schema), strict=True))
+        if not isinstance(field.type, t.Null)
+    ]
+
+
+def _unwrapped(block: pa.Table, index: int, name: str, unwrap: "Unwrap") -> t.ArrowArray:
+    try:
+        return unwrap(_array(block, index))
+    except (Refused, pa.ArrowException):
+        raise Refused(column=name) from None
 
 
 def _parse(lines: Sequence[bytes], wire: pa.Schema) -> pa.Table:

@@ -11,7 +11,7 @@ import msgspec
 
 from cdc_shared.documents import types as t
 from cdc_shared.documents.fast_decoder import Refused, decode_lines
-from cdc_shared.documents.walker import UnknownField, walk
+from cdc_shared.documents.walker import walk
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _PUNCTUATION_BYTES = len('"": ')
@@ -29,52 +29,51 @@ class SplitRows:
 def decode_split(
     lines: list[bytes], schema: t.DocumentSchema, slow: Set[str], *, may_widen: bool, max_struct_fields: int
 ) -> SplitRows:
-    """Decode documents, walking the fields named in `slow`. Raises Refused as `decode_lines` does.
+    """Decode documents, walking the fields named in `slow` and those that the schema does not know.
 
-    The texts must be written as Debezium writes them, `{"a": 1,"b": 2}`, without another space between fields.
+    The texts must be written as Debezium writes them, `{"a": 1,"b": 2}`, without another space between fields. Raises
+    Refused as `decode_lines` does, and with `may_widen` UnknownField as `walk` does.
     """
-    walked_schema = t.DocumentSchema(tuple(field for field in schema.fields if field.name in slow))
     fast_schema = t.DocumentSchema(tuple(field for field in schema.fields if field.name not in slow))
-    sizes = {field.name: len(field.name.encode()) + _PUNCTUATION_BYTES for field in schema.fields}
+    sizes = {field.name: len(field.name.encode()) + _PUNCTUATION_BYTES for field in fast_schema.fields}
     fast_lines, walked_texts = [], []
     for row, line in enumerate(lines):
         try:
-            fast_line, walked_text = _split(line, sizes, slow)
-        except (msgspec.MsgspecError, UnicodeDecodeError, KeyError):
+            fast_line, walked_text = _split(line, sizes)
+        except (msgspec.MsgspecError, ValueError):
             raise Refused(row) from None
         fast_lines.append(fast_line)
         walked_texts.append(walked_text)
-    fast = iter(decode_lines(fast_lines, fast_schema))
-    try:
-        walked = walk(walked_texts, walked_schema, may_widen=may_widen, max_struct_fields=max_struct_fields)
-    except UnknownField:
-        raise Refused from None
+    walked = walk(walked_texts, schema, may_widen=may_widen, max_struct_fields=max_struct_fields)
     if walked.invalid:
         raise Refused(min(walked.invalid))
-    slow_columns = iter(walked.columns(walked_schema))
+    fast = iter(decode_lines(fast_lines, fast_schema))
+    slow_columns = iter(walked.columns(t.DocumentSchema(tuple(field for field in schema.fields if field.name in slow))))
     columns = [next(slow_columns if field.name in slow else fast) for field in schema.stored]
     return SplitRows(columns, walked.rescued, walked.rescued_values)
 
 
-def _split(line: bytes, sizes: dict[str, int], slow: Set[str]) -> tuple[bytes, str]:
-    """A document's text without its slow fields, and the text of the slow fields alone.
+def _split(line: bytes, fast_sizes: dict[str, int]) -> tuple[bytes, str]:
+    """The fast fields of a document's text, and the text of its other fields.
 
-    Raises KeyError for a name that is not known. A name that comes twice, one that is escaped, and any further space
-    make the text longer than its parts: such a text is refused.
+    Raises ValueError for a text that is longer than its parts, because a name comes twice or is escaped, or there is a
+    further space.
     """
     kept: list[bytes] = []
     cut: list[bytes] = []
     position = kept_from = 1
     for name, value in _decode_members(line).items():
-        size = sizes[name] + len(bytes(value))
-        if name in slow:
-            if position > kept_from:
-                kept.append(line[kept_from : position - 1])
-            cut.append(line[position : position + size])
-            kept_from = position + size + 1
-        position += size + 1
+        size = fast_sizes.get(name, 0)
+        if size:
+            position += size + len(bytes(value)) + 1
+            continue
+        if position > kept_from:
+            kept.append(line[kept_from : position - 1])
+        kept_from = position + len(name.encode()) + _PUNCTUATION_BYTES + len(bytes(value)) + 1
+        cut.append(line[position : kept_from - 1])
+        position = kept_from
     if position != len(line) or line[:1] != b"{":
-        raise KeyError
+        raise ValueError
     if kept_from < len(line):
         kept.append(line[kept_from:-1])
     return b"{" + b",".join(kept) + b"}", "{" + b",".join(cut).decode() + "}"
