@@ -43,7 +43,13 @@ def endpoint_values(stack: Stack, *, prometheus: bool) -> dict[str, str]:
 
 
 def render_endpoints(values: Mapping[str, str]) -> str:
-    """The file's text: one `NAME=value` a line, quoted so that both a shell and dotenv read the same value."""
+    """The file's text: one `NAME=value` a line, quoted so that both a shell and dotenv read the same value.
+
+    Raises `StackError` for a single quote or a backslash, which the two read differently.
+    """
+    unquotable = [name for name, value in values.items() if "'" in value or "\\" in value]
+    if unquotable:
+        raise StackError(f"{unquotable[0]} holds a single quote or a backslash: write it as %27 or %5C")
     lines = [f"{name}={shlex.quote(value) if value else ''}\n" for name, value in values.items()]
     first = next(index for index, line in enumerate(lines) if line.startswith(f"{CONTROL_PLANE[0]}="))
     return HEADER + "".join([*lines[:first], CONTROL_PLANE_NOTE, *lines[first:]])

@@ -112,12 +112,15 @@ class Layout:
 
 
 def user_cache(root: Path) -> Path:
-    """Downloads, shared by all checkouts of this user and kept by `make clean`; `.local/cache` when there is no usable
-    home.
+    """Downloads, shared by all checkouts of this user and kept by `make clean`. Made when missing; `.local/cache` where
+    the user has no home that can be written.
     """
     configured = os.environ.get("XDG_CACHE_HOME")
-    base = Path(configured) if configured else Path.home() / ".cache"
-    existing = next(parent for parent in (base, *base.parents) if parent.exists())
-    if not base.is_absolute() or not os.access(existing, os.W_OK | os.X_OK):
+    cache = (Path(configured) if configured else Path.home() / ".cache") / "cdc-platform"
+    if not cache.is_absolute():  # the specification says to ignore such a value
+        cache = Path.home() / ".cache" / "cdc-platform"
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError:
         return root / ".local" / "cache"
-    return base / "cdc-platform"
+    return cache if os.access(cache, os.W_OK | os.X_OK) else root / ".local" / "cache"

@@ -13,7 +13,7 @@ from local_stack.stack import Stack
 LOGGING = "log4j2.properties"
 CHECK_TIMEOUT_S = 3.0
 FORMAT_TIMEOUT_S = 60
-MAX_MESSAGE_BYTES = 48 * 1024 * 1024
+MAX_MESSAGE_BYTES = 90 * 1024 * 1024
 """A MongoDB document may have 16 MB; as JSON, with its envelope, it is larger. The connector's template has the same
 limit.
 """
