@@ -73,6 +73,7 @@ class Shop:
         self._now = now
         self._new_id = new_id or self._seeded_id
         self._ids_made = 0
+        self._process = self._random.randbytes(5)  # as in any ObjectId: time, process, counter
         self._order_number = int(now().timestamp())
         self._faker = Faker()
         self._faker.seed_instance(seed)
@@ -161,7 +162,7 @@ class Shop:
     def _seeded_id(self) -> ObjectId:
         self._ids_made += 1
         seconds = int(OPENED_AT.timestamp()) + self._ids_made // 1000
-        return ObjectId(seconds.to_bytes(4) + self._random.randbytes(5) + self._ids_made.to_bytes(8)[-3:])
+        return ObjectId(seconds.to_bytes(4) + self._process + self._ids_made.to_bytes(8)[-3:])
 
 
 def _catalogue(seed: int, rng: random.Random) -> list[Product]:
