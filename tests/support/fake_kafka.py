@@ -100,6 +100,9 @@ class FakeConsumer:
     def keep_alive(self, seconds: float) -> None:
         pass
 
+    def assigned(self) -> list[tuple[str, int]]:
+        return [(topic, 0) for topic in self._positions]
+
     def seek(self, topic: str, partition: int, offset: int) -> None:
         self._positions[topic] = offset
 

@@ -134,7 +134,14 @@ class Pipeline:
 
     def _waiting_out(self, what: str, operation: Callable[[], T]) -> T:
         """Repeat the operation while the store or Kafka is away, a living member of the group that reads nothing."""
-        return retrying(operation, self._observer.retried(what), self._stop, sleep=self._consumer.keep_alive)
+        try:
+            return retrying(operation, self._observer.retried(what), self._stop, sleep=self._keep_alive)
+        finally:
+            self._observer.paused(self._consumer.assigned(), paused=False)
+
+    def _keep_alive(self, seconds: float) -> None:
+        self._observer.paused(self._consumer.assigned(), paused=True)
+        self._consumer.keep_alive(seconds)
 
     # -- positions ----------------------------------------------------------------------------------------------------
 

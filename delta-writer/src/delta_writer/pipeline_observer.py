@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -81,6 +81,11 @@ class PipelineObserver:
             self._become(PipelineStatus(PipelineState.RETRYING, str(attempt.error)))
 
         return note
+
+    def paused(self, partitions: Iterable[tuple[str, int]], *, paused: bool) -> None:
+        """The partitions are not read while something is tried again, or are read again."""
+        for topic, partition in partitions:
+            self._metrics.consumer_paused.labels(self._pipeline, topic, partition).set(paused)
 
     @contextmanager
     def decoding(self) -> Iterator[None]:

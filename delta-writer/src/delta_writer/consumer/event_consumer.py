@@ -84,10 +84,14 @@ class EventConsumer:
             self._consumer.pause(self._consumer.assignment())
             try:
                 message = self._consumer.poll(seconds)
-                if message is not None and message.error() is None:  # fetched before the pause
+                if message is not None and not _is_notice(message):  # fetched before the pause
                     self.seek(str(message.topic()), int(message.partition() or 0), int(message.offset() or 0))
             finally:
                 self._consumer.resume(self._consumer.assignment())
+
+    def assigned(self) -> list[tuple[str, int]]:
+        """Return the partitions that this member reads, as (topic, partition)."""
+        return [(each.topic, each.partition) for each in self._consumer.assignment()]
 
     def seek(self, topic: str, partition: int, offset: int) -> None:
         """Read the partition from `offset` next."""

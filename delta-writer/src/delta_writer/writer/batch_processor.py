@@ -128,6 +128,8 @@ class BatchProcessor:
             position = self._positions.get(batch.topic, {}).get(partition)
             if position is not None:
                 position.committed = part.end
+                # A partition lost and given back while the batch was being committed is read from before it again.
+                position.next = max(position.next, part.end)
 
     def not_committed(self, batch: RecordBatch) -> None:
         """The batch changed no row: its range is part of the topic's next batch."""

@@ -146,6 +146,19 @@ def test_a_partition_taken_away_drops_the_open_batch_of_its_topic(clock):
     assert batches.take_all()[0].ranges == {1: OffsetRange(0, 1)}
 
 
+def test_a_partition_given_back_while_its_batch_was_in_hand_is_not_read_twice(clock):
+    batches = processor(clock, max_rows=2)
+    batches.add([Record(("t", 0, 5)), Record(("t", 0, 6))])
+    (batch,) = batches.due()
+    batches.forget("t", 0)
+    batches.start_at("t", 0, 5)  # the table still stood there when the partition came back
+    batches.committed(batch)
+    batches.add([Record(("t", 0, 5)), Record(("t", 0, 6)), Record(("t", 0, 7)), Record(("t", 0, 8))])
+    (following,) = batches.due()
+    assert following.offsets == [7, 8]
+    assert following.ranges == {0: OffsetRange(7, 9)}
+
+
 def test_any_history_covers_every_offset_once(clock, rng):
     batches = BatchProcessor(BatchSpec(max_rows=3), clock)
     stands = {0: 0, 1: 0}
