@@ -46,7 +46,7 @@ require_python() {
     python="$(find_python)"
     if [[ -z $python ]]; then
         local have="no python3 is installed"
-        command -v python3 >/dev/null && have="python3 is $(python3 -c 'import platform; print(platform.python_version())')"
+        if command -v python3 >/dev/null; then have="python3 is $(python3 --version 2>&1 || true)"; fi
         die "Python 3.11, 3.12 or 3.13 is needed; $have.
   On Debian 12 or Ubuntu 24.04 and newer:  sudo apt-get install -y python3 python3-venv
   then run \`make up\` again"
