@@ -19,7 +19,8 @@ TYPE_KEY: Final = "cdc.type"
 NAME_KEY: Final = "cdc.name"
 
 _OWN_COLUMNS: "Final[list[pa.Field[Any]]]" = [
-    pa.field("_cdc_key", pa.string(), nullable=False),
+    # Never null, but not declared so: NOT NULL is the feature `invariants`, without which Spark refuses the table.
+    pa.field("_cdc_key", pa.string()),
     pa.field("_cdc_source_ts", pa.timestamp("us", "UTC")),
     pa.field("_cdc_partition", pa.int32()),
     pa.field("_cdc_offset", pa.int64()),

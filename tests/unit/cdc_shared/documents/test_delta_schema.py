@@ -66,7 +66,7 @@ def test_the_text_in_the_log() -> None:
     )
     fields = {field["name"]: field for field in json.loads(to_delta_schema(schema))["fields"]}
     assert list(fields) == [*CDC_NAMES, "_id", "a_b", "r", "d"]
-    assert fields["_cdc_key"] == {"name": "_cdc_key", "type": "string", "nullable": False, "metadata": {}}
+    assert fields["_cdc_key"] == {"name": "_cdc_key", "type": "string", "nullable": True, "metadata": {}}
     assert fields["_id"] == {"name": "_id", "type": "string", "nullable": True, "metadata": {"cdc.type": "objectId"}}
     assert fields["a_b"]["metadata"] == {"cdc.type": "array<array<date>>", "cdc.name": "a.b"}
     assert fields["a_b"]["type"]["elementType"] == {"type": "array", "elementType": "timestamp", "containsNull": True}
@@ -86,7 +86,7 @@ def test_parquet_files_have_the_same_columns() -> None:
         == [field["name"] for field in delta]
         == [*CDC_NAMES, "_cdc_deleted", *(f.column for f in schema.fields)]
     )
-    assert arrow.field("_cdc_key") == pa.field("_cdc_key", pa.string(), nullable=False)
+    assert arrow.field("_cdc_key") == pa.field("_cdc_key", pa.string())
     assert arrow.field("_cdc_source_ts").type == pa.timestamp("us", "UTC")
     assert [arrow.field(name).type for name in CDC_NAMES[2:5]] == [pa.int32(), pa.int64(), pa.int32()]
 
