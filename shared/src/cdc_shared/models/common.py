@@ -78,7 +78,6 @@ class SinkSpec(SpecModel):
     root: str | None = None
     """`s3://bucket/prefix`, `gs://…`, `az://…`, `file:///path` or an absolute path; None is the writer's DELTA_ROOT."""
     mode: Literal["deletion_vectors", "copy_on_write"] = "deletion_vectors"
-    deletes: Literal["hard", "soft"] = "hard"
 
     @field_validator("root")
     @classmethod

@@ -42,7 +42,7 @@ def test_a_minimal_spec_has_the_documented_defaults(tmp_path: Path) -> None:
             snapshot_mode="initial",
             capture_mode="change_streams_update_full",
         ),
-        sink=SinkSpec(root=None, mode="deletion_vectors", deletes="hard"),
+        sink=SinkSpec(root=None, mode="deletion_vectors"),
         batch=BatchSpec(max_rows=50_000, max_bytes=64 * 1024 * 1024, max_seconds=2.0),
         topic_partitions=1,
     )
@@ -54,12 +54,12 @@ def test_a_full_spec(tmp_path: Path) -> None:
             tmp_path,
             MINIMAL
             + "  include_collections: [orders, order.items]\n  snapshot_mode: when_needed\n"
-            + "sink: {root: s3://lake/delta, mode: copy_on_write, deletes: soft}\n"
+            + "sink: {root: s3://lake/delta, mode: copy_on_write}\n"
             + "batch: {max_rows: 10, max_bytes: 65536, max_seconds: 0.1}\ntopic_partitions: 4\n",
         )
     )
     assert spec.source.include_collections == ("orders", "order.items")
-    assert (spec.sink.root, spec.sink.mode, spec.sink.deletes) == ("s3://lake/delta", "copy_on_write", "soft")
+    assert (spec.sink.root, spec.sink.mode) == ("s3://lake/delta", "copy_on_write")
     assert (spec.batch.max_seconds, spec.topic_partitions) == (0.1, 4)
 
 
