@@ -92,10 +92,8 @@ class _Decoding:
         if not must_widen:
             refused, must_widen = self._fast(refused, may_widen=True)
         if refused and (must_widen or not self._walk(refused, may_widen=True)):
-            widened = self._widened(refused)
-            if widened != self._schema:
-                self._schema = widened
-                refused, _ = self._fast(list(_merged(refused)), may_widen=False)
+            self._schema = self._widened(refused)
+            refused, _ = self._fast(list(_merged(refused)), may_widen=False)
             self._walk(refused, may_widen=False)
         return self._decoded()
 

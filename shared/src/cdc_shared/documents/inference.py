@@ -119,16 +119,16 @@ class _Widening:
         self._max_fields = max_struct_fields
 
     def members(self, known: t.Struct, seen: _Observed, depth: int) -> tuple[t.Field, ...]:
-        """The members of `known`, widened, then the new ones in the order in which they were seen."""
-        struct = t.Struct(
-            tuple(
-                t.Field(
-                    member.name, self._widened(member.type, seen.members.get(member.name), depth + 1), member.column
-                )
-                for member in known.fields
-            )
-        )
-        fields, taken = list(struct.fields), set(struct.taken_columns)
+        """The members of `known`, widened, then the new ones in the order in which they were seen.
+
+        Those that get their first type here stand behind those that have a column, where their column is added.
+        """
+        untyped = [member for member in known.fields if isinstance(member.type, t.Null)]
+        fields = [
+            t.Field(member.name, self._widened(member.type, seen.members.get(member.name), depth + 1), member.column)
+            for member in (*known.stored, *untyped)
+        ]
+        taken = set(known.taken_columns)
         for name, below in seen.members.items():
             if name in known.by_name or not known.accepts_new(name, top_level=depth == 0, max_fields=self._max_fields):
                 continue

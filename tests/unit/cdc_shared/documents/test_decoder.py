@@ -480,3 +480,20 @@ def test_a_known_type_never_changes() -> None:
     schema = known(a=t.LONG, b=t.List(t.STRING), c=t.NULL)
     wider = infer(['{"a": "x","b": [1],"c": "y","d": 1}'] * 9, schema)
     assert wider == DocumentSchema((*schema.fields[:2], t.Field("c", t.STRING), t.Field("d", t.LONG)))
+
+
+def test_a_new_column_stands_behind_those_that_a_table_has() -> None:
+    first = decoded('{"a": null,"s": {"x": null,"y": 1},"b": 1}').schema
+    second = decoded('{"c": 1,"a": 1,"s": {"x": 1}}', schema=first)
+    assert second.table.column_names == ["s", "b", "a", "c"]
+    assert second.table.schema.field("s").type.names == ["y", "x"]
+
+
+def test_one_array_that_fits_nothing_does_not_widen_and_costs_one_row() -> None:
+    schema = known(_id=t.LONG, l=t.List(t.Struct((t.Field("x", t.NULL), t.Field("y", t.LONG)))))
+    texts = [f'{{"_id": {i},"l": [{{"y": {i}}}]}}' for i in range(2000)]
+    texts[700] = '{"_id": 700,"l": [{"x": 1},"s"]}'
+    result = decoded(*texts, schema=schema)
+    assert result.schema.typed() == schema.typed()
+    assert result.stats.rescued_rows == 1
+    assert result.stats.walked_rows <= 16

@@ -34,7 +34,12 @@ from cdc_shared.documents.walker import walk
 pytestmark = pytest.mark.unit
 
 SEED = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(2**32)))
-print(f"{__name__}: TEST_SEED={SEED}")
+
+
+@pytest.fixture(autouse=True)
+def _show_seed() -> None:
+    print(f"TEST_SEED={SEED}")
+
 
 EXAMPLES = int(os.environ.get("TEST_EXAMPLES", 100))
 slow_is_fine = settings(
