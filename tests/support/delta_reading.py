@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import polars
 import pyarrow as pa
-from deltalake import DeltaTable, QueryBuilder
+from deltalake import DeltaTable, QueryBuilder, Schema
 from deltalake.exceptions import TableNotFoundError
 
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
+from cdc_shared.delta.log import DeltaLog
 from cdc_shared.documents import canonical_row, from_delta_schema
 from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.storage.object_store import open_store
 
 Reader = Callable[[str, ObjectStoreSettings], pa.Table]
 
@@ -49,17 +51,28 @@ READERS: dict[str, Reader] = {
 
 
 def canonical_rows(url: str, store: ObjectStoreSettings, read: Reader = read_with_query_builder) -> dict[str, bytes]:
-    """What the table holds: `_cdc_key` → the canonical form of the row's document. Empty when there is no table.
-
-    Raises AssertionError when a key has more than one row.
-    """
+    """What the table holds: `_cdc_key` → the canonical form of the row's document. Empty when there is no table."""
     table = open_table(url, store)
-    if table is None:
-        return {}
-    schema = from_delta_schema(table.schema().to_json())
-    rows: dict[str, bytes] = {}
-    for row in read(url, store).to_pylist():
+    return {} if table is None else canonical_rows_of(read(url, store), table.schema())
+
+
+def canonical_rows_of(rows: pa.Table, schema: Schema) -> dict[str, bytes]:
+    """`_cdc_key` → the canonical form of the row's document. Raises AssertionError when a key has two rows."""
+    documents = from_delta_schema(schema.to_json())
+    canonical: dict[str, bytes] = {}
+    for row in rows.to_pylist():
         key = row["_cdc_key"]
-        assert key not in rows, f"{url} has more than one row with the key {key}"
-        rows[key] = canonical_row(row, schema, row["_cdc_rescued"])
-    return rows
+        assert key not in canonical, f"there is more than one row with the key {key}"
+        canonical[key] = canonical_row(row, documents, row["_cdc_rescued"])
+    return canonical
+
+
+def versions(url: str, store: ObjectStoreSettings) -> int:
+    """How many commits the table has had."""
+    return DeltaLog(open_store(url, store)).load().version + 1
+
+
+def deletion_vectors(url: str, store: ObjectStoreSettings) -> int:
+    """How many of the table's live files have a deletion vector."""
+    files = DeltaLog(open_store(url, store)).load().files.values()
+    return sum(each.deletion_vector is not None for each in files)
