@@ -104,11 +104,11 @@ class EventFactory:
             object_id = _object_id(document)
             key = f'{{"id":"{{\\"$oid\\": \\"{object_id}\\"}}"}}'.encode()
             after = "null" if op == "d" else f'"{{\\"_id\\": {{\\"$oid\\": \\"{object_id}\\"}},{body}}}"'
-            snapshot, order = ("true", -1) if op == "r" else ("false", self._next_event % 50 + 1)
+            snapshot, order, wall = ("true", -1, "null") if op == "r" else ("false", self._next_event % 50 + 1, ms)
             value = (
                 f'{{"before":null,"after":{after},"updateDescription":null,{source}{ms},"snapshot":"{snapshot}",'
                 f'"db":"{database}","sequence":null,"ts_us":{ms}000,"ts_ns":{ms}000000,"collection":"{collection}",'
-                f'"ord":{order},"lsid":null,"txnNumber":null,"wallTime":{ms}}},"op":"{op}","ts_ms":{ms + 3},'
+                f'"ord":{order},"lsid":null,"txnNumber":null,"wallTime":{wall}}},"op":"{op}","ts_ms":{ms + 3},'
                 f'"transaction":null}}'
             )
             self._next_event += 1

@@ -129,15 +129,16 @@ class Demo:
 
     def seen(self, database: duckdb.DuckDBPyConnection) -> Seen:
         """How far the tables are now; nothing while they do not exist yet."""
-        union = " UNION ALL ".join(
-            f"SELECT count(*) AS n, epoch(max(_cdc_source_ts)) AS newest FROM {delta_scan_sql(self.table(name))}"
-            for name in COLLECTIONS
-        )
-        try:
-            row = database.execute(f"SELECT sum(n)::BIGINT, max(newest) FROM ({union})").fetchone()
-        except duckdb.Error:
-            return Seen()
-        return Seen(int(row[0]), float(row[1] or 0.0)) if row else Seen()
+        rows, newest_s = 0, 0.0
+        for collection in COLLECTIONS:
+            try:
+                scan = database.sql(f"FROM {delta_scan_sql(self.table(collection))}")
+                found = scan.aggregate("count(*), coalesce(epoch(max(_cdc_source_ts)), 0)").fetchone()
+            except duckdb.Error:  # there is no table before the first commit
+                continue
+            if found is not None:
+                rows, newest_s = rows + int(found[0]), max(newest_s, float(found[1]))
+        return Seen(rows, newest_s)
 
     def ask_delta(self, database: duckdb.DuckDBPyConnection) -> Answer:
         """The question, to Delta."""
