@@ -1,6 +1,7 @@
 """Putting the stack together: settings, ports, credentials and prerequisites into parts."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from local_stack.parts.part import Part
 from local_stack.parts.postgres import postgres
 from local_stack.parts.prometheus import installed, prometheus
 from local_stack.parts.writer import writer
-from local_stack.ports import choose_ports, is_free, numbers_of, other_checkouts, read_ports, write_ports
+from local_stack.ports import PORTS, choose_ports, is_free, numbers_of, other_checkouts, read_ports, write_ports
 from local_stack.prerequisites import require_java, require_maven
 from local_stack.progress import Progress
 from local_stack.settings import StackSettings, embedded_mongodb_uri, load_settings
@@ -39,6 +40,8 @@ def assemble(layout: Layout, *, running: bool, keep_sample: bool, progress: Prog
     credentials = load_or_generate(layout.secrets, has_data=any(layout.data.iterdir()))
     ensure_secrets_key(layout.secrets)
     ports = _ports(layout, settings, kept, running=running)
+    for text in moves(kept, ports):
+        progress.line(f"  {text}")
     return Stack(layout, settings, ports, credentials, java, jars)
 
 
@@ -76,6 +79,18 @@ def _settings_as_started(layout: Layout, kept: dict[str, int]) -> StackSettings:
 def _sample_was_started(layout: Layout) -> bool:
     config = layout.supervisor_config
     return config.exists() and "[program:generator]" in config.read_text(encoding="utf-8")
+
+
+def moves(kept: Mapping[str, int], chosen: Mapping[str, int]) -> list[str]:
+    """What to tell people whose ports are not where they were, or not where they are by default."""
+    texts = []
+    for spec in PORTS:
+        before, now = kept.get(spec.variable, spec.default), chosen[spec.variable]
+        if before != now:
+            texts.append(f"{spec.variable} is {now}, because {before} is taken or set otherwise")
+    if kept and kept.get("MONGODB_PORT") != chosen["MONGODB_PORT"]:
+        texts.append("deploy your own connectors again, they know MongoDB by its old port: scripts/deploy-connector.sh")
+    return texts
 
 
 def _ports(layout: Layout, settings: StackSettings, kept: dict[str, int], *, running: bool) -> dict[str, int]:

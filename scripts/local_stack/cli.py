@@ -22,7 +22,6 @@ from local_stack.parts import prometheus
 from local_stack.parts.object_store import store_settings
 from local_stack.parts.part import Part
 from local_stack.progress import progress as showing
-from local_stack.stack import Stack
 from local_stack.startup import bring_up
 from local_stack.status import part_statuses, status_table
 from local_stack.supervision import Supervisor
@@ -73,11 +72,15 @@ def up(
     """Start every part that does not run yet and wait until all are healthy."""
     with reported() as layout, lifecycle.changing(layout, console):
         stack, parts = lifecycle.up(layout, console, keep_sample=keep_sample)
-        print_endpoints(layout, parts)
-        if keep_sample:
-            return
-        if stack.settings.sample:
-            show_sample(stack)
+        result = None
+        try:
+            if stack.settings.sample and not keep_sample:
+                with showing(console, "the sample pipeline") as progress:
+                    result = sample.run_sample(stack, progress)
+        finally:
+            print_endpoints(layout, parts)
+        if result is not None:
+            print_sample(result)
         elif stack.settings.mongodb_uri is not None:
             console.print("No sample data is put into your own MongoDB; SAMPLE=1 does so.")
 
@@ -86,16 +89,18 @@ def print_endpoints(layout: Layout, parts: list[Part]) -> None:
     console.print()
     console.print(status_table(part_statuses(parts, Supervisor(layout).processes())))
     if prometheus.installed() is None:
-        console.print(f"\n{prometheus.HOW_TO_INSTALL}")
+        console.print(f"\n{prometheus.HOW_TO_INSTALL}", soft_wrap=True)
     console.print(f"\nAddresses and credentials: {layout.endpoints}", soft_wrap=True)
 
 
-def show_sample(stack: Stack) -> None:
-    with showing(console, "the sample pipeline") as progress:
-        result = sample.run_sample(stack, progress)
-    console.print(f"\nThe sample pipeline shop runs: {result.count} orders are in Delta ({result.took_s:.1f} s).\n")
+def print_sample(result: sample.SampleResult) -> None:
+    console.print(
+        f"\nThe sample pipeline [bold]shop[/] runs: a change reached Delta {result.took_s:.1f} s after the last part was up; "
+        f"{result.count} orders are there. Again: make query\n",
+        soft_wrap=True,
+    )
     console.print(f"{result.sql};", soft_wrap=True, markup=False)
-    console.print(result.rows, soft_wrap=True, markup=False)
+    console.print(result.rows.rstrip(), soft_wrap=True, markup=False)
 
 
 @app.command()
