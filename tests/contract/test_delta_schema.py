@@ -32,6 +32,8 @@ from delta_writer.writer.delta_writer import DeltaWriter, TableLocation
 from delta_writer.writer.offsets import ChangeTopic, OffsetRange
 from delta_writer.writer.table_metadata import TableIdentity
 
+pytestmark = pytest.mark.contract
+
 MODES: tuple[type[DeltaWriter], ...] = (DeletionVectorWriter, CopyOnWriteWriter)
 TOPIC = ChangeTopic("shop.shop.things", "topic-id", partitions=1)
 IDENTITY = TableIdentity("shop", "shop", "things")
@@ -82,7 +84,7 @@ class Place:
 @pytest.fixture(
     scope="module",
     params=[
-        pytest.param("local", marks=pytest.mark.contract),
+        "local",
         pytest.param("object store", marks=pytest.mark.integration),
     ],
 )
