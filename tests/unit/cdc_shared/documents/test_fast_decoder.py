@@ -77,6 +77,8 @@ def test_refused(type_: t.FieldType, value: str, where: str) -> None:
         [""],
         [],
         ['{"ok": 1}\x00}', '{"ok": 2}'],
+        ['{"ok": 1}', '{"ok": 2}\x00}'],
+        ['{"ok": 1}\x00{"ok": 2}'],
         ['{"ok": 1}', "null"],
         ["[1]"],
         [' {"ok": 1}'],
