@@ -23,10 +23,11 @@ from local_stack.parts.object_store import store_settings
 from local_stack.parts.part import Part
 from local_stack.progress import progress as showing
 from local_stack.startup import bring_up
-from local_stack.status import part_statuses, status_table
+from local_stack.status import part_statuses, settled_statuses, status_table
 from local_stack.supervision import Supervisor
 
 EXIT_INTERRUPTED = 130
+SETTLE_WITHIN_S = 15.0
 PLAIN_WIDTH = 160
 
 app = typer.Typer(
@@ -87,7 +88,7 @@ def up(
 
 def print_endpoints(layout: Layout, parts: list[Part]) -> None:
     console.print()
-    console.print(status_table(part_statuses(parts, Supervisor(layout).processes())))
+    console.print(status_table(settled_statuses(parts, Supervisor(layout).processes, SETTLE_WITHIN_S)))
     if prometheus.installed() is None:
         console.print(f"\n{prometheus.HOW_TO_INSTALL}", soft_wrap=True)
     console.print(f"\nAddresses and credentials: {layout.endpoints}", soft_wrap=True)
@@ -95,8 +96,8 @@ def print_endpoints(layout: Layout, parts: list[Part]) -> None:
 
 def print_sample(result: sample.SampleResult) -> None:
     console.print(
-        f"\nThe sample pipeline [bold]shop[/] runs: a change reached Delta {result.took_s:.1f} s after the last part was up; "
-        f"{result.count} orders are there. Again: make query\n",
+        f"\nThe sample pipeline [bold]shop[/] runs; a change was in Delta {result.took_s:.1f} s after the last part was up, "
+        f"with {result.count} orders. Ask again: make query\n",
         soft_wrap=True,
     )
     console.print(f"{result.sql};", soft_wrap=True, markup=False)

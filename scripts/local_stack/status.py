@@ -1,6 +1,7 @@
 """What the parts say when they are asked to do their work: the table of `make status`."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from local_stack.parts.part import Part
 from local_stack.processes import memory_bytes
 from local_stack.supervision import ProcessInfo
 
+POLL_S = 0.5
 MIB = 1024 * 1024
 
 
@@ -28,6 +30,18 @@ def part_statuses(parts: Sequence[Part], processes: dict[str, ProcessInfo]) -> l
     """Ask every part at the same time; takes as long as the slowest check."""
     with ThreadPoolExecutor(max_workers=len(parts)) as pool:
         return list(pool.map(lambda part: _status_of(part, processes.get(part.name)), parts))
+
+
+def settled_statuses(
+    parts: Sequence[Part], processes: Callable[[], dict[str, ProcessInfo]], within_s: float
+) -> list[PartStatus]:
+    """The statuses once all are healthy, or as they are after `within_s`: connectors take a moment after a start."""
+    deadline = time.monotonic() + within_s
+    while True:
+        statuses = part_statuses(parts, processes())
+        if all(status.healthy for status in statuses) or time.monotonic() > deadline:
+            return statuses
+        time.sleep(POLL_S)
 
 
 def _status_of(part: Part, process: ProcessInfo | None) -> PartStatus:

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from local_stack.errors import NotReady
 from local_stack.parts.part import Part
-from local_stack.status import duration, part_statuses, status_table
+from local_stack.status import duration, part_statuses, settled_statuses, status_table
 from local_stack.supervision import ProcessInfo
 
 pytestmark = pytest.mark.unit
@@ -70,3 +70,20 @@ def test_the_table_shows_what_people_look_for() -> None:
 )
 def test_durations_are_for_people(seconds: int, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_the_table_waits_for_what_is_about_to_be_healthy() -> None:
+    answers = iter([NotReady("rebalancing"), "8 topics"])
+
+    def settle() -> str:
+        answer = next(answers)
+        if isinstance(answer, NotReady):
+            raise answer
+        return answer
+
+    running = {"kafka": ProcessInfo("kafka", "RUNNING", NO_PID, 1)}
+    [status] = settled_statuses([replace(PART, ready=settle)], lambda: running, within_s=60)
+    assert status.healthy
+
+    [status] = settled_statuses([replace(PART, ready=refuse)], lambda: running, within_s=0)
+    assert not status.healthy
