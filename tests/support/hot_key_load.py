@@ -46,7 +46,7 @@ class HotKeyLoad:
 
     def __init__(self, collection: TopicCollection, rng: random.Random, *, keys: int = 40) -> None:
         self._collection = collection
-        self._rng = rng
+        self._rng = random.Random(rng.random())  # of its own: it may run in a thread
         self._ids = [n if n % 2 else f"k{n}" for n in range(keys)]  # mixed `_id` types
         self._partitions = collection.pipeline.spec.topic_partitions
         self._sent: list[list[_Sent]] = [[] for _ in range(self._partitions)]
@@ -71,6 +71,10 @@ class HotKeyLoad:
                 self._send(document_id, None, None)
             else:
                 self._send(document_id, None, self._envelope("u", None))
+
+    def end_with_a_row(self) -> None:
+        """Send one more document, so that the table's offset comes to be the topic's end (of its partition)."""
+        self._upsert(self._ids[0])
 
     @contextmanager
     def running(self, changes_per_s: float) -> Iterator[None]:

@@ -40,12 +40,12 @@ class TopicPipeline(TrialPipeline):
         """The first collection."""
         return next(iter(self.collections.values()))
 
-    def start(self, *, ready: bool = True) -> None:
-        """Make the topics, publish the spec and start the writer; `ready` waits until it is."""
+    def start(self, environment: dict[str, str] | None = None, *, ready: bool = True) -> None:
+        """Make the topics, publish the spec and start the writer as `start_writer` does."""
         for collection in self.collections.values():
             collection.make_topic()
         self.publish()
-        self.start_writer(ready=ready)
+        self.start_writer(environment, ready=ready)
 
 
 class TopicCollection:

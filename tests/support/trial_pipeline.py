@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import obstore
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
-from delta_reading import Reader, canonical_rows, delete_everything, open_table, read_with_query_builder
+from delta_reading import Reader, canonical_rows, open_table, read_with_query_builder
 from stack_endpoints import Stack
 from waiting import wait_until
 from writer_process import WriterProcess
@@ -21,7 +22,7 @@ from writer_process import WriterProcess
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, send_record
 from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, signal_topic, topic_id
 from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
-from cdc_shared.storage.object_store import table_url
+from cdc_shared.storage.object_store import open_store, table_url
 from delta_writer.writer.offsets import ChangeTopic, app_id
 
 EQUAL_TIMEOUT_S = 30.0
@@ -53,12 +54,20 @@ class TrialPipeline:
         self.admin = AdminClient({"bootstrap.servers": stack.kafka})
         self._directory = directory
         self._writer: WriterProcess | None = None
+        self._host: TrialPipeline | None = None
 
     @property
     def writer(self) -> WriterProcess:
         """The writer process started last."""
+        if self._host is not None:
+            return self._host.writer
         assert self._writer is not None, "no writer was started"
         return self._writer
+
+    def run_beside(self, host: TrialPipeline) -> None:
+        """Run in the other pipeline's writer process; make this one before the host, so that it is closed after it."""
+        self._host = host
+        self.specs_topic = host.specs_topic
 
     def publish(self, spec: PipelineSpec | None = None) -> None:
         """Publish the spec, or another one in its place, to the pipeline's own spec topic."""
@@ -151,7 +160,9 @@ class TrialPipeline:
         send_record(Producer({"bootstrap.servers": self.stack.kafka}), STATUS_TOPIC, self.name.encode(), None)
 
     def _delete_tables(self) -> None:
-        delete_everything(f"{self.root}/{self.name}", self.stack.object_store)
+        store = open_store(f"{self.root}/{self.name}", self.stack.object_store)
+        for found in obstore.list(store):
+            obstore.delete(store, [each["path"] for each in found])
 
 
 def spec_for(
