@@ -28,6 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = config.getoption("--hypothesis-seed") or os.environ.get(SEED_VARIABLE) or str(random.randrange(2**32))
     config.option.hypothesis_seed = seed
     config.stash[_SEED] = seed
+    config.stash[_MEASURED] = []
     config.pluginmanager.register(SkipGate(ALLOWED_SKIPS), "skip-gate")
 
 
@@ -35,7 +36,28 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.stash[_SEED]} (repeat this run with {SEED_VARIABLE}={config.stash[_SEED]})"
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if figures := config.stash[_MEASURED]:
+        terminalreporter.section("measured")
+        for figure in figures:
+            terminalreporter.line(figure)
+
+
 _SEED: pytest.StashKey[str] = pytest.StashKey()
+_MEASURED: pytest.StashKey[list[str]] = pytest.StashKey()
+
+
+@pytest.fixture
+def measured(
+    request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+) -> Callable[[str, float, str], None]:
+    """Takes a figure (what, value, unit) that the run's end shows, and a JUnit report keeps."""
+
+    def note(what: str, value: float, unit: str) -> None:
+        record_property(what, f"{value:.4g} {unit}")
+        request.config.stash[_MEASURED].append(f"{what}: {value:.4g} {unit}")
+
+    return note
 
 
 @pytest.fixture
