@@ -96,8 +96,8 @@ def print_endpoints(layout: Layout, parts: list[Part]) -> None:
 
 def print_sample(result: sample.SampleResult) -> None:
     console.print(
-        f"\nThe sample pipeline [bold]shop[/] runs; a change was in Delta {result.took_s:.1f} s after the last part was up, "
-        f"with {result.count} orders. Ask again: make query\n",
+        f"\nThe sample pipeline [bold]shop[/] runs: a change was in Delta {result.took_s:.1f} s after the start of the "
+        f"last part, and {result.count} orders are there. Ask again: make query\n",
         soft_wrap=True,
     )
     console.print(f"{result.sql};", soft_wrap=True, markup=False)

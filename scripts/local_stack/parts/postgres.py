@@ -75,7 +75,8 @@ def unprivileged_prefix(*needed: Path) -> tuple[str, ...]:
     prefix = ("setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
     if all(_reachable_by_anybody(path) for path in needed):
         return prefix
-    return (*prefix, "--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+    # The bit is for access(2), which otherwise asks as if the capability were not there, and which initdb relies on.
+    return (*prefix, "--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup")
 
 
 def initialise(stack: Stack, binaries: Path, data: Path, prefix: tuple[str, ...]) -> None:
