@@ -59,11 +59,18 @@ class CostOfChanges:
 class ChangeBench:
     """One story of events, written to one table a mode under `root` (a URL or an absolute path)."""
 
-    def __init__(self, root: str, settings: ObjectStoreSettings, cache_dir: Path, seed: int) -> None:
+    def __init__(
+        self,
+        root: str,
+        settings: ObjectStoreSettings,
+        cache_dir: Path,
+        seed: int,
+        modes: Iterable[type[DeltaWriter]] = MODES,
+    ) -> None:
         self._factory = EventFactory(seed)
         self._next_offset = 0
         self._writers: dict[str, DeltaWriter] = {}
-        for kind in MODES:
+        for kind in modes:
             url = f"{root}/{kind.mode}"
             location = TableLocation(url, open_store(url, settings), settings.storage_options())
             self._writers[kind.mode] = kind(location, IDENTITY, TOPIC, cache_dir / kind.mode)
@@ -147,11 +154,17 @@ class ChangeBench:
 
 
 def measure_sizes(
-    root: str, settings: ObjectStoreSettings, cache_dir: Path, sizes: Iterable[int], batches: int, seed: int
+    root: str,
+    settings: ObjectStoreSettings,
+    cache_dir: Path,
+    sizes: Iterable[int],
+    batches: int,
+    seed: int,
+    modes: tuple[type[DeltaWriter], ...] = MODES,
 ) -> Iterator[int | CostOfChanges]:
     """Measure at each size in turn; yields the number of rows while filling, and the cost once measured."""
     for rows in sizes:
-        bench = ChangeBench(f"{root}/{rows}", settings, cache_dir / str(rows), seed)
+        bench = ChangeBench(f"{root}/{rows}", settings, cache_dir / str(rows), seed, modes)
         try:
             yield from bench.fill(rows)
             yield bench.measure(batches)

@@ -22,6 +22,7 @@ REQUIRED = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
     "DELTA_ROOT",
+    "WRITER_URL",
 )
 
 
@@ -41,6 +42,7 @@ class Stack:
     secret_access_key: str = field(repr=False)
     region: str
     delta_root: str
+    writer_url: str
 
     @classmethod
     def from_environment(
@@ -60,6 +62,7 @@ class Stack:
             secret_access_key=values["AWS_SECRET_ACCESS_KEY"],
             region=values.get("AWS_REGION", "us-east-1"),
             delta_root=values["DELTA_ROOT"],
+            writer_url=values["WRITER_URL"],
         )
 
     @property

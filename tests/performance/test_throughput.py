@@ -1,0 +1,64 @@
+"""The first bars: how fast an initial load is, and that a change costs the same on a large table."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from bench.changes import CostOfChanges, measure_sizes
+from bench.load import LoadBench
+from stack_endpoints import Stack
+from trial_pipeline import delete_everything
+
+from cdc_shared.settings import KafkaSettings
+from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
+
+pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]
+
+LOAD_EVENTS = 400_000
+MIN_EVENTS_PER_S = 30_000
+ROWS = (100_000, 1_000_000)
+BATCHES = 5
+MAX_CPU_S_PER_10K_CHANGES = 0.5
+MAX_GROWTH = 1.5
+SEED = 7  # figures of two runs are compared, so every run has the same events
+
+
+@pytest.fixture
+def root(stack: Stack, tests_root: str) -> Iterator[str]:
+    """A place for the test's tables, emptied afterwards."""
+    root = f"{tests_root}/bench-{uuid.uuid4().hex[:8]}"
+    yield root
+    delete_everything(root, stack.object_store)
+
+
+def test_initial_load(stack: Stack, root: str, record_property: pytest.RecordProperty) -> None:
+    """From publishing the pipeline to the last commit, through the stack's own writer."""
+    kafka = KafkaSettings(bootstrap_servers=stack.kafka)
+    name = f"bench-{uuid.uuid4().hex[:8]}"
+    bench = LoadBench(name, root, kafka, stack.object_store, stack.writer_url)
+    try:
+        bench.fill(LOAD_EVENTS, SEED)
+        cost = bench.measure(LOAD_EVENTS, lambda _: None)
+    finally:
+        bench.remove()
+    print(f"{cost.events_per_s:,.0f} events/s with the start, {cost.steady_events_per_s:,.0f} once it runs")
+    record_property("events_per_s", cost.events_per_s)
+    assert cost.events_per_s >= MIN_EVENTS_PER_S, cost
+
+
+def test_a_change_costs_the_same_on_a_large_table(
+    stack: Stack, root: str, tmp_path: Path, record_property: pytest.RecordProperty
+) -> None:
+    """10,000 mixed changes at 100,000 and 1,000,000 rows, from raw records to the commit on S3."""
+    steps = measure_sizes(root, stack.object_store, tmp_path, ROWS, BATCHES, SEED, (DeletionVectorWriter,))
+    small, large = (step for step in steps if isinstance(step, CostOfChanges))
+    ours = DeletionVectorWriter.mode
+    growth = large.cpu_s(ours) / small.cpu_s(ours)
+    print(f"{large.cpu_s(ours):.3f} CPU s at {large.rows:,} rows, growth {growth:.2f}")
+    record_property("cpu_s_per_10k_changes", large.cpu_s(ours))
+    record_property("growth", growth)
+    assert large.cpu_s(ours) <= MAX_CPU_S_PER_10K_CHANGES
+    assert growth <= MAX_GROWTH
