@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from cdc_shared.kafka.topics import TopicIdentity
@@ -84,9 +85,7 @@ class FakeConsumer:
 
     def __init__(self, kafka: FakeKafka, on_assigned: OnAssigned) -> None:
         self._kafka = kafka
-        self._positions = {
-            topic: on_assigned(topic, 0, kafka.low, len(records)) for topic, records in kafka.topics.items()
-        }
+        self._positions = {topic: on_assigned(topic, 0, partial(self.held, topic, 0)) for topic in kafka.topics}
 
     def poll(self, timeout_s: float) -> list[FakeRecord]:
         for topic, records in self._kafka.topics.items():

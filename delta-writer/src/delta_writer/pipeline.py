@@ -19,7 +19,7 @@ from cdc_shared.errors import Transient
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.retry import RetryInterrupted, retrying
 from cdc_shared.tracing.otel_config import Tracing
-from delta_writer.consumer.event_consumer import EventConsumer, OnAssigned, OnRevoked
+from delta_writer.consumer.event_consumer import EventConsumer, HeldOffsets, OnAssigned, OnRevoked
 from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_events
 from delta_writer.maintenance.checkpointer import Checkpointer
 from delta_writer.pipeline_observer import PipelineObserver
@@ -145,10 +145,10 @@ class Pipeline:
 
     # -- positions ----------------------------------------------------------------------------------------------------
 
-    def _assigned(self, topic: str, partition: int, low: int, high: int) -> int:
-        offset = self._tables.start_offset(topic, partition, low, high)
+    def _assigned(self, topic: str, partition: int, held: HeldOffsets) -> int:
+        offset = self._tables.start_offset(topic, partition, held)
         self._batches.start_at(topic, partition, offset)
-        log.info("partition assigned", topic=topic, partition=partition, offset=offset, end=high)
+        log.info("partition assigned", topic=topic, partition=partition, offset=offset)
         return offset
 
     def _revoked(self, partitions: list[tuple[str, int]]) -> None:

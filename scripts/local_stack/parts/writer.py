@@ -20,6 +20,8 @@ def writer(stack: Stack) -> Part:
         environment={
             **{name: value for name, value in endpoint_values(stack, prometheus=False).items() if value},
             "WRITER_CACHE_DIR": str(stack.layout.data / "writer"),
+            # The only writer: after a crash it goes on at once, without waiting for its own session to end.
+            "WRITER_INSTANCE_ID": "embedded",
         },
         directory=stack.layout.data / "writer",
         needs=("mongodb", "kafka", "seaweedfs"),

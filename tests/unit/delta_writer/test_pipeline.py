@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import closing
 
 import pytest
 from deltalake import DeltaTable, QueryBuilder
@@ -110,6 +111,24 @@ def test_a_store_that_is_away_is_waited_out(run, monkeypatch):
     assert run.rows()["_id"].to_pylist() == [1]
     assert run.statuses == [PipelineState.RUNNING, PipelineState.RETRYING, PipelineState.RUNNING]
     assert run.letters == []
+
+
+def test_the_end_of_a_topic_is_asked_for_after_the_table_is_read(run):
+    """Another writer may move the table between the two: an end from before would look like lost records."""
+    run.kafka.send("1", "c", {"_id": 1})
+    run.go()
+    with closing(run.tables()) as tables:
+        assert tables.start_offset(TOPIC, 0, lambda: (0, 1)) == 1
+        run.kafka.send("2", "c", {"_id": 2})
+        run.go()
+        versions_known = []
+
+        def held():
+            versions_known.append(tables.open_tables()[0].writer.version)
+            return 0, 2
+
+        assert tables.start_offset(TOPIC, 0, held) == 2
+        assert versions_known == [1]
 
 
 def test_a_batch_goes_on_with_the_trace_of_its_first_record(run):

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -17,8 +18,10 @@ FETCH_BACKOFF_MS: Final = 5  # the default of 1 s halves throughput whenever the
 MAX_MESSAGES_A_POLL: Final = 10_000
 WATERMARK_TIMEOUT_S: Final = 15.0
 
-OnAssigned = Callable[[str, int, int, int], int]
-"""(topic, partition, first offset that Kafka holds, end offset) → the offset to read next."""
+HeldOffsets = Callable[[], tuple[int, int]]
+"""Asks Kafka for the first offset that it holds of a partition, and for its end, as they are now."""
+OnAssigned = Callable[[str, int, HeldOffsets], int]
+"""(topic, partition, what Kafka holds of it) → the offset to read next."""
 OnRevoked = Callable[[list[tuple[str, int]]], None]
 
 
@@ -122,8 +125,7 @@ class EventConsumer:
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         positions = []
         for each in partitions:
-            low, high = self.held(each.topic, each.partition)
-            start = self._on_assigned(each.topic, each.partition, low, high)
+            start = self._on_assigned(each.topic, each.partition, partial(self.held, each.topic, each.partition))
             positions.append(TopicPartition(each.topic, each.partition, start))
         consumer.incremental_assign(positions)
 

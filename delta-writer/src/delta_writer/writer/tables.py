@@ -10,6 +10,7 @@ from cdc_shared.kafka.topics import TopicIdentity, change_topic
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store, table_url
+from delta_writer.consumer.event_consumer import HeldOffsets
 from delta_writer.consumer.event_handler import Collection
 from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
@@ -51,18 +52,20 @@ class Tables:
         self._describe_topic = describe_topic
         self._tables: dict[str, Table] = {}
 
-    def start_offset(self, topic: str, partition: int, low: int, high: int) -> int:
+    def start_offset(self, topic: str, partition: int, held: HeldOffsets) -> int:
         """Return where to read an assigned partition from, by its table; see `DeltaWriter.next_offset`.
 
         Before its first event is seen, a topic's collection is taken from its name; when the name does not lead to a
-        table, reading starts at `low`, and the fence decides once the event has named the collection.
+        table, reading starts at the first offset held, and the fence decides once the event has named the collection.
         """
         if self.topic_moved(topic):
             self._close(topic)
         table = self._current(topic)
         if table is None:
-            return low
+            return held()[0]
         table.writer.reload()
+        # Asked for after the table is read: another writer may still move the table, never past the topic's end.
+        low, high = held()
         return low if table.writer.version < 0 else table.writer.next_offset(partition, low, high)
 
     def table_for(self, topic: str, collections: frozenset[Collection]) -> Table | None:

@@ -5,6 +5,7 @@ from confluent_kafka import KafkaError, KafkaException
 from cdc_shared.errors import CdcError, Fatal, Transient
 from cdc_shared.logging.redaction import redact_text
 
+_SAME_INSTANCE_ID = "another writer runs under the same WRITER_INSTANCE_ID; give each its own"
 _REMEDIES = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: "grant this client's user access to the topic",
     KafkaError.GROUP_AUTHORIZATION_FAILED: "grant this client's user access to the consumer group",
@@ -18,7 +19,7 @@ _REMEDIES = {
     KafkaError.TOPIC_EXCEPTION: "use letters, digits, dots, - and _ only, 249 at most",
     KafkaError.INVALID_REPLICATION_FACTOR: "use a replication factor that the number of brokers allows",
     KafkaError.INVALID_PARTITIONS: "use one partition or more",
-    KafkaError.FENCED_INSTANCE_ID: "another writer runs under the same WRITER_INSTANCE_ID; give each its own",
+    KafkaError.FENCED_INSTANCE_ID: _SAME_INSTANCE_ID,
     KafkaError._INVALID_ARG: "correct the client's configuration",
 }
 
@@ -32,6 +33,8 @@ def map_kafka_error(error: KafkaError | KafkaException, what: str) -> CdcError:
     remedy = _REMEDIES.get(detail.code())
     if remedy is not None:
         return Fatal(f"{what}: {text}; {remedy}")
-    if detail.fatal():
-        return Fatal(f"{what}: {text}; restart the service")
+    if detail.fatal() or detail.code() == KafkaError._FATAL:
+        # librdkafka reports a client that can never work again as _FATAL, and only the text says why.
+        remedy = _SAME_INSTANCE_ID if "group.instance.id" in text else "restart the service"
+        return Fatal(f"{what}: {text}; {remedy}")
     return Transient(f"{what}: {text}")
