@@ -75,7 +75,8 @@ class PrivateObjectStore:
             self._process = None
 
     def _answers(self) -> bool:
-        assert self._process is not None and self._process.poll() is None, self._log_tail()
+        assert self._process is not None
+        assert self._process.poll() is None, self._log_tail()
         try:
             asyncio.run(ObjectStoreAdmin(self.stack.object_store).ensure_bucket(BUCKET, encrypt=False))
             self._store().put("alive", b"yes")
