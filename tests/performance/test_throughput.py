@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from bench.changes import CostOfChanges, measure_sizes
 from bench.load import LoadBench
+from delta_reading import delete_everything
 from stack_endpoints import Stack
-from trial_pipeline import delete_everything
 
 from cdc_shared.settings import KafkaSettings
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from confluent_kafka.admin import AdminClient
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.spec_topic import SpecReader
@@ -51,6 +51,7 @@ class WriterService:
         self._stop = stop
         self._bootstrap = settings.kafka.bootstrap_servers
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)  # memory, CPU and file descriptors of this process
         self._metrics = WriterMetrics(self._registry)
         self._admin = AdminClient({"bootstrap.servers": self._bootstrap})
         self._producer = acknowledged_producer(self._bootstrap)
