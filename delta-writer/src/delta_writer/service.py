@@ -29,6 +29,7 @@ from delta_writer.writer.dlq_writer import DeadLetterWriter, acknowledged_produc
 from delta_writer.writer.tables import Tables
 
 ENDED_BADLY: Final = frozenset({PipelineState.FAILED, PipelineState.RESYNC_NEEDED})
+LAST_STATUS_TIMEOUT_S: Final = 5.0
 DEAD_LETTERS_CONFIG: Final = {"cleanup.policy": "delete", "retention.ms": "-1"}
 
 log = get_logger(__name__)
@@ -76,6 +77,7 @@ class WriterService:
         finally:
             self._stop_all()
             self._checkpointer.close()
+            self._producer.flush(LAST_STATUS_TIMEOUT_S)
             server.close()
             log.info("delta-writer stopped")
 
@@ -138,7 +140,9 @@ class WriterService:
         )
 
     def _end(self, name: str) -> None:
-        running = self._pipelines.pop(name)
+        running = self._pipelines.pop(name, None)
+        if running is None:  # it was taken back twice
+            return
         running.stop.set()
         running.thread.join()
         self._metrics.forget_pipeline(name)

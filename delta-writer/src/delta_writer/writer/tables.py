@@ -60,10 +60,11 @@ class Tables:
         """
         if self.topic_moved(topic):
             self._close(topic)
+        if (known := self._tables.get(topic)) is not None:
+            known.writer.reload()  # another writer may have had the partition meanwhile
         table = self._current(topic)
         if table is None:
             return held()[0]
-        table.writer.reload()
         # Asked for after the table is read: another writer may still move the table, never past the topic's end.
         low, high = held()
         return low if table.writer.version < 0 else table.writer.next_offset(partition, low, high)

@@ -1,6 +1,5 @@
 """Deletion vectors: byte layout and round trips."""
 
-import random
 import uuid
 
 import pytest
@@ -36,10 +35,7 @@ def test_location_of_the_protocols_example():
     assert (start, length) == (4, 48)
 
 
-def test_random_vectors_survive_a_file_of_many(request: pytest.FixtureRequest):
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    rng = random.Random(seed)
+def test_random_vectors_survive_a_file_of_many(rng):
     vectors = {f"part-{i}": BitMap(rng.sample(range(10 ** rng.randint(1, 7)), rng.randint(1, 10))) for i in range(50)}
     vectors["dense"] = BitMap(range(100_000))
     file_id = uuid.UUID(int=rng.getrandbits(128))
