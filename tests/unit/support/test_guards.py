@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from skip_gate import SkipGate
-from stack_endpoints import Stack, StackNotUp
+from stack_endpoints import REQUIRED, Stack, StackNotUp
 from trial_pipeline import difference, trial_name
 
 from cdc_shared.models.common import SourceSpec
@@ -50,9 +50,8 @@ def test_a_skip_on_the_list_is_named_and_passes(pytester: pytest.Pytester) -> No
 
 
 def test_the_environment_wins_over_the_endpoints_file(tmp_path: Path) -> None:
-    names = ("MONGODB_URI KAFKA_BOOTSTRAP_SERVERS CONNECT_URL S3_ENDPOINT AWS_ACCESS_KEY_ID DELTA_ROOT").split()
     written = tmp_path / "endpoints.env"
-    written.write_text("".join(f"{name}=s3://bucket/delta\n" for name in [*names, "AWS_SECRET_ACCESS_KEY"]))
+    written.write_text("".join(f"{name}=s3://bucket/delta\n" for name in REQUIRED))
     stack = Stack.from_environment({"MONGODB_URI": "mongodb://elsewhere", "S3_ENDPOINT": ""}, written)
     assert stack.mongodb_uri == "mongodb://elsewhere"
     assert stack.s3_endpoint == "s3://bucket/delta"
@@ -60,12 +59,12 @@ def test_the_environment_wins_over_the_endpoints_file(tmp_path: Path) -> None:
 
 
 def test_a_missing_stack_is_told_with_the_remedy(tmp_path: Path) -> None:
-    with pytest.raises(StackNotUp, match="MONGODB_URI.*make up"):
+    with pytest.raises(StackNotUp, match=r"MONGODB_URI.*make up"):
         Stack.from_environment({}, tmp_path / "absent.env")
 
 
 def test_secrets_do_not_show() -> None:
-    stack = Stack("mongodb://u:geheim@h", "k:1", "http://c", "http://s", "key", "geheim", "r", "s3://b/d")
+    stack = Stack("mongodb://u:geheim@h", "k:1", "http://c", "http://s", "key", "geheim", "r", "s3://b/d", "http://w")
     assert "geheim" not in repr(stack)
     assert "geheim" not in repr(stack.object_store)
 
