@@ -61,7 +61,7 @@ def retrying(
     `give_up_after_s` has passed since the first attempt began, and whatever else `operation` raises. An operation is
     always tried once.
     """
-    jitter = rng or random.Random()  # nosec B311 - spreads retries, guards nothing
+    jitter = rng or random.Random()  # nosec B311 # spreads retries, guards nothing
     started_s = clock()
 
     def wait(state: RetryCallState) -> float:

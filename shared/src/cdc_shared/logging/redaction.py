@@ -11,7 +11,7 @@ from typing import Any
 MASK = "***"
 MAX_DEPTH = 8
 
-_SECRET_WORDS = (  # nosec B105 - the words, not a password
+_SECRET_WORDS = (  # nosec B105 # the words, not a password
     r"password|passwd|passphrase|pwd|secret|token|authorization|api[_-]?key|access[_-]?key|private[_-]?key|key[_-]?id"
     r"|credential|sasl[._]jaas[._]config|cookie|signature"
 )

@@ -122,7 +122,7 @@ def load_spec(path: Path | str) -> PipelineSpec:
     except UnicodeDecodeError:
         raise InvalidSpec(f"{path}: is not UTF-8 text; save it as UTF-8") from None
     try:
-        content = yaml.load(text, Loader=_UniqueKeyLoader)  # nosec B506 - a SafeLoader
+        content = yaml.load(text, Loader=_UniqueKeyLoader)  # nosec B506 # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
