@@ -29,23 +29,23 @@ clean: ## Stop the platform and delete its data (CACHE=1: the downloads too; FOR
 	@scripts/teardown.sh --clean
 
 .PHONY: status
-status: .venv ## Ask every part to do its work once, and show what it says
+status: venv ## Ask every part to do its work once, and show what it says
 	@$(STACK) status
 
 .PHONY: logs
-logs: .venv ## Show the logs (PART=kafka: of one part)
+logs: venv ## Show the logs (PART=kafka: of one part)
 	@$(STACK) logs $(PART)
 
 .PHONY: query
-query: .venv ## Ask DuckDB about the tables (SQL="SELECT …"; without it: the newest rows of the sample)
+query: venv ## Ask DuckDB about the tables (SQL="SELECT …"; without it: the newest rows of the sample)
 	@$(STACK) query $${SQL:+"$$SQL"}
 
 .PHONY: demo
-demo: .venv ## Stream half a minute of changes and compare both ends
+demo: venv ## Stream half a minute of changes and compare both ends
 	@$(PYTHON) scripts/demo.py
 
 .PHONY: test
-test: .venv ## Unit and contract tests; needs no running platform
+test: venv ## Unit and contract tests; needs no running platform
 	@.venv/bin/pytest -m "(unit or contract) and not integration"
 
 .PHONY: test-local
@@ -54,7 +54,7 @@ test-local: ## Every test but the soak, on the running platform; starts it when 
 	@.venv/bin/pytest
 
 .PHONY: lint
-lint: .venv ## Style, types, layering, security
+lint: venv ## Style, types, layering, security
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy $(CODE) bench tests/load
@@ -62,13 +62,15 @@ lint: .venv ## Style, types, layering, security
 	@.venv/bin/bandit --quiet --recursive --configfile pyproject.toml --skip $(SUBPROCESS_CHECKS) $(CODE)
 
 .PHONY: format
-format: .venv ## Format the code and fix what can be fixed
+format: venv ## Format the code and fix what can be fixed
 	@.venv/bin/ruff format
 	@.venv/bin/ruff check --fix
 
 .PHONY: bench
-bench: .venv ## Measure throughput and cost per change, beside delta-rs MERGE
+bench: venv ## Measure throughput and cost per change, beside delta-rs MERGE
 	@$(PYTHON) -m bench.run
 
-.venv:
+# Quick when requirements.lock has not changed.
+.PHONY: venv
+venv:
 	@scripts/setup-local.sh venv

@@ -129,7 +129,7 @@ def deploy(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline'
     """Deploy a pipeline: its Debezium connector, then its spec for the delta-writer. Repeating it is harmless."""
     with reported() as layout:
         endpoints = read_endpoints(layout.endpoints)
-        deployed = deployment.deploy(spec, deployment.connector_template(layout), {**endpoints, **os.environ})
+        deployed = deployment.deploy(spec, deployment.connector_template(layout), {**os.environ, **endpoints})
         console.print(f"pipeline {deployed.name}: connector runs, spec published")
 
 

@@ -144,10 +144,7 @@ class Supervisor:
         """Make supervisord's programs those of `text`. Programs whose definition changed are stopped. Returns their
         names.
         """
-        path = self._layout.supervisor_config
-        if path.exists() and path.read_text(encoding="utf-8") == text:
-            return []
-        write_private(path, text)
+        write_private(self._layout.supervisor_config, text)
         added, changed, removed = cast(list[list[list[str]]], self._call("reloadConfig"))[0]
         for name in (*changed, *removed):
             self._call("stopProcessGroup", name)

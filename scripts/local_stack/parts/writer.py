@@ -8,9 +8,11 @@ from local_stack.parts.part import Part
 from local_stack.stack import Stack
 
 CHECK_TIMEOUT_S = 3.0
+NOT_FOR_THE_WRITER = ("POSTGRES_DSN",)
 
 
 def writer(stack: Stack) -> Part:
+    endpoints = endpoint_values(stack, prometheus=False)
     return Part(
         name="writer",
         endpoint=stack.writer_url,
@@ -18,7 +20,7 @@ def writer(stack: Stack) -> Part:
         healthy=lambda: check_pipelines(stack.writer_url),
         command=(str(stack.layout.venv_bin / "delta-writer"), "run"),
         environment={
-            **{name: value for name, value in endpoint_values(stack, prometheus=False).items() if value},
+            **{name: value for name, value in endpoints.items() if value and name not in NOT_FOR_THE_WRITER},
             "WRITER_CACHE_DIR": str(stack.layout.data / "writer"),
             # The only writer: after a crash it goes on at once, without waiting for its own session to end.
             "WRITER_INSTANCE_ID": "embedded",
