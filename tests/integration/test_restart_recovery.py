@@ -40,11 +40,14 @@ def test_a_stop_finishes_the_batch_in_hand(new_topic_pipeline: Callable[..., Top
     items.insert(*({"_id": n} for n in range(50)))  # stays open: too few rows, and its time is far
     items.flush()
     others.insert(*({"_id": n} for n in range(200)))
-    others.await_equal()
+    others.flush()
+    # What came later is committed, so what came before has been read.
+    wait_until(lambda: pipeline.offsets("others"), 20, "a batch of the other collection is committed")
     assert pipeline.rows("items") == {}
     pipeline.writer.stop()
     items.assert_equal()
-    assert pipeline.offsets("items") == {0: 50}
+    others.assert_equal()
+    assert (pipeline.offsets("items"), pipeline.offsets("others")) == ({0: 50}, {0: 200})
 
 
 def test_a_lost_cache_is_rebuilt_from_the_table(topic_pipeline: TopicPipeline) -> None:

@@ -128,7 +128,11 @@ class TopicCollection:
     def await_applied(self, timeout_s: float = EQUAL_TIMEOUT_S) -> None:
         """Wait until the table's offsets say that every event that changes a row is in it."""
         self.flush()
-        wait_until(self._applied, timeout_s, f"{self.topic} is applied up to {self._changed_to}")
+        try:
+            wait_until(self._applied, timeout_s, f"{self.topic} is applied up to {self._changed_to}")
+        except AssertionError as late:
+            stands = self.pipeline.offsets(self.name)
+            raise AssertionError(f"{late}; the table stands at {stands}\n{self.pipeline.writer.log_tail()}") from None
 
     def await_equal(self, timeout_s: float = EQUAL_TIMEOUT_S) -> None:
         """Wait until every event is applied, then hold the table against the model."""
