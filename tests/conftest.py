@@ -36,7 +36,9 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.stash[_SEED]} (repeat this run with {SEED_VARIABLE}={config.stash[_SEED]})"
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    if exitstatus and terminalreporter.verbosity < 0:  # a quiet run shows no header
+        terminalreporter.line(pytest_report_header(config))
     if figures := config.stash[_MEASURED]:
         terminalreporter.section("measured")
         for figure in figures:
