@@ -122,14 +122,17 @@ class HotKeyLoad:
     def await_equal(self, timeout_s: float) -> PinnedTable:
         """Wait until every change is applied; check the table then."""
         self._collection.flush()
-        due = {partition: self._last_change(partition) for partition in range(self._partitions)}
 
         def applied() -> PinnedTable | None:
             self._collection.pipeline.check_running()
             table = self.check_where_it_stands()
-            return table if all(table.offsets.get(p, 0) >= offset for p, offset in due.items()) else None
+            return table if self.is_applied(table) else None
 
-        return wait_until(applied, timeout_s, f"{self._collection.topic} is applied up to {due}")
+        return wait_until(applied, timeout_s, f"every change of {self._collection.topic} is applied")
+
+    def is_applied(self, table: PinnedTable) -> bool:
+        """Whether the table stands behind the last change that was sent."""
+        return all(table.offsets.get(p, 0) >= self._last_change(p) for p in range(self._partitions))
 
     def _last_change(self, partition: int) -> int:
         """The offset after the last record that surely changes a row: an event with a document."""

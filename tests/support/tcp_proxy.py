@@ -1,7 +1,7 @@
 """A proxy between the writer and the object store that breaks connections where a test says.
 
 It passes bytes through as they are. It reads just enough of them to know a request's line, so that one request can be
-held back, or its answer lost after the store has carried it out.
+held back or refused, or its answer lost after the store has carried it out.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Fault:
     def __init__(self, matches: RequestMatcher) -> None:
         self.matches = matches
         self.happened = threading.Event()
-        """Set when the request was held, or when its answer was lost."""
+        """Set when the request was held or refused, or when its answer was lost."""
 
 
 class HeldRequest(Fault):
@@ -55,6 +55,15 @@ class HeldRequest(Fault):
 
 class LostAnswer(Fault):
     """The store carries the request out; the connection breaks before a byte of its answer is passed on."""
+
+
+class RefusedRequest(Fault):
+    """The request does not reach the store; it is answered with an error that passes, as a busy store does."""
+
+    answer = (
+        b"HTTP/1.1 503 Slow Down\r\nContent-Type: application/xml\r\nContent-Length: 87\r\nConnection: close\r\n\r\n"
+        b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"
+    )
 
 
 class TcpProxy:
@@ -88,6 +97,13 @@ class TcpProxy:
             self._cut_after = lost
         self._add(lost)
         return lost
+
+    def refuse(self, matches: RequestMatcher, times: int) -> list[RefusedRequest]:
+        """Refuse the next such requests."""
+        refused = [RefusedRequest(matches) for _ in range(times)]
+        for each in refused:
+            self._add(each)
+        return refused
 
     def cut(self) -> None:
         """Break every connection and refuse new ones."""
@@ -203,6 +219,10 @@ class _Connection:
                     fault.wait_released()
                 elif isinstance(fault, LostAnswer):
                     self._losing = fault
+                elif isinstance(fault, RefusedRequest):
+                    self._client.sendall(fault.answer)
+                    fault.happened.set()
+                    break
                 self._answer_due = True
                 self._upstream.sendall(chunk)
             if self._answer_due:  # the client is dead; the store still carries out what it was sent
