@@ -78,4 +78,4 @@ def sample_query(stack: Stack) -> str:
     """The orders that changed last."""
     url = table_url(stack.delta_root, SPEC_NAME, DATABASE, COLLECTION)
     columns = "_id, status, total::DECIMAL(12, 2) AS total, len(items) AS items, _cdc_source_ts AS changed"
-    return f"SELECT {columns}\nFROM {delta_scan_sql(url)}\nORDER BY changed DESC LIMIT {ROWS_SHOWN}"
+    return "\n".join((f"SELECT {columns}", f"FROM {delta_scan_sql(url)}", f"ORDER BY changed DESC LIMIT {ROWS_SHOWN}"))
