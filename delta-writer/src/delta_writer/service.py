@@ -140,12 +140,13 @@ class WriterService:
         )
 
     def _end(self, name: str) -> None:
-        running = self._pipelines.pop(name, None)
+        running = self._pipelines.get(name)
         if running is None:  # it was taken back twice
             return
         running.stop.set()
         running.thread.join()
         self._metrics.forget_pipeline(name)
+        del self._pipelines[name]  # last: whoever sees it gone may delete its tables, which it no longer writes
         log.info("pipeline ended", pipeline=name)
 
     def _stop_all(self) -> None:
