@@ -141,8 +141,11 @@ class Demo:
         return Seen(rows, newest_s)
 
     def ask_delta(self, database: duckdb.DuckDBPyConnection) -> Answer:
-        """The question, to Delta."""
-        rows = database.execute(QUESTION.format(orders=delta_scan_sql(self.table("orders")))).fetchall()
+        """The question, to Delta; nothing while the table does not exist yet."""
+        try:
+            rows = database.execute(QUESTION.format(orders=delta_scan_sql(self.table("orders")))).fetchall()
+        except duckdb.IOException:
+            return {}
         return {status: (orders, Decimal(total)) for status, orders, total in rows}
 
     def ask_mongodb(self) -> Answer:
