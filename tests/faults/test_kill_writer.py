@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import shutil
 import time
 from collections import Counter
@@ -56,6 +57,34 @@ def test_table_equals_the_model_after_every_sigkill(
     commits = check_offset_chain(pipeline.items.url, pipeline.stack.object_store)
     print(f"{Counter(moments)}, caches {killing.caches}: {commits} commits, versions after each kill {versions}")
     assert len(set(versions)) > KILLS / 2, "the load hardly moved the table between kills"
+
+
+@pytest.mark.parametrize(
+    "written_last", [r"\d{20}\.checkpoint.*\.parquet", "_last_checkpoint"], ids=["file", "pointer"]
+)
+@pytest.mark.parametrize("arrives", [False, True], ids=["lost", "late"])
+def test_a_writer_killed_over_a_checkpoint_goes_on(
+    new_topic_pipeline: Callable[..., TopicPipeline], rng: random.Random, written_last: str, arrives: bool
+) -> None:
+    """A checkpoint is written beside the stream; half of one must neither be read nor be in the way."""
+    pipeline = new_topic_pipeline(start=False, max_seconds=BATCH_S)
+    load = HotKeyLoad(pipeline.items, rng)
+    with TcpProxy(pipeline.stack.s3_endpoint) as proxy:
+        environment = {"S3_ENDPOINT": proxy.url, "WRITER_INSTANCE_ID": "killed"}
+        pipeline.start(environment)
+        held = proxy.hold(lambda method, path: method == "PUT" and bool(re.search(f"_delta_log/{written_last}", path)))
+        with load.running(CHANGES_PER_S):
+            assert held.happened.wait(PROGRESS_TIMEOUT_S), "no checkpoint was written"
+            pipeline.writer.kill()
+            if arrives:
+                held.release()
+            killed_at = load.check_where_it_stands().version
+            pipeline.start_writer(environment)
+            wait_until(
+                lambda: load.check_where_it_stands().version > killed_at, PROGRESS_TIMEOUT_S, "the new writer commits"
+            )
+        load.await_equal(PROGRESS_TIMEOUT_S)
+    check_offset_chain(pipeline.items.url, pipeline.stack.object_store)
 
 
 class _Killing:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import random
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from pinned_table import check_offset_chain
 from tcp_proxy import TcpProxy, is_log_entry
 from topic_pipeline import TopicPipeline
 from waiting import wait_until
-from writer_process import WriterProcess
+from writer_process import WriterProcess, asleep
 
 pytestmark = pytest.mark.faults
 
@@ -70,16 +68,6 @@ def takeover(
             yield takeover
         finally:
             takeover.close()
-
-
-@contextmanager
-def asleep(writer: WriterProcess) -> Iterator[None]:
-    """SIGSTOP, and SIGCONT at the end of the block."""
-    os.kill(writer.pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(writer.pid, signal.SIGCONT)
 
 
 def commits(writer: WriterProcess) -> int:

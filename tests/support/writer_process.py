@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -145,3 +146,13 @@ class WriterProcess:
     def _checked(self) -> bool:
         assert self.alive, f"the writer ended with status {self._process.returncode}\n{self.log_tail()}"
         return True
+
+
+@contextmanager
+def asleep(writer: WriterProcess) -> Iterator[None]:
+    """SIGSTOP, and SIGCONT at the end of the block."""
+    os.kill(writer.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(writer.pid, signal.SIGCONT)
