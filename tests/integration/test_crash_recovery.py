@@ -65,6 +65,26 @@ def test_a_commit_that_the_dead_writer_never_heard_of_counts(
     check_offset_chain(pipeline.items.url, pipeline.stack.object_store)
 
 
+def test_a_collection_that_came_while_the_writer_was_dead_is_taken_up(
+    new_topic_pipeline: Callable[..., TopicPipeline],
+) -> None:
+    """Kafka gives a member of the same name its old partitions back; those of new topics must come as well."""
+    pipeline = new_topic_pipeline(start=False, collections=("items", "later"))
+    items, later = pipeline.collections.values()
+    items.make_topic()
+    pipeline.publish()
+    pipeline.start_writer(NAMED)
+    items.insert({"_id": 1})
+    items.await_equal()
+    pipeline.writer.kill()
+    later.make_topic()
+    later.insert({"_id": 2})
+    items.update({"_id": 1, "v": 1})
+    pipeline.start_writer(NAMED)
+    items.await_equal(RESTART_S)
+    later.await_equal(RESTART_S)
+
+
 def test_another_writer_takes_over_when_the_dead_ones_session_ends(
     new_topic_pipeline: Callable[..., TopicPipeline], rng: random.Random, tmp_path: Path
 ) -> None:

@@ -69,13 +69,16 @@ class EventConsumer:
         self._consumer = Consumer(dict(config))
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
-        self._consumer.subscribe(
-            [topic_pattern(pipeline)], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
-        )
+        self._pipeline = pipeline
+        self._may_be_remembered = "group.instance.id" in config
+        self._rejoin_is_due = False
+        self._subscribe()
 
     def poll(self, timeout_s: float) -> list[Message]:
         """Return the messages that have come, waiting up to `timeout_s` for the first."""
         with kafka_errors("reading change topics"):
+            if self._rejoin_is_due:
+                self._rejoin()
             messages = self._consumer.consume(MAX_MESSAGES_A_POLL, timeout_s)
         if any(message.error() is not None for message in messages):
             return [message for message in messages if not _is_notice(message)]
@@ -122,7 +125,23 @@ class EventConsumer:
         """Leave the group, so that others take over at once."""
         self._consumer.close()
 
+    def _subscribe(self) -> None:
+        self._consumer.subscribe(
+            [topic_pattern(self._pipeline)], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
+
+    def _rejoin(self) -> None:
+        """Have the group's partitions given out anew.
+
+        To a member that comes back under its own name Kafka gives the partitions that it had, and nobody then notices
+        the topics that were made meanwhile (KIP-814, which librdkafka does not have).
+        """
+        self._rejoin_is_due = False
+        self._consumer.unsubscribe()
+        self._subscribe()
+
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self._rejoin_is_due, self._may_be_remembered = self._may_be_remembered, False
         positions = []
         for each in partitions:
             start = self._on_assigned(each.topic, each.partition, partial(self.held, each.topic, each.partition))
