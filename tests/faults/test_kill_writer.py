@@ -60,9 +60,10 @@ def test_table_equals_the_model_after_every_sigkill(
 
 
 @pytest.mark.parametrize(
-    "written_last", [r"\d{20}\.checkpoint.*\.parquet", "_last_checkpoint"], ids=["file", "pointer"]
+    ("written_last", "arrives"),
+    [(r"\d{20}\.checkpoint.*\.parquet", False), ("_last_checkpoint", True)],
+    ids=["its file is lost", "its pointer comes late"],
 )
-@pytest.mark.parametrize("arrives", [False, True], ids=["lost", "late"])
 def test_a_writer_killed_over_a_checkpoint_goes_on(
     new_topic_pipeline: Callable[..., TopicPipeline], rng: random.Random, written_last: str, arrives: bool
 ) -> None:
