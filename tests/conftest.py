@@ -56,8 +56,8 @@ def measured(
     """Takes a figure (what, value, unit) that the run's end shows, and a JUnit report keeps."""
 
     def note(what: str, value: float, unit: str) -> None:
-        record_property(what, f"{value:.4g} {unit}")
-        request.config.stash[_MEASURED].append(f"{what}: {value:.4g} {unit}")
+        record_property(what, f"{value:,.4g} {unit}")
+        request.config.stash[_MEASURED].append(f"{what}: {value:,.4g} {unit}")
 
     return note
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import uuid
 
 import pytest
+from confluent_kafka.admin import AdminClient
 from debezium_events import event_key, event_value
 from kafka_reading import end_offset, headers_of, records_since
+from stack_endpoints import Stack
 from topic_pipeline import TopicPipeline
 from waiting import wait_until
 
-from cdc_shared.kafka.topics import DEAD_LETTERS_TOPIC
+from cdc_shared.kafka.topics import DEAD_LETTERS_TOPIC, ensure_topic
+from cdc_shared.tracing.otel_config import configure_tracing
+from delta_writer.consumer.event_handler import DeadLetter
+from delta_writer.writer.dlq_writer import DEAD_LETTERS_CONFIG, DeadLetterWriter, acknowledged_producer
 
 pytestmark = pytest.mark.integration
 
@@ -103,3 +109,15 @@ def test_an_earlier_valid_change_of_a_key_is_kept_when_its_last_one_is_no_json(t
     items.insert({"_id": 1, "v": "kept"})
     items.send(KEY, json.dumps(_envelope(topic_pipeline, after='{"_id": 1, "v": ')).encode())
     items.await_equal()
+
+
+def test_a_record_too_large_for_kafkas_defaults_is_kept_too(stack: Stack) -> None:
+    """Change topics take 90 MiB; a letter that its topic refuses would stop the pipeline for ever."""
+    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    ensure_topic(admin, DEAD_LETTERS_TOPIC, 1, DEAD_LETTERS_CONFIG)
+    begin = end_offset(stack.kafka, DEAD_LETTERS_TOPIC)
+    value = b"{" * (20 * 1024 * 1024)
+    letter = DeadLetter(f"t-{uuid.uuid4().hex}", 0, 7, b"key", value, "not JSON")
+    DeadLetterWriter(acknowledged_producer(stack.kafka), "trial", configure_tracing("test", None)).write([letter])
+    found = [message for message in records_since(stack.kafka, DEAD_LETTERS_TOPIC, begin) if message.value() == value]
+    assert [headers_of(message)["cdc.topic"] for message in found] == [letter.topic.encode()]

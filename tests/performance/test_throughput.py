@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ def root(stack: Stack, tests_root: str) -> Iterator[str]:
     delete_everything(root, stack.object_store)
 
 
-def test_initial_load(stack: Stack, root: str, record_property: pytest.RecordProperty) -> None:
+def test_initial_load(stack: Stack, root: str, measured: Callable[[str, float, str], None]) -> None:
     """From publishing the pipeline to the last commit, through the stack's own writer."""
     kafka = KafkaSettings(bootstrap_servers=stack.kafka)
     name = f"bench-{uuid.uuid4().hex[:8]}"
@@ -44,21 +44,20 @@ def test_initial_load(stack: Stack, root: str, record_property: pytest.RecordPro
         cost = bench.measure(LOAD_EVENTS, lambda _: None)
     finally:
         bench.remove()
-    print(f"{cost.events_per_s:,.0f} events/s with the start, {cost.steady_events_per_s:,.0f} once it runs")
-    record_property("events_per_s", cost.events_per_s)
+    measured(f"initial load of {LOAD_EVENTS:,} events, start included", cost.events_per_s, "events/s")
+    measured("the same once it runs", cost.steady_events_per_s, "events/s")
     assert cost.events_per_s >= MIN_EVENTS_PER_S, cost
 
 
 def test_a_change_costs_the_same_on_a_large_table(
-    stack: Stack, root: str, tmp_path: Path, record_property: pytest.RecordProperty
+    stack: Stack, root: str, tmp_path: Path, measured: Callable[[str, float, str], None]
 ) -> None:
     """10,000 mixed changes at 100,000 and 1,000,000 rows, from raw records to the commit on S3."""
     steps = measure_sizes(root, stack.object_store, tmp_path, ROWS, BATCHES, SEED, (DeletionVectorWriter,))
     small, large = (step for step in steps if isinstance(step, CostOfChanges))
     ours = DeletionVectorWriter.mode
     growth = large.cpu_s(ours) / small.cpu_s(ours)
-    print(f"{large.cpu_s(ours):.3f} CPU s at {large.rows:,} rows, growth {growth:.2f}")
-    record_property("cpu_s_per_10k_changes", large.cpu_s(ours))
-    record_property("growth", growth)
+    measured(f"10,000 mixed changes at {large.rows:,} rows", large.cpu_s(ours), "CPU s")
+    measured(f"growth from {small.rows:,} rows", growth, "times")
     assert large.cpu_s(ours) <= MAX_CPU_S_PER_10K_CHANGES
     assert growth <= MAX_GROWTH

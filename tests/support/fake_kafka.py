@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -97,7 +98,7 @@ class FakeConsumer:
         return []
 
     def keep_alive(self, seconds: float) -> None:
-        pass
+        time.sleep(seconds)
 
     def assigned(self) -> list[tuple[str, int]]:
         return [(topic, 0) for topic in self._positions]

@@ -68,7 +68,19 @@ class Pipeline:
             log.info("stopped while Kafka or the store was away; reading begins again where the tables stand")
 
     def _run_from_tables(self) -> None:
-        """Join the group, read from where the tables stand, and apply batches until stopped."""
+        """Join the group, read from where the tables stand, and apply batches until stopped.
+
+        Raises `Transient` only when nothing was committed since: then the next attempt waits longer.
+        """
+        self._has_committed = False
+        try:
+            self._read_and_apply()
+        except Transient as error:
+            if isinstance(error, RetryInterrupted) or not self._has_committed:
+                raise
+            log.warning("reading begins again where the tables stand", reason=str(error))
+
+    def _read_and_apply(self) -> None:
         self._batches = self._new_batches()
         with (
             closing(self._open_tables()) as self._tables,
@@ -79,6 +91,7 @@ class Pipeline:
                 self._batches.add(self._consumer.poll(POLL_S))
                 for batch in self._batches.due():
                     self._apply(batch)
+                self._show_lag()
             for batch in self._batches.take_all():
                 self._apply(batch)
 
@@ -93,7 +106,7 @@ class Pipeline:
         read = read_events(batch)
         self._write_dead_letters(batch, read.invalid)
         table = self._tables.table_for(batch.topic, read.collections)
-        if table is None:
+        if table is None or (batch.must_commit and not table.is_certain):
             self._batches.not_committed(batch)
             return
         if self._tables.topic_moved(batch.topic):
@@ -108,11 +121,10 @@ class Pipeline:
             self._batches.not_committed(batch)
             return
         self._batches.committed(batch)
+        self._has_committed = True
         self._checkpointer.after_commit(table.writer.location, result.version)
-        ranges = batch.ranges.items()
-        self._consumer.hint_offsets({(batch.topic, p): part.end for p, part in ranges})
+        self._consumer.hint_offsets({(batch.topic, each): part.end for each, part in batch.ranges.items()})
         self._observer.committed(table, batch, read.events, result, time.perf_counter() - started)
-        self._observer.lagging({(batch.topic, p): self._consumer.lag(batch.topic, p, part.end) for p, part in ranges})
 
     def _encode_and_commit(self, batch: RecordBatch, read: ReadEvents, table: Table) -> CommitResult | None:
         while True:
@@ -135,13 +147,22 @@ class Pipeline:
     def _waiting_out(self, what: str, operation: Callable[[], T]) -> T:
         """Repeat the operation while the store or Kafka is away, a living member of the group that reads nothing."""
         try:
-            return retrying(operation, self._observer.retried(what), self._stop, sleep=self._keep_alive)
+            result = retrying(operation, self._observer.retried(what), self._stop, sleep=self._keep_alive)
+            self._observer.running()
+            return result
         finally:
             self._observer.paused(self._consumer.assigned(), paused=False)
 
     def _keep_alive(self, seconds: float) -> None:
         self._observer.paused(self._consumer.assigned(), paused=True)
-        self._consumer.keep_alive(seconds)
+        until = time.monotonic() + seconds
+        while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
+            self._consumer.keep_alive(min(left, POLL_S))
+            self._show_lag()
+
+    def _show_lag(self) -> None:
+        stands = self._batches.next_offsets()
+        self._observer.lagging({(topic, p): self._consumer.lag(topic, p, at) for (topic, p), at in stands.items()})
 
     # -- positions ----------------------------------------------------------------------------------------------------
 

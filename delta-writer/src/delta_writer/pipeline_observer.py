@@ -97,7 +97,8 @@ class PipelineObserver:
     def dead_lettered(self, letters: Sequence[DeadLetter]) -> None:
         """The letters are acknowledged by the dead-letter topic."""
         for letter in letters:
-            labels = (self._pipeline, letter.topic, letter.reason)
+            # The head alone: what follows it says where in the record, and every place would be a series of its own.
+            labels = (self._pipeline, letter.topic, letter.reason.partition(":")[0])
             self._metrics.events_invalid.labels(*labels).inc()
             self._metrics.dead_letters.labels(*labels).inc()
             log.warning(

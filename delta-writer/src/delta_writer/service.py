@@ -25,12 +25,11 @@ from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
 from delta_writer.settings import Settings
 from delta_writer.writer.batch_processor import BatchProcessor
-from delta_writer.writer.dlq_writer import DeadLetterWriter, acknowledged_producer
+from delta_writer.writer.dlq_writer import DEAD_LETTERS_CONFIG, DeadLetterWriter, acknowledged_producer
 from delta_writer.writer.tables import Tables
 
 ENDED_BADLY: Final = frozenset({PipelineState.FAILED, PipelineState.RESYNC_NEEDED})
 LAST_STATUS_TIMEOUT_S: Final = 5.0
-DEAD_LETTERS_CONFIG: Final = {"cleanup.policy": "delete", "retention.ms": "-1"}
 
 log = get_logger(__name__)
 
@@ -116,7 +115,7 @@ class WriterService:
     def _run_pipeline(self, spec: PipelineSpec, observer: PipelineObserver, stop: threading.Event) -> None:
         try:
             self._pipeline(spec, observer, stop).run()
-        except Exception as error:  # the thread's end: whatever it is, it is shown, and other pipelines go on
+        except BaseException as error:  # the thread's end: whatever it is, it is shown, and other pipelines go on
             observer.failed(error)
         else:
             observer.stopped()
@@ -177,7 +176,7 @@ class WriterService:
         }
 
     def _health(self) -> tuple[bool, Mapping[str, Any]]:
-        """Well while no pipeline has ended by itself."""
+        """Well while no pipeline has ended by itself. Not for a liveness probe: a restart cures no failed pipeline."""
         statuses = self._statuses()
         well = not any(status["state"] in ENDED_BADLY for status in statuses.values())
         return well, {"status": "ok" if well else "failed", "pipelines": statuses}

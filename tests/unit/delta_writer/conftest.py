@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -52,10 +53,10 @@ class TableDriver:
     committed: int = 0
     model: dict[int, dict[str, Any]] = field(default_factory=dict)
 
-    def open(self) -> DeltaWriter:
+    def open(self, clock: Callable[[], float] = time.time) -> DeltaWriter:
         """Open the table as a process that starts would."""
         location = TableLocation(self.url, self.store, {})
-        return WRITERS[self.mode](location, TableIdentity("p", "db", "things"), TOPIC, self.cache_dir)
+        return WRITERS[self.mode](location, TableIdentity("p", "db", "things"), TOPIC, self.cache_dir, clock)
 
     def batch(self, changes: list[tuple[int, dict[str, Any] | None]], *, must_commit: bool = False) -> RecordBatch:
         """Return the records of changes (key, document or None for a delete), and apply them to the model."""

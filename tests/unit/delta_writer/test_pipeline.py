@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 from deltalake import DeltaTable, QueryBuilder
-from fake_kafka import SOURCE, TOPIC, FakeKafka
+from fake_kafka import SOURCE, TOPIC, FakeConsumer, FakeKafka
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
@@ -67,7 +67,7 @@ class Run:
 
     def rows(self, collection="things"):
         table = DeltaTable(f"{self.spec.sink.root}/p/db/{collection}")
-        return QueryBuilder().register("t", table).execute("SELECT * FROM t ORDER BY _id").read_all()
+        return QueryBuilder().register("t", table).execute("SELECT * FROM t ORDER BY _cdc_key").read_all()
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def test_the_end_of_a_topic_is_asked_for_after_the_table_is_read(run):
         versions_known = []
 
         def held():
-            versions_known.append(tables.open_tables()[0].writer.version)
+            versions_known.append(tables.table_for(TOPIC, frozenset()).writer.version)
             return 0, 2
 
         assert tables.start_offset(TOPIC, 0, held) == 2
@@ -140,6 +140,35 @@ def test_a_batch_goes_on_with_the_trace_of_its_first_record(run):
     (span,) = spans.get_finished_spans()
     assert span.context.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
     assert span.attributes == {"topic": TOPIC, "records": 1}
+
+
+def test_trouble_after_success_is_not_waited_out_as_long_as_trouble_before(run, monkeypatch):
+    """The back-off grows while nothing gets through; it must not remember last week's outages."""
+    real, offsets = FakeConsumer.poll, iter(range(8))
+
+    def poll(self, timeout_s):
+        records = real(self, timeout_s)
+        if not records and (number := next(offsets, None)) is not None:
+            run.stop.clear()
+            run.kafka.send(str(number), "c", {"_id": number})
+            raise Transient("broker away")
+        return records
+
+    monkeypatch.setattr(FakeConsumer, "poll", poll)
+    run.kafka.send("-1", "c", {"_id": -1})
+    run.go()
+    assert run.rows()["_id"].to_pylist() == list(range(-1, 8))
+    assert PipelineState.RETRYING not in run.statuses
+
+
+def test_dead_letters_alone_are_not_read_again_for_ever(run):
+    """Offsets need a table: once an event has named the collection, one is made for them, without a row."""
+    run.kafka.send_raw(b"k", b"not json")
+    run.kafka.send("1", "d", None)
+    run.go()
+    run.go()
+    assert [letter.offset for letter in run.letters] == [0]
+    assert run.rows().num_rows == 0
 
 
 def test_two_collections_in_one_topic_are_refused(run):

@@ -118,8 +118,11 @@ class BatchProcessor:
         ]
 
     def take_all(self) -> list[RecordBatch]:
-        """Take out every batch and every uncommitted range, for a clean stop."""
-        return [self._take(topic) for topic in list(self._open | self._idle_since)]
+        """Take out every batch and every uncommitted range, for a clean stop: all are to be committed."""
+        batches = [self._take(topic) for topic in list(self._open | self._idle_since)]
+        for batch in batches:
+            batch.must_commit = True
+        return batches
 
     def committed(self, batch: RecordBatch) -> None:
         """The table holds the batch: the next range begins at its end."""

@@ -14,7 +14,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from cdc_shared.delta.actions import Action
 from cdc_shared.delta.log import VersionTaken
-from cdc_shared.errors import Transient
+from cdc_shared.errors import CdcError, Fatal
+from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.delta_writer import ENGINE, CommitResult, DeltaWriter
 from delta_writer.writer.offsets import app_id
@@ -38,10 +39,11 @@ class CopyOnWriteWriter(DeltaWriter):
         if batch.rows.num_rows or (batch.deleted_keys and self.version >= 0):
             self._put_schema_in_force(batch)
             metrics = self._merge(batch)
-        if batch.commit_id not in self._own_commits:  # nothing to merge, or no row matched: delta-rs made no commit
-            if not self._offsets_are_due(batch):
+        if self._landed != batch.commit_id:  # nothing to merge, or no row matched: delta-rs made no commit
+            if not batch.must_commit:
                 return None
-            self._append(self._offset_actions(batch))
+            self._put_schema_in_force(batch)
+            self._append(self._offset_actions(batch), batch.commit_id)
         return CommitResult(
             version=self.version,
             rows_written=batch.rows.num_rows,
@@ -64,8 +66,8 @@ class CopyOnWriteWriter(DeltaWriter):
     def _merge(self, batch: EncodedBatch) -> Mapping[str, int]:
         """Merge the batch and commit its offsets.
 
-        The fence holds: it was checked against `self.version`, the MERGE starts from that very version, and delta-rs
-        refuses to commit over an entry that moved the same `txn`.
+        The fence holds: it was checked against `self.version`, the MERGE starts from that very version, and without
+        retries delta-rs refuses to commit when any other entry has come since.
         """
         table = DeltaTable(self.location.url, self.version, storage_options=dict(self.location.storage_options))
         columns = {name: f"source.`{name}`" for name in batch.rows.column_names}
@@ -92,9 +94,15 @@ class CopyOnWriteWriter(DeltaWriter):
         except CommitFailedError as error:
             raise VersionTaken(self.version + 1) from error
         except DeltaError as error:
-            raise Transient(f"MERGE into {self.location.url}: {error}") from error
-        self._catch_up()
+            raise _mapped(error, f"MERGE into {self.location.url}") from error
+        self._catch_up(batch.commit_id)
         return metrics
+
+
+def _mapped(error: DeltaError, what: str) -> CdcError:
+    """delta-rs has one class for most errors; only what the store's marks call permanent is."""
+    mapped = map_store_error(OSError(str(error)), what)
+    return Fatal(str(mapped)) if "not found" in str(error).lower() else mapped
 
 
 def _source(batch: EncodedBatch) -> pa.Table:

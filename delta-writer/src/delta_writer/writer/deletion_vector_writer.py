@@ -26,6 +26,8 @@ from cdc_shared.delta.deletion_vector import (
     vector_location,
 )
 from cdc_shared.delta.stats import with_loose_bounds
+from cdc_shared.errors import Fatal
+from cdc_shared.storage.object_store import MULTIPART_CHUNK_BYTES, MULTIPART_CONCURRENCY
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, store_errors
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
@@ -34,7 +36,6 @@ from delta_writer.writer.parquet_file import encode_data_file
 from delta_writer.writer.table_metadata import protocol_for
 
 KEY_COLUMN: Final = "_cdc_key"
-UPLOAD_PART_BYTES: Final = 16 * 1024 * 1024
 
 
 class _FileStats(msgspec.Struct, rename="camel"):
@@ -49,6 +50,7 @@ class DeletionVectorWriter(DeltaWriter):
 
     mode = "deletion_vectors"
     _index: KeyIndex | None = None
+    _index_follows = False
 
     def reload(self) -> None:
         super().reload()
@@ -59,14 +61,14 @@ class DeletionVectorWriter(DeltaWriter):
 
     def close(self) -> None:
         if self._index is not None:
-            self._index.close()
-            self._index = None
+            index, self._index, self._index_follows = self._index, None, False
+            index.close()
 
     def _write(self, batch: EncodedBatch) -> CommitResult | None:
         started = time.perf_counter()
         superseded = self._superseded_rows(np.concatenate([batch.row_hashes, batch.deleted_hashes]))
         metadata = self._metadata_for(batch.schema)
-        if not superseded and not batch.rows.num_rows and not self._offsets_are_due(batch):
+        if not superseded and not batch.rows.num_rows and not batch.must_commit:
             return None
         looked_up = time.perf_counter()
         new_file = self._upload_rows(batch) if batch.rows.num_rows else None
@@ -80,7 +82,8 @@ class DeletionVectorWriter(DeltaWriter):
         if new_file is not None:
             actions.append(Action(add=new_file))
         written = time.perf_counter()
-        self._append(actions)
+        self._index_follows = False  # until it holds what the entry adds
+        self._append(actions, batch.commit_id)
         committed = time.perf_counter()
         self._remember(vectors, new_file, batch.row_hashes)
         return CommitResult(
@@ -97,7 +100,9 @@ class DeletionVectorWriter(DeltaWriter):
 
     def _superseded_rows(self, hashes: KeyHashes) -> dict[str, BitMap]:
         """Return, for each data file that has any, the live rows that have one of the keys."""
-        if self._index is None or not len(hashes):
+        if not self._index_follows:
+            self._open_index()
+        if self._index is None:
             return {}
         superseded = {}
         for path, rows in self._index.find(hashes).items():
@@ -113,7 +118,13 @@ class DeletionVectorWriter(DeltaWriter):
             return self._uploaded[1]
         file = encode_data_file(batch.rows)
         path = f"part-{uuid.uuid4()}.zstd.parquet"
-        obstore.put(self.location.store, path, memoryview(file.body).cast("B"), chunk_size=UPLOAD_PART_BYTES)
+        obstore.put(
+            self.location.store,
+            path,
+            memoryview(file.body).cast("B"),
+            chunk_size=MULTIPART_CHUNK_BYTES,
+            max_concurrency=MULTIPART_CONCURRENCY,
+        )
         add = AddFile(
             path=path,
             partition_values={},
@@ -159,11 +170,11 @@ class DeletionVectorWriter(DeltaWriter):
                 self._vectors.pop(path, None)
             else:
                 self._vectors[path] = (file.deletion_vector.unique_id, rows)
-        if self._index is None:
-            self._open_index()
-        elif new_file is not None:
-            self._index.add(new_file.path, hashes)
         self._uploaded = None
+        index = self._index or self._new_index()
+        if new_file is not None:
+            index.add(new_file.path, hashes)
+        self._index_follows = True
 
     # -- index and vectors --------------------------------------------------------------------------------------------
 
@@ -174,10 +185,16 @@ class DeletionVectorWriter(DeltaWriter):
             self.close()
         if metadata is None:
             return
-        if self._index is None:
-            self._index = KeyIndex(self._cache_dir, metadata.id, self._live_rows)
-        for path in self._index.missing(list(self._snapshot.files)):
-            self._index.add(path, self._read_key_hashes(path))
+        index = self._index or self._new_index()
+        for path in index.missing(list(self._snapshot.files)):
+            index.add(path, self._read_key_hashes(path))
+        self._index_follows = True
+
+    def _new_index(self) -> KeyIndex:
+        if self._snapshot.metadata is None:
+            raise Fatal(f"{self.location.url} has rows and no metadata: the table is damaged")
+        self._index = KeyIndex(self._cache_dir, self._snapshot.metadata.id, self._live_rows)
+        return self._index
 
     def _after_catch_up(self) -> None:
         self._open_index()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final, TypeGuard
+from typing import Final
 
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
@@ -20,13 +20,16 @@ from cdc_shared.delta.actions import Action, Metadata, Transaction
 from cdc_shared.delta.log import DeltaLog, VersionTaken
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.documents import DocumentSchema
-from cdc_shared.errors import CdcError
+from cdc_shared.errors import CdcError, Transient
 from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.offsets import ChangeTopic, app_id, check_fence, start_offset
 from delta_writer.writer.table_metadata import TableIdentity, check_supported, new_metadata, schema_of, with_schema
 
 ENGINE: Final = "cdc-delta-writer"
+# Put-if-absent fences only against entries that still exist. Log clean-up keeps them for days (logRetentionDuration);
+# a writer that has slept for longer than this looks before it writes.
+MAX_SNAPSHOT_AGE_S: Final = 3600.0
 
 
 class SchemaMoved(CdcError):
@@ -79,8 +82,9 @@ class DeltaWriter(ABC):
         self._log = DeltaLog(location.store)
         self._snapshot = Snapshot()
         self._schema = schema_of(None)
-        self._own_commits: set[str] = set()
+        self._landed: str | None = None  # the commit id of the batch that was committed last
         self._put_in_doubt = False
+        self._read_at = 0.0
         self.reload()
 
     @property
@@ -104,6 +108,7 @@ class DeltaWriter(ABC):
         Raises:
             Fatal: the table was made by somebody else, in another mode, or has a feature unknown to this writer.
         """
+        self._read_at = self._clock()
         with store_errors(f"reading the log of {self.location.url}"):
             snapshot = self._log.load()
         if snapshot.metadata is not None:
@@ -127,8 +132,10 @@ class DeltaWriter(ABC):
         """
         conflicts = 0
         if self._put_in_doubt:
-            self._catch_up()
-        while batch.commit_id not in self._own_commits:
+            self._catch_up(batch.commit_id)
+        elif self._clock() - self._read_at > MAX_SNAPSHOT_AGE_S:
+            self.reload()
+        while self._landed != batch.commit_id:
             check_fence(self._snapshot.txns, self.topic, batch.ranges)
             if batch.base_schema != self._schema:
                 raise SchemaMoved(f"the schema of {self.location.url} changed while a batch was in hand")
@@ -136,9 +143,12 @@ class DeltaWriter(ABC):
                 with store_errors(f"committing to {self.location.url}"):
                     result = self._write(batch)
                 return None if result is None else replace(result, conflicts=conflicts)
-            except VersionTaken:
+            except VersionTaken as taken:
                 conflicts += 1
-                self._catch_up()
+                known = self.version
+                self._catch_up(batch.commit_id)
+                if self.version == known:
+                    raise Transient(f"{self.location.url} refused version {taken}, but does not show it yet") from taken
         return CommitResult(self.version, batch.rows.num_rows, conflicts=conflicts)
 
     @abstractmethod
@@ -160,36 +170,36 @@ class DeltaWriter(ABC):
 
     # -- what the modes share -----------------------------------------------------------------------------------------
 
-    def _append(self, actions: list[Action]) -> None:
-        """Write the next log entry and take its effect into the snapshot."""
+    def _append(self, actions: list[Action], commit_id: str | None = None) -> None:
+        """Write the next log entry and take its effect into the snapshot; `commit_id` of the batch that it holds."""
         version = self._snapshot.version + 1
         self._put_in_doubt = True  # until we know: a put that times out may have succeeded
         self._log.append(version, actions)
         self._put_in_doubt = False
         self._snapshot.apply(version, actions)
         self._schema = schema_of(self._snapshot.metadata)
+        self._landed = commit_id or self._landed
+        self._read_at = self._clock()
 
-    def _catch_up(self) -> None:
-        """Apply the entries that others (or a put of ours in doubt) have written since."""
+    def _catch_up(self, commit_id: str) -> None:
+        """Apply the entries written since by others, or by a put of ours in doubt: then `commit_id` has landed."""
         with store_errors(f"reading the log of {self.location.url}"):
             while (entry := self._log.read_entry(self._snapshot.version + 1)) is not None:
                 self._snapshot.apply(self._snapshot.version + 1, entry)
-                self._own_commits |= {str(a.commit_info["txnId"]) for a in entry if _has_id(a.commit_info)}
+                if any(action.commit_info and action.commit_info.get("txnId") == commit_id for action in entry):
+                    self._landed = commit_id
             if self._snapshot.metadata is not None:
                 check_supported(self._snapshot, self._identity, self.mode, self.topic.partitions, self.location.url)
             self._schema = schema_of(self._snapshot.metadata)
             self._after_catch_up()
         self._put_in_doubt = False
+        self._read_at = self._clock()
 
     def _metadata_for(self, schema: DocumentSchema) -> Metadata | None:
         """Return the `metaData` that a commit of rows in `schema` must carry: of a new table or a wider schema."""
         if self._snapshot.metadata is None:
             return new_metadata(self._identity, schema, self.mode, self.topic.partitions, int(self._clock() * 1000))
         return with_schema(self._snapshot.metadata, schema) if schema.typed() != self._schema else None
-
-    def _offsets_are_due(self, batch: EncodedBatch) -> bool:
-        """Tell whether a batch without changes is committed for its offsets; it never makes a table."""
-        return batch.must_commit and self.version >= 0
 
     def _offset_actions(self, batch: EncodedBatch) -> list[Action]:
         """Return `commitInfo` and one `txn` for each partition."""
@@ -207,10 +217,6 @@ class DeltaWriter(ABC):
             Transaction(app_id(self.topic, partition), part.end, now_ms) for partition, part in batch.ranges.items()
         ]
         return [Action(commit_info=info), *(Action(txn=txn) for txn in txns)]
-
-
-def _has_id(commit_info: Mapping[str, object] | None) -> TypeGuard[Mapping[str, object]]:
-    return commit_info is not None and "txnId" in commit_info
 
 
 @contextmanager

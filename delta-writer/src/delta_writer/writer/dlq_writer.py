@@ -6,18 +6,29 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc_shared.errors import Transient
+from cdc_shared.kafka.errors import map_kafka_error
 from cdc_shared.kafka.topics import DEAD_LETTERS_TOPIC
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_handler import DeadLetter
 
 ACKNOWLEDGE_TIMEOUT_S: Final = 30.0
+# Shorter than the wait, so that a letter that was given up does not go out beside its second copy.
+DELIVERY_TIMEOUT_MS: Final = 25_000
+# Above the change topics' own limit (config/kafka-connect): every record that can be read can be kept.
+MAX_LETTER_BYTES: Final = 96 * 1024 * 1024
+DEAD_LETTERS_CONFIG: Final = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "max.message.bytes": str(MAX_LETTER_BYTES),
+}
+_WHAT: Final = f"writing to {DEAD_LETTERS_TOPIC}"
 
 
 class DeadLetterWriter:
     """Writes dead letters of one pipeline; they are acknowledged by Kafka before the batch they came from commits.
 
-    A record's key is `topic:partition:offset`, so that a letter written twice is one; its value is the raw value (empty
-    for a record that had none), its headers say the rest.
+    A record's key is `topic:partition:offset`: a letter that was written twice, after a crash or a retry, is known by
+    it. Its value is the raw value, its headers say the rest.
     """
 
     def __init__(self, producer: Producer, pipeline: str, tracing: Tracing) -> None:
@@ -30,6 +41,7 @@ class DeadLetterWriter:
 
         Raises:
             Transient: Kafka did not acknowledge all of them in time; calling again writes them again.
+            Fatal: Kafka refuses them, and what to change.
         """
         if not letters:
             return
@@ -50,13 +62,14 @@ class DeadLetterWriter:
                 )
                 self._producer.poll(0)
             unacknowledged = self._producer.flush(ACKNOWLEDGE_TIMEOUT_S)
-        except (KafkaException, BufferError) as error:
-            raise Transient(f"writing to {DEAD_LETTERS_TOPIC}: {error}") from error
-        if failures or unacknowledged:
-            reason = (
-                failures[0].str() if failures else f"{unacknowledged} not acknowledged in {ACKNOWLEDGE_TIMEOUT_S} s"
-            )
-            raise Transient(f"writing to {DEAD_LETTERS_TOPIC}: {reason}")
+        except KafkaException as error:
+            raise map_kafka_error(error, _WHAT) from error
+        except BufferError as error:
+            raise Transient(f"{_WHAT}: {error}") from error
+        if failures:
+            raise map_kafka_error(failures[0], _WHAT)
+        if unacknowledged:
+            raise Transient(f"{_WHAT}: no acknowledgement within {ACKNOWLEDGE_TIMEOUT_S:.0f} s")
 
     def _headers(self, letter: DeadLetter) -> list[tuple[str, str | bytes | None]]:
         return [
@@ -72,4 +85,12 @@ class DeadLetterWriter:
 
 def acknowledged_producer(bootstrap_servers: str) -> Producer:
     """Return a producer whose every record is acknowledged by all in-sync replicas."""
-    return Producer({"bootstrap.servers": bootstrap_servers, "acks": "all", "enable.idempotence": True})
+    return Producer(
+        {
+            "bootstrap.servers": bootstrap_servers,
+            "acks": "all",
+            "enable.idempotence": True,
+            "message.max.bytes": MAX_LETTER_BYTES,
+            "delivery.timeout.ms": DELIVERY_TIMEOUT_MS,
+        }
+    )

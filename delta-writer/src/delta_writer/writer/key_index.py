@@ -82,12 +82,14 @@ class KeyIndex:
         self._persist_runs()
 
     def close(self) -> None:
-        """Persist, and let other processes use the directory."""
-        self.persist()
-        self._runs = []
-        self._lock.close()
-        if self._private is not None:
-            self._private.cleanup()
+        """Persist, and let other processes use the directory. Raises `OSError` when the disk does not take it."""
+        try:
+            self.persist()
+        finally:
+            self._runs = []
+            self._lock.close()
+            if self._private is not None:
+                self._private.cleanup()
 
     def _merge_small_runs(self) -> None:
         while True:

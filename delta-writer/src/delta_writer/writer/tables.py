@@ -28,6 +28,12 @@ class Table:
     collection: Collection
     writer: DeltaWriter
     seen_schema: DocumentSchema
+    named_by_event: bool = False
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the collection is known, and not only taken from the topic's name."""
+        return self.named_by_event or self.writer.version >= 0
 
     @property
     def known_schema(self) -> DocumentSchema:
@@ -76,7 +82,10 @@ class Tables:
             Fatal: events of two collections are in one topic.
         """
         table = self._current(topic)
-        if not collections or (table is not None and collections == {table.collection}):
+        if not collections:
+            return table
+        if table is not None and collections == {table.collection}:
+            table.named_by_event = True
             return table
         known = collections | {table.collection} if table is not None and table.writer.version >= 0 else collections
         if len(known) > 1:
@@ -87,16 +96,14 @@ class Tables:
             )
         self._close(topic)
         (collection,) = collections
-        return self._open(topic, collection)
+        table = self._open(topic, collection)
+        table.named_by_event = True
+        return table
 
     def topic_moved(self, topic: str) -> bool:
         """Tell whether Kafka's topic is no longer the one that the open table reads: made again, or repartitioned."""
         table = self._tables.get(topic)
         return table is not None and _change_topic(topic, self._describe_topic(topic)) != table.writer.topic
-
-    def open_tables(self) -> list[Table]:
-        """Return the tables that are open now."""
-        return list(self._tables.values())
 
     def close(self) -> None:
         """Close every table."""

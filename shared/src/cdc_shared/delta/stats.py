@@ -35,7 +35,10 @@ def file_stats(table: pa.Table, footer: pq.FileMetaData) -> str:
         if len(chunks) < len(groups):
             continue
         _put(null_counts, path, sum(chunk.null_count or 0 for chunk in chunks))
-        bounds = _bounds([(chunk.min, chunk.max) for chunk in chunks if chunk.has_min_max], kind)
+        # Arrow leaves out bounds above 4 KiB: then nothing is known of that row group, and so of the file.
+        bounded = [chunk for chunk in chunks if chunk.num_values]
+        known = all(chunk.has_min_max for chunk in bounded)
+        bounds = _bounds([(chunk.min, chunk.max) for chunk in bounded], kind) if known else None
         if bounds is not None and not (pa.types.is_floating(kind) and _has_nan(table, path)):
             _put(minimums, path, bounds[0])
             _put(maximums, path, bounds[1])

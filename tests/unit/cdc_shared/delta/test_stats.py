@@ -51,6 +51,14 @@ def test_bounds_cover_every_row_group():
     assert stats_of(pa.table({"x": list(range(100))}), row_group_size=10)["maxValues"] == {"x": 99}
 
 
+def test_a_row_group_without_bounds_leaves_the_file_without():
+    """Arrow writes no bounds for values above 4 KiB; those of the other row groups alone would hide the long value."""
+    table = pa.table({"s": ["m", "m", "z" * 5000], "x": [None, None, 1]})
+    stats = stats_of(table, row_group_size=2)
+    assert stats["maxValues"] == {"x": 1}
+    assert stats["nullCount"] == {"s": 0, "x": 2}
+
+
 @pytest.mark.parametrize("text", ["", "a" * 32, "a" * 33, "é" * 40, "a" * 32 + "\U0010ffff" * 3 + "z"])
 def test_a_truncated_maximum_is_never_below(text):
     assert truncated_maximum(text).encode() >= text.encode()

@@ -11,9 +11,10 @@ from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action
-from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.log import DeltaLog, entry_path
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
-from delta_writer.writer.delta_writer import SchemaMoved
+from delta_writer.writer.delta_writer import MAX_SNAPSHOT_AGE_S, SchemaMoved
+from delta_writer.writer.key_index import KeyIndex
 from delta_writer.writer.offsets import ChangeTopic, Fenced
 from delta_writer.writer.table_metadata import TableIdentity
 from delta_writer.writer.tables import WRITERS
@@ -205,3 +206,65 @@ def test_other_readers_agree(new_table, mode):
         table.apply(writer, [(i, {"n": round_, "s": {"x": [i]}}) for i in range(round_, 30)] + [(round_, None)])
     found = QueryBuilder().register("t", DeltaTable(table.url)).execute("SELECT count(*) AS n FROM t").read_all()
     assert found["n"][0].as_py() == len(table.model) == len(table.rows())
+
+
+@pytest.mark.parametrize("first_commit", [True, False])
+def test_a_commit_that_landed_is_recognised_after_trouble_with_the_index(new_table, monkeypatch, first_commit):
+    table = new_table()
+    writer = table.open()
+    if not first_commit:
+        table.apply(writer, [(1, {"n": 1}), (2, {"n": 1})])
+    real, failures = KeyIndex.add, iter([OSError("no space left on device")])
+
+    def add(self, path, hashes):
+        for failure in failures:
+            raise failure
+        real(self, path, hashes)
+
+    monkeypatch.setattr(KeyIndex, "add", add)
+    records = table.batch([(1, {"n": 2}), (3, {"n": 3})])
+    batch = table.encode(writer, records)
+    with pytest.raises(Transient, match="no space"):
+        writer.commit(batch)
+    result = writer.commit(batch)
+    assert result is not None
+    assert result.version == writer.version
+    table.committed = records.ranges[0].end
+    table.apply(writer, [(1, {"n": 4}), (3, None)])
+    table.assert_equals_model(writer)
+
+
+def test_a_writer_that_was_closed_still_knows_its_rows(new_table):
+    table = new_table()
+    writer = table.open()
+    table.apply(writer, [(1, {"n": 1})])
+    writer.close()
+    table.apply(writer, [(1, {"n": 2})])
+    table.assert_equals_model(writer)
+
+
+def test_a_writer_that_slept_past_log_clean_up_looks_before_it_writes(new_table):
+    """Put-if-absent says nothing about a version whose entry was cleaned up."""
+    table = new_table()
+    clock = Clock()
+    sleeper = table.open(clock)
+    table.apply(sleeper, [(1, {"n": 1})])
+    stale = table.encode(sleeper, table.batch([(1, {"n": 99})]))
+    table.next_offset, table.model = table.committed, {1: {"_id": 1, "n": 1}}
+    awake = table.open(clock)
+    for number in range(5):
+        table.apply(awake, [(1, {"n": number})])
+    DeltaTable(table.url).create_checkpoint()
+    for version in range(5):
+        table.store.delete(entry_path(version))
+    clock.now += MAX_SNAPSHOT_AGE_S + 1
+    with pytest.raises(Fenced):
+        sleeper.commit(stale)
+    table.assert_equals_model(table.open(clock))
+
+
+class Clock:
+    now = 1_700_000_000.0
+
+    def __call__(self):
+        return self.now
