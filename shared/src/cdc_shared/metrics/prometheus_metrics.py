@@ -139,7 +139,7 @@ class WriterMetrics:
         )
         self.consumer_lag_events = Gauge(
             "cdc_consumer_lag_events",
-            "Offsets between the end of a partition and what is committed to the table; a transaction marker counts as 1.",
+            "Offsets between the end of a partition and what is committed to the table; transaction markers count.",
             ("pipeline", "topic", "partition"),
             registry=registry,
         )
