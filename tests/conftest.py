@@ -7,9 +7,9 @@ import random
 import socket
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from mongo_pipeline import MongoPipeline
@@ -20,6 +20,8 @@ from trial_pipeline import trial_name
 
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 SEED_VARIABLE = "TEST_SEED"
+
+P = TypeVar("P", TopicPipeline, MongoPipeline)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -103,21 +105,30 @@ def tests_root(stack: Stack) -> str:
     return f"{stack.tests_root}/{uuid.uuid4().hex[:12]}"
 
 
-@pytest.fixture
-def new_topic_pipeline(
-    stack: Stack, tests_root: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[Callable[..., TopicPipeline]]:
-    """Makes started `TopicPipeline`s; options as `trial_pipeline.spec_for` takes them; `start=False`: you start it."""
+@contextmanager
+def _pipelines(
+    kind: Callable[..., P], stack: Stack, root: str, directory: Path, test_name: str
+) -> Iterator[Callable[..., P]]:
+    """Makes started pipelines of the kind; removes them at the end, whether the test passed or not."""
     with ExitStack() as open_pipelines:
 
-        def make(*, start: bool = True, **options: Any) -> TopicPipeline:
-            name = trial_name(request.node.name)
-            pipeline = TopicPipeline(stack, name, tests_root, tmp_path / name, **options)
+        def make(*, start: bool = True, **options: Any) -> P:
+            name = trial_name(test_name)
+            pipeline = kind(stack, name, root, directory / name, **options)
             open_pipelines.callback(pipeline.close)
             if start:
                 pipeline.start()
             return pipeline
 
+        yield make
+
+
+@pytest.fixture
+def new_topic_pipeline(
+    stack: Stack, tests_root: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., TopicPipeline]]:
+    """Makes started `TopicPipeline`s; options as `trial_pipeline.spec_for` takes them; `start=False`: you start it."""
+    with _pipelines(TopicPipeline, stack, tests_root, tmp_path, request.node.name) as make:
         yield make
 
 
@@ -132,16 +143,7 @@ def new_pipeline(
     stack: Stack, tests_root: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> Iterator[Callable[..., MongoPipeline]]:
     """Makes started `MongoPipeline`s; options as for `new_topic_pipeline`."""
-    with ExitStack() as open_pipelines:
-
-        def make(*, start: bool = True, **options: Any) -> MongoPipeline:
-            name = trial_name(request.node.name)
-            pipeline = MongoPipeline(stack, name, tests_root, tmp_path / name, **options)
-            open_pipelines.callback(pipeline.close)
-            if start:
-                pipeline.start()
-            return pipeline
-
+    with _pipelines(MongoPipeline, stack, tests_root, tmp_path, request.node.name) as make:
         yield make
 
 
