@@ -15,12 +15,11 @@ from cdc_shared.documents import (
     canonical_document,
     canonical_row,
     decode,
-    decoder,
     equal,
     infer,
 )
 from cdc_shared.documents import types as t
-from cdc_shared.documents.decoder import BLOCK_ROWS, SAMPLE_ROWS
+from cdc_shared.documents.decoder import BLOCK_ROWS
 
 pytestmark = pytest.mark.unit
 
@@ -506,25 +505,3 @@ def test_one_array_that_fits_nothing_does_not_widen_and_costs_one_row() -> None:
     assert result.schema.typed() == schema.typed()
     assert result.stats.rescued_rows == 1
     assert result.stats.walked_rows <= 16
-
-
-# --- the first batch of a new collection ------------------------------------------------------------------------------
-
-
-def test_a_uniform_first_batch_is_typed_by_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [f'{{"_id": {i},"n": {{"$numberLong": "{i}"}},"tags": ["a"]}}' for i in range(2 * SAMPLE_ROWS)]
-    looked_at = []
-    monkeypatch.setattr(
-        decoder, "infer", lambda sample, *a, **k: looked_at.append(len(sample)) or infer(sample, *a, **k)
-    )
-    result = decode(texts, DocumentSchema())
-    assert looked_at == [SAMPLE_ROWS]
-    assert result.schema == infer(texts, DocumentSchema())
-    assert column(result, "n") == list(range(2 * SAMPLE_ROWS))
-
-
-@pytest.mark.parametrize("odd", ['{"_id": 1,"n": 2.5}', '{"_id": 1,"n": 1,"new": 1}', '{"_id": 1,"n": "x"}', "{"])
-def test_types_do_not_depend_on_which_documents_the_sample_holds(odd: str) -> None:
-    texts = [f'{{"_id": {i},"n": {i}}}' for i in range(2 * SAMPLE_ROWS)]
-    texts[1] = odd  # every second document is in the sample: this one is not
-    assert decoded(*texts).schema == infer(texts, DocumentSchema())
