@@ -8,15 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from decoding import column, decoded, known, rescued, row_of
 
 from cdc_shared.documents import (
-    Decoded,
     DocumentSchema,
     canonical_document,
     canonical_row,
     decode,
-    equal,
-    infer,
 )
 from cdc_shared.documents import types as t
 from cdc_shared.documents.decoder import BLOCK_ROWS
@@ -29,29 +27,6 @@ PAYLOADS = Path(__file__).parents[3] / "payloads"
 def afters(collection: str) -> list[str]:
     events = [json.loads(line)["value"] for line in (PAYLOADS / "debezium-events.jsonl").read_text().splitlines()]
     return [e["after"] for e in events if e and e.get("after") and e["source"]["collection"] == collection]
-
-
-def decoded(*texts: str, schema: DocumentSchema | None = None, **options: Any) -> Decoded:
-    """Decode and check that every row holds its document."""
-    result = decode(texts, schema or DocumentSchema(), **options)
-    result.table.validate(full=True)
-    assert result.table.num_rows == len(texts) or not result.table.num_columns
-    for row, text in enumerate(texts):
-        if row not in result.invalid:
-            assert equal(text, row_of(result, row), result.schema, result.rescued[row].as_py())
-    return result
-
-
-def row_of(result: Decoded, row: int) -> dict[str, Any]:
-    return {name: result.table[name][row].as_py() for name in result.table.column_names}
-
-
-def column(result: Decoded, name: str) -> list[Any]:
-    return result.table[name].to_pylist()
-
-
-def rescued(result: Decoded) -> list[Any]:
-    return [None if text is None else json.loads(text) for text in result.rescued.to_pylist()]
 
 
 # --- documented types -------------------------------------------------------------------------------------------------
@@ -162,10 +137,6 @@ def test_the_documents_of_the_real_connector() -> None:
 
 
 # --- numbers ----------------------------------------------------------------------------------------------------------
-
-
-def known(**types: t.FieldType) -> DocumentSchema:
-    return DocumentSchema(tuple(t.Field(name, type_) for name, type_ in types.items()))
 
 
 @pytest.mark.parametrize(
@@ -449,59 +420,3 @@ def test_a_restart_on_the_same_texts_gives_the_same_rows() -> None:
         canonical_document(text) for text in texts
     ]
     assert again.schema.typed() == first.schema.typed()
-
-
-# --- the batch that creates a column ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("values", "type_"),
-    [
-        (["1", '{"$numberLong": "2"}'], t.LONG),
-        (["1", "2.5"], t.DOUBLE),
-        (["1", "2.0"], t.DOUBLE),
-        (['{"$numberLong": "9007199254740993"}', "2.0"], t.LONG),
-        (['{"$numberLong": "9007199254740993"}', "2.5"], t.DOUBLE),
-        (['{"$numberDecimal": "1.5"}', '{"$numberDecimal": "0.12345678901"}'], t.Decimal(18)),
-        (['{"$numberDecimal": "1.50000000000000"}'], t.Decimal(10)),
-        (['"a"', "1", "2"], t.LONG),
-        (['"a"', "1"], t.STRING),
-        (["[]", '"a"'], t.STRING),
-        (["[1]", "[2.5]", "[null]"], t.List(t.DOUBLE)),
-        (['[1,"a"]'], t.JSON),
-        (['["a"]', "[1]"], t.JSON),
-        (['[["a"],[1]]'], t.JSON),
-        (['[{"$code": "f()"}]'], t.JSON),
-        (["[[[1]],[[2]]]"], t.List(t.List(t.List(t.LONG)))),
-        (['[{"k": "a","v": 1},{"k": "b","v": "x"}]'], t.List(t.Struct((t.Field("k", t.STRING), t.Field("v", t.JSON))))),
-        (['["a"]'] * 200 + ["[1]"], t.List(t.STRING)),
-        (["null", "[]", "{}", "[[]]", '{"x": {}}'], t.NULL),
-    ],
-)
-def test_inference(values: list[str], type_: t.FieldType) -> None:
-    texts = [f'{{"f": {value}}}' for value in values]
-    assert infer(texts, DocumentSchema()).fields == (t.Field("f", type_),)
-    assert decoded(*texts).schema.typed() == DocumentSchema((t.Field("f", type_),)).typed()
-
-
-def test_a_known_type_never_changes() -> None:
-    schema = known(a=t.LONG, b=t.List(t.STRING), c=t.NULL)
-    wider = infer(['{"a": "x","b": [1],"c": "y","d": 1}'] * 9, schema)
-    assert wider == DocumentSchema((*schema.fields[:2], t.Field("c", t.STRING), t.Field("d", t.LONG)))
-
-
-def test_a_new_column_stands_behind_those_that_a_table_has() -> None:
-    first = decoded('{"a": null,"s": {"x": null,"y": 1},"b": 1}').schema
-    second = decoded('{"c": 1,"a": 1,"s": {"x": 1}}', schema=first)
-    assert second.table.column_names == ["s", "b", "a", "c"]
-    assert second.table.schema.field("s").type.names == ["y", "x"]
-
-
-def test_one_array_that_fits_nothing_does_not_widen_and_costs_one_row() -> None:
-    schema = known(_id=t.LONG, l=t.List(t.Struct((t.Field("x", t.NULL), t.Field("y", t.LONG)))))
-    texts = [f'{{"_id": {i},"l": [{{"y": {i}}}]}}' for i in range(2000)]
-    texts[700] = '{"_id": 700,"l": [{"x": 1},"s"]}'
-    result = decoded(*texts, schema=schema)
-    assert result.schema.typed() == schema.typed()
-    assert result.stats.rescued_rows == 1
-    assert result.stats.walked_rows <= 16
