@@ -34,7 +34,7 @@ def test_types_do_not_depend_on_which_documents_the_sample_holds(odd: str) -> No
             assert equal(texts[row], values, result.schema, result.rescued[row].as_py())
 
 
-# --- types in the batch that creates a column --------------------------------------------------------------------------
+# --- types in the batch that creates a column ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
