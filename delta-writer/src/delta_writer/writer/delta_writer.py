@@ -1,8 +1,8 @@
 """The writer of one table: fenced commits that hold data and Kafka offsets in one log entry.
 
 `DeltaWriter` is what both sink modes share: opening and checking the table, the fence, the recognition of our own
-commit after a put that timed out. What a batch does to the table's files is
-the mode's: `deletion_vector_writer` and `copy_on_write_writer`.
+commit after a put that timed out. What a batch does to the table's files is the mode's: `deletion_vector_writer` and
+`copy_on_write_writer`.
 """
 
 import time
