@@ -48,6 +48,7 @@ CONNECTOR_TIMEOUT_S: Final = 60.0
 DRAIN_TIMEOUT_S: Final = 60.0
 KAFKA_TIMEOUT_S: Final = 10.0
 WRITER_TIMEOUT_S: Final = 30.0
+ANSWER_TIMEOUT_S: Final = 5.0
 
 QUESTION: Final = "SELECT status, count(*) AS orders, sum(total) AS total FROM {orders} GROUP BY status ORDER BY status"
 SAME_FOR_MONGODB: Final = (
@@ -107,6 +108,14 @@ class Demo:
         self._connect.put_config(self.name, config)
         self._connect.wait_running(self.name, CONNECTOR_TIMEOUT_S)
 
+    def check_stack(self) -> None:
+        """Raise `StackError` when the platform is not there to demonstrate: nothing was made yet."""
+        try:
+            httpx.get(self._ready_url, timeout=ANSWER_TIMEOUT_S)
+            self._connect.plugins()
+        except (httpx.TransportError, CdcError) as error:
+            raise StackError("the stack is not running: run `make up` first") from error
+
     @contextmanager
     def leaving_nothing_behind(self) -> Iterator[None]:
         """Remove, at the end, whatever the demonstration has made: from the source on, the tables last."""
@@ -131,13 +140,13 @@ class Demo:
         """How far the tables are now; nothing while they do not exist yet."""
         rows, newest_s = 0, 0.0
         for collection in COLLECTIONS:
+            source = delta_scan_sql(self.table(collection))
+            question = f"SELECT count(*), coalesce(epoch(max(_cdc_source_ts)), 0) FROM {source}"  # nosec B608
             try:
-                scan = database.sql(f"FROM {delta_scan_sql(self.table(collection))}")
-                found = scan.aggregate("count(*), coalesce(epoch(max(_cdc_source_ts)), 0)").fetchone()
-            except duckdb.Error:  # there is no table before the first commit
+                ((count, newest),) = database.execute(question).fetchall()  # all: what is left open fails the next one
+            except duckdb.IOException:  # there is no table before the first commit
                 continue
-            if found is not None:
-                rows, newest_s = rows + int(found[0]), max(newest_s, float(found[1]))
+            rows, newest_s = rows + int(count), max(newest_s, float(newest))
         return Seen(rows, newest_s)
 
     def ask_delta(self, database: duckdb.DuckDBPyConnection) -> Answer:
@@ -199,14 +208,17 @@ def main(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up as on Ctrl-C
     try:
         equal = _run(Demo(endpoints, load_settings(ObjectStoreSettings)), seconds, rate, orders)
-    except (CdcError, KafkaException) as error:
-        raise SystemExit(f"error: {error}; `make status` shows what is not well") from error
+    except StackError as error:
+        raise SystemExit(f"error: {error}") from None
+    except (CdcError, KafkaException, obstore.exceptions.BaseError, httpx.HTTPError) as error:
+        raise SystemExit(f"error: {error}; `make status` shows what is not well") from None
     except KeyboardInterrupt:
         raise SystemExit("stopped; everything that the demo made is removed") from None
     raise SystemExit(0 if equal else 1)
 
 
 def _run(demo: Demo, seconds: float, rate: float, orders: int) -> bool:
+    demo.check_stack()
     with demo.leaving_nothing_behind():
         console.print(f"[bold]1[/] seeding database [cyan]{demo.name}[/] with {orders:,} orders")
         demo.seed(orders)

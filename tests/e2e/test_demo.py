@@ -20,10 +20,13 @@ DEMO = Path(__file__).parents[2] / "scripts" / "demo.py"
 
 
 def test_the_demo_ends_equal_and_cleans_up(stack: Stack) -> None:
-    command = [sys.executable, str(DEMO), "--seconds", "5", "--rate", "20", "--orders", "100"]
+    command = [sys.executable, str(DEMO), "--seconds", "12", "--rate", "20", "--orders", "100"]
     run = subprocess.run(command, text=True, capture_output=True, timeout=240, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "Delta and MongoDB are equal" in run.stdout
+    rows = re.findall(r"([0-9,]+) rows in Delta", run.stdout)
+    assert rows, run.stdout
+    assert rows[-1] != "0", "the live line stands still"
     found = re.search(r"seeding database (demo-[0-9a-f]{6})", run.stdout)
     assert found
     name = found[1]

@@ -119,7 +119,7 @@ class _Killing:
     def damage_cache(self, how: str) -> None:
         self.caches[how] += 1
         if how in ("deleted", "old"):
-            shutil.rmtree(self._cache)
+            shutil.rmtree(self._cache, ignore_errors=True)  # a writer killed early has made none
         if how == "old":
             shutil.copytree(self._old_cache, self._cache)
         if how == "truncated":

@@ -41,6 +41,19 @@ def test_a_secret_reference_with_the_key_in_the_environment(tmp_path: Path) -> N
     assert resolve_reference("secret:n", secret_providers(settings, {})).reveal() == "v"
 
 
+def test_a_file_that_is_not_there_yet_is_named_and_read_once_it_is(tmp_path: Path) -> None:
+    file, key_file = tmp_path / "secrets.enc", tmp_path / "k"
+    key = create_key_file(key_file)
+    providers = secret_providers(SecretsSettings(file=file, key_file=key_file, key=None), {"URI": "v"})
+
+    with pytest.raises(SecretNotFound, match=r"'n'.*secrets\.enc does not exist yet.*env: reference"):
+        resolve_reference("secret:n", providers)
+    assert resolve_reference("env:URI", providers).reveal() == "v"
+
+    EncryptedFileProvider(file, key).put("n", "v")
+    assert resolve_reference("secret:n", providers).reveal() == "v"
+
+
 def test_without_a_provider_the_remedy_is_named() -> None:
     with pytest.raises(Fatal, match=r"secret:mongodb-uri cannot be resolved.*CDC_SECRETS_FILE"):
         resolve_reference("secret:mongodb-uri", secret_providers(NOTHING, {}))
