@@ -30,7 +30,7 @@ def deploy(spec_file: Path, template_file: Path, endpoints: Mapping[str, str]) -
     try:
         spec = load_spec(spec_file)
         secrets = SecretsSettings(
-            file=_existing(endpoints["CDC_SECRETS_FILE"]), key_file=Path(endpoints["CDC_SECRETS_KEY_FILE"])
+            file=Path(endpoints["CDC_SECRETS_FILE"]), key_file=Path(endpoints["CDC_SECRETS_KEY_FILE"])
         )
         connection = resolve_reference(spec.source.connection, secret_providers(secrets, endpoints))
         # Debezium reads its signals from here; brokers do not make topics by themselves.
@@ -51,8 +51,3 @@ def deploy(spec_file: Path, template_file: Path, endpoints: Mapping[str, str]) -
 
 def connector_template(layout: Layout) -> Path:
     return layout.root / "config" / "kafka-connect" / "debezium-mongodb.json"
-
-
-def _existing(path: str) -> Path | None:
-    """The secrets file is made with the first secret; without it only `env:` references can be resolved."""
-    return Path(path) if Path(path).exists() else None

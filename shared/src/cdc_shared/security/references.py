@@ -6,6 +6,7 @@ A spec travels through topics, logs and screens; a reference in it says which se
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 from cdc_shared.errors import Fatal
 from cdc_shared.security import crypto
@@ -36,6 +37,23 @@ class EnvironmentProvider:
         return Secret(value)
 
 
+class SecretsFileProvider:
+    """Secrets of the encrypted file, which is made with the first secret that is put there."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._path = path
+        self._file = EncryptedFileProvider(path, key)
+
+    def get(self, name: str) -> Secret:
+        """As `EncryptedFileProvider.get`; when there is no file yet, its `SecretNotFound` says so."""
+        if not self._path.exists():
+            raise SecretNotFound(
+                f"no secret {name!r}: the secrets file {self._path} does not exist yet, it is made with the first "
+                "secret; use an env: reference meanwhile"
+            )
+        return self._file.get(name)
+
+
 def secret_providers(settings: SecretsSettings, environ: Mapping[str, str] = os.environ) -> dict[str, SecretProvider]:
     """The providers by scheme: always `env`, and `secret` when a secrets file is configured.
 
@@ -43,7 +61,7 @@ def secret_providers(settings: SecretsSettings, environ: Mapping[str, str] = os.
     """
     providers: dict[str, SecretProvider] = {"env": EnvironmentProvider(environ)}
     if settings.file is not None:
-        providers["secret"] = EncryptedFileProvider(settings.file, _file_key(settings))
+        providers["secret"] = SecretsFileProvider(settings.file, _file_key(settings))
     return providers
 
 
