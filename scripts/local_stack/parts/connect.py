@@ -5,6 +5,7 @@ from typing import Any
 import httpx
 
 from local_stack.errors import NotReady
+from local_stack.numerals import plural
 from local_stack.parts.kafka import MAX_MESSAGE_BYTES, java_command, logging_file
 from local_stack.parts.part import Part
 from local_stack.stack import Stack
@@ -40,7 +41,7 @@ def check_worker(url: str) -> str:
     plugins = _get(url, "/connector-plugins")
     if DEBEZIUM_MONGODB not in {plugin["class"] for plugin in plugins}:
         raise NotReady("Kafka Connect runs without the Debezium MongoDB connector")
-    return f"{len(_get(url, '/connectors'))} connectors"
+    return plural(len(_get(url, "/connectors")), "connector")
 
 
 def check_connectors(url: str) -> str:
@@ -51,7 +52,7 @@ def check_connectors(url: str) -> str:
     if broken:
         raise NotReady("; ".join(broken))
     tasks = sum(len(status["tasks"]) for status in statuses)
-    return f"{len(statuses)} connectors, {tasks} tasks running"
+    return f"{plural(len(statuses), 'connector')}, {plural(tasks, 'task')} running"
 
 
 def _get(url: str, path: str) -> Any:

@@ -4,6 +4,7 @@ from pymongo import MongoClient
 from pymongo.errors import PyMongoError
 
 from local_stack.errors import NotReady
+from local_stack.numerals import plural
 from local_stack.parts.part import Part
 from local_stack.stack import Stack
 
@@ -37,4 +38,4 @@ def check(uri: str) -> str:
         raise NotReady(f"MongoDB does not answer: {str(error)[:200]}") from None
     if orders == 0:
         raise NotReady(f"{DATABASE}.orders is empty")
-    return f"{orders} orders"
+    return plural(orders, "order")

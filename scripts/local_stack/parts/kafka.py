@@ -7,6 +7,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from local_stack.errors import NotReady, StackError
+from local_stack.numerals import plural
 from local_stack.parts.part import Part
 from local_stack.stack import Stack
 
@@ -74,4 +75,4 @@ def check(bootstrap: str) -> str:
         raise NotReady(f"Kafka does not answer: {error.args[0].str()}") from None
     if not metadata.brokers:
         raise NotReady("Kafka has no broker yet")
-    return f"{len(metadata.topics)} topics"
+    return plural(len(metadata.topics), "topic")

@@ -1,9 +1,12 @@
 """The delta-writer: reads Kafka, writes Delta tables."""
 
+from collections.abc import Collection
+
 import httpx
 
 from local_stack.endpoints import endpoint_values
 from local_stack.errors import NotReady
+from local_stack.numerals import plural
 from local_stack.parts.part import Part
 from local_stack.stack import Stack
 
@@ -35,7 +38,7 @@ def writer(stack: Stack) -> Part:
 def check_process(url: str) -> str:
     """It answers; how its pipelines fare is another question: one that somebody's data has stopped stops no start."""
     _, pipelines = _ask(url, "/health")
-    return f"{len(pipelines)} pipelines"
+    return plural(len(pipelines), "pipeline")
 
 
 def check_pipelines(url: str) -> str:
@@ -48,7 +51,13 @@ def check_pipelines(url: str) -> str:
     ]
     if stopped or not ready:
         raise NotReady("; ".join(stopped) or "the delta-writer is still reading the specs")
-    return f"{len(pipelines)} pipelines running"
+    return running_pipelines(pipelines)
+
+
+def running_pipelines(names: Collection[str]) -> str:
+    """How many there are, and which: `2 pipelines running: fleet, shop`."""
+    count = f"{plural(len(names), 'pipeline')} running"
+    return f"{count}: {', '.join(sorted(names))}" if names else count
 
 
 def _ask(url: str, path: str) -> tuple[bool, dict[str, dict[str, object]]]:

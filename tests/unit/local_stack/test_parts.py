@@ -14,6 +14,7 @@ from local_stack.parts.mongodb import mongodb
 from local_stack.parts.object_store import object_store
 from local_stack.parts.part import Part
 from local_stack.parts.prometheus import prometheus
+from local_stack.parts.writer import running_pipelines
 from local_stack.stack import Stack
 from local_stack.startup import stop_order
 
@@ -132,3 +133,9 @@ def test_two_checkouts_share_no_directory(stack: Stack, tmp_path: Path) -> None:
     theirs = {part.directory for part in all_parts(other) if part.directory}
 
     assert not ours & theirs
+
+
+def test_the_writers_finding_names_its_pipelines() -> None:
+    assert running_pipelines({"shop", "fleet"}) == "2 pipelines running: fleet, shop"
+    assert running_pipelines(["shop"]) == "1 pipeline running: shop"
+    assert running_pipelines([]) == "0 pipelines running"
