@@ -13,11 +13,12 @@ import typer
 from rich.console import Console
 
 from cdc_shared.analytics.duckdb_client import connect
-from local_stack import deployment, lifecycle, sample
+from local_stack import deployment, lifecycle, sample, undeployment
 from local_stack.assembly import assemble_as_started, parts_of
 from local_stack.endpoints import read_endpoints
 from local_stack.errors import NotReady, StackError
 from local_stack.layout import Layout
+from local_stack.numerals import plural
 from local_stack.parts import prometheus
 from local_stack.parts.object_store import store_settings
 from local_stack.parts.part import Part
@@ -131,6 +132,22 @@ def deploy(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline'
         endpoints = read_endpoints(layout.endpoints)
         deployed = deployment.deploy(spec, deployment.connector_template(layout), {**os.environ, **endpoints})
         console.print(f"pipeline {deployed.name}: connector runs, spec published")
+
+
+@app.command()
+def undeploy(name: Annotated[str, typer.Argument(help="The pipeline's name.")]) -> None:
+    """Remove a pipeline: its connector, its spec and its topics. Its tables stay."""
+    with reported() as layout:
+        endpoints = read_endpoints(layout.endpoints)
+        with showing(console, f"removing pipeline {name}") as progress:
+            done = undeployment.undeploy(name, endpoints, progress.now)
+        console.print(
+            f"pipeline {name}: removed, with its connector and {plural(done.topics, 'topic')}\n"
+            f"Its tables stay: {done.tables}\n"
+            f"Delete or move them before another pipeline is named {name}: its topics would be new ones, and a table "
+            "goes on only from the topic that it was filled from.",
+            soft_wrap=True,
+        )
 
 
 @app.command()
