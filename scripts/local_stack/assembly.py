@@ -12,7 +12,7 @@ from local_stack.layout import Layout
 from local_stack.parts.connect import connect
 from local_stack.parts.generator import generator
 from local_stack.parts.kafka import kafka
-from local_stack.parts.mongodb import mongodb
+from local_stack.parts.mongodb import hosts, mongodb
 from local_stack.parts.object_store import object_store
 from local_stack.parts.part import Part
 from local_stack.parts.postgres import postgres
@@ -21,7 +21,7 @@ from local_stack.parts.writer import writer
 from local_stack.ports import PORTS, choose_ports, is_free, numbers_of, other_checkouts, read_ports, write_ports
 from local_stack.prerequisites import require_java, require_maven
 from local_stack.progress import Progress
-from local_stack.settings import StackSettings, embedded_mongodb_uri, load_settings
+from local_stack.settings import StackSettings, is_embedded_mongodb, load_settings
 from local_stack.stack import Stack
 
 
@@ -68,11 +68,27 @@ def parts_of(stack: Stack) -> list[Part]:
 def _settings_as_started(layout: Layout, kept: dict[str, int]) -> StackSettings:
     """What the last `up` was told, which may have been on its command line only."""
     settings = load_settings(layout.root, os.environ, kept)
-    uri = read_endpoints(layout.endpoints)["MONGODB_URI"]
-    return replace(
-        settings,
-        mongodb_uri=None if uri == embedded_mongodb_uri(kept["MONGODB_PORT"]) else uri,
-        sample=_sample_was_started(layout),
+    return replace(settings, mongodb_uri=own_mongodb_as_started(layout), sample=_sample_was_started(layout))
+
+
+def own_mongodb_as_started(layout: Layout) -> str | None:
+    """The replica set of the user's own that the last `up` was told of; None for SecantusDB. Raises `StackError`."""
+    uri = read_endpoints(layout.endpoints).get("MONGODB_URI", "")
+    return None if not uri or is_embedded_mongodb(uri) else uri
+
+
+def lost_source(before: str | None, now: str | None) -> str | None:
+    """What to tell people whose own replica set (its URI, `before`) is no longer the source; None when it still is.
+
+    `MONGODB_URI` on the command line of one `make up` does not hold for the next.
+    """
+    if before is None or before == now:
+        return None
+    source = "the embedded SecantusDB" if now is None else hosts(now)
+    if source == hosts(before):
+        return None
+    return (
+        f"MongoDB is now {source}; before it was {hosts(before)}. Set MONGODB_URI (or put it in .env) to keep that one"
     )
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from local_stack.assembly import assemble, parts_of
+from local_stack.assembly import assemble, lost_source, own_mongodb_as_started, parts_of
 from local_stack.endpoints import endpoint_values, render_endpoints
 from local_stack.errors import StackError
 from local_stack.jars import ensure_jars
@@ -53,8 +53,12 @@ def up(layout: Layout, console: Console, *, keep_sample: bool = False) -> tuple[
     running = supervisor.is_running()
     if not running:
         _end_strays(layout, console)
+    source_before = own_mongodb_as_started(layout) if layout.endpoints.exists() else None
     with showing(console, "preparing") as progress:
         stack = assemble(layout, running=running, keep_sample=keep_sample, progress=progress)
+    warning = lost_source(source_before, stack.settings.mongodb_uri)
+    if warning is not None:
+        console.print(f"[bold yellow]! {warning}[/]", soft_wrap=True)
     parts = parts_of(stack)
     _supervise(layout, supervisor, parts, console, running=running)
     values = endpoint_values(stack, prometheus=prometheus.installed() is not None)

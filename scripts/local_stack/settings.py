@@ -32,6 +32,12 @@ def embedded_mongodb_uri(port: int) -> str:
     return f"mongodb://{HOST}:{port}/?replicaSet=secantus&serverMonitoringMode=poll"
 
 
+def is_embedded_mongodb(uri: str) -> bool:
+    """Whether `uri` is SecantusDB's, on whatever port an earlier start chose."""
+    port = uri.partition("/?")[0].rpartition(":")[2]
+    return port.isdecimal() and uri == embedded_mongodb_uri(int(port))
+
+
 def load_settings(root: Path, environment: Mapping[str, str], kept_ports: Mapping[str, int]) -> StackSettings:
     """Settings of the checkout at `root`. Raises `StackError` naming the variable that is not valid.
 

@@ -4,6 +4,7 @@ own.
 
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -24,7 +25,7 @@ CACHE_SIZE = "512M"
 def mongodb(stack: Stack) -> Part:
     uri = stack.mongodb_uri
     if stack.settings.mongodb_uri is not None:
-        return Part(name="mongodb", endpoint=_hosts(uri), ready=lambda: check(uri), ready_within_s=20)
+        return Part(name="mongodb", endpoint=hosts(uri), ready=lambda: check(uri), ready_within_s=20)
     data = stack.layout.data / "mongodb"
     port = str(stack.ports["MONGODB_PORT"])
     settings = stack.layout.config / "secantusd.toml"
@@ -72,11 +73,9 @@ def _ask(uri: str) -> dict[str, Any]:
         raise NotReady(f"MongoDB does not answer: {str(error)[:200]}") from None
 
 
-def _hosts(uri: str) -> str:
-    """The URI's hosts without its credentials."""
-    nodes = (
-        parse_uri(uri, validate=False)["nodelist"]
-        if not uri.startswith("mongodb+srv")
-        else [(uri.rpartition("@")[2], None)]
-    )
+def hosts(uri: str) -> str:
+    """The URI's hosts, without its credentials and options."""
+    if uri.startswith("mongodb+srv:"):  # its hosts are in DNS
+        return "mongodb+srv://" + urlsplit(uri).netloc.rpartition("@")[2]
+    nodes = parse_uri(uri, validate=False)["nodelist"]
     return "mongodb://" + ",".join(f"{host}:{port}" if port else str(host) for host, port in nodes)

@@ -1,12 +1,17 @@
-"""What is said when ports move."""
+"""What is said when ports move, and when the source does."""
+
+from dataclasses import replace
 
 import pytest
 
-from local_stack.assembly import moves
+from local_stack.assembly import lost_source, moves, own_mongodb_as_started
+from local_stack.endpoints import endpoint_values, render_endpoints
 from local_stack.ports import PORTS
+from local_stack.stack import Stack
 
 pytestmark = pytest.mark.unit
 
+OWN = "mongodb://user:hunter2@db.example:27017/?replicaSet=rs0"
 DEFAULTS = {spec.variable: spec.default for spec in PORTS}
 
 
@@ -25,3 +30,36 @@ def test_who_deployed_connectors_learns_that_mongodb_moved() -> None:
 
     assert len(texts) == 2
     assert "deploy-connector.sh" in texts[1]
+
+
+def test_who_loses_their_own_mongodb_learns_which_and_how_to_keep_it() -> None:
+    text = lost_source(OWN, None)
+
+    assert text is not None
+    assert text.startswith("MongoDB is now the embedded SecantusDB; before it was mongodb://db.example:27017. ")
+    assert "Set MONGODB_URI" in text
+    assert "hunter2" not in text
+
+
+def test_one_own_mongodb_in_place_of_another_is_said_without_credentials() -> None:
+    text = lost_source(OWN, "mongodb+srv://user:hunter3@cluster.example/?retryWrites=true")
+
+    assert text is not None
+    assert "now mongodb+srv://cluster.example; before it was mongodb://db.example:27017" in text
+    assert "hunter" not in text
+
+
+@pytest.mark.parametrize(
+    ("before", "now"), [(None, None), (None, OWN), (OWN, OWN), (OWN, OWN.replace("hunter2", "hunter3"))]
+)
+def test_nothing_is_said_while_the_source_stays_or_becomes_the_users(before: str | None, now: str | None) -> None:
+    assert lost_source(before, now) is None
+
+
+@pytest.mark.parametrize("uri", [None, OWN, "mongodb://127.0.0.1:27017,127.0.0.1:27018/?replicaSet=secantus"])
+def test_the_source_of_the_last_start_is_known(stack: Stack, uri: str | None) -> None:
+    """Also when the file of ports is gone, or already holds other ones."""
+    started = replace(stack, settings=replace(stack.settings, mongodb_uri=uri))
+    stack.layout.endpoints.write_text(render_endpoints(endpoint_values(started, prometheus=False)))
+
+    assert own_mongodb_as_started(stack.layout) == uri
