@@ -1,5 +1,6 @@
 """A stack as the parts see it, in a directory of the test's own."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ CREDENTIALS = Credentials(
 
 
 @pytest.fixture
-def layout(tmp_path: Path) -> Layout:
+def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """A checkout whose path holds a space, with the repository's templates."""
+    # Its path may be too long for a socket: the directory that stands in for it then goes with the test as well.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     root = tmp_path / "a checkout"
     (root / "config").mkdir(parents=True)
     (root / "config" / "local").symlink_to(REPOSITORY / "config" / "local")
