@@ -23,6 +23,7 @@ from local_stack.parts import prometheus
 from local_stack.parts.object_store import store_settings
 from local_stack.parts.part import Part
 from local_stack.progress import progress as showing
+from local_stack.query_errors import explain
 from local_stack.startup import bring_up
 from local_stack.status import part_statuses, settled_statuses, status_table
 from local_stack.supervision import Supervisor
@@ -30,6 +31,7 @@ from local_stack.supervision import Supervisor
 EXIT_INTERRUPTED = 130
 SETTLE_WITHIN_S = 15.0
 PLAIN_WIDTH = 160
+NOT_RUNNING = "the stack is not running: run `make up`"
 
 app = typer.Typer(
     add_completion=False,
@@ -116,13 +118,16 @@ def build() -> None:
 def query(sql: Annotated[str | None, typer.Argument(help="Left out: the newest rows of the sample.")] = None) -> None:
     """Ask DuckDB a question about the tables: FROM delta_scan('s3://…')."""
     with reported() as layout:
+        if not Supervisor(layout).is_running():
+            raise StackError(NOT_RUNNING)
         stack = assemble_as_started(layout)
         connection = connect(store_settings(stack))
+        statement = sql or sample.sample_query(stack)
         try:
-            answer = connection.sql(sql or sample.sample_query(stack))
+            answer = connection.sql(statement)
             print("done" if answer is None else answer)
         except duckdb.Error as error:
-            fail(str(error))
+            fail(explain(error, statement))
 
 
 @app.command()
@@ -188,7 +193,7 @@ def status() -> None:
         statuses = part_statuses(parts, supervisor.processes() if running else {})
         console.print(status_table(statuses))
         if not running:
-            fail("the stack is not running: run `make up`")
+            fail(NOT_RUNNING)
         sick = [item.part.name for item in statuses if not item.healthy]
         if sick:
             fail(f"not healthy: {', '.join(sick)}; see `make logs PART={sick[0]}`")
@@ -244,7 +249,7 @@ def restart(part: PartName) -> None:
 def _running_part(layout: Layout, name: str) -> Part:
     """The part of that name, whose supervisord is up. Raises `StackError` otherwise."""
     if not Supervisor(layout).is_running():
-        raise StackError("the stack is not running: run `make up`")
+        raise StackError(NOT_RUNNING)
     parts = {part.name: part for part in parts_of(assemble_as_started(layout)) if part.command}
     if name not in parts:
         raise StackError(f"there is no part {name!r}; there are: {', '.join(parts)}")
