@@ -11,11 +11,13 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from pymongo import MongoClient
 from stack_endpoints import Stack
+from waiting import wait_until
 
 from cdc_shared.connect.connect_client import ConnectClient
 
 pytestmark = pytest.mark.e2e
 
+GONE_TIMEOUT_S = 15.0
 DEMO = Path(__file__).parents[2] / "scripts" / "demo.py"
 
 
@@ -30,9 +32,13 @@ def test_the_demo_ends_equal_and_cleans_up(stack: Stack) -> None:
     found = re.search(r"seeding database (demo-[0-9a-f]{6})", run.stdout)
     assert found
     name = found[1]
-    with ConnectClient(stack.connect_url) as connect:
-        assert connect.status(name) is None
-    topics = AdminClient({"bootstrap.servers": stack.kafka}).list_topics(timeout=10).topics
-    assert [topic for topic in topics if name in topic] == []
+    with ConnectClient(stack.connect_url) as connect:  # Connect forgets a deleted connector a moment later
+        wait_until(lambda: connect.status(name) is None, GONE_TIMEOUT_S, f"connector {name} is gone")
+    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    wait_until(lambda: not _topics_of(admin, name), GONE_TIMEOUT_S, f"topics of {name} are gone")
     with MongoClient[dict[str, object]](stack.mongodb_uri) as client:
         assert name not in client.list_database_names()
+
+
+def _topics_of(admin: AdminClient, name: str) -> list[str]:
+    return [topic for topic in admin.list_topics(timeout=10).topics if name in topic]
