@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
-import obstore
 import typer
 from confluent_kafka import KafkaException
 from dotenv import dotenv_values
@@ -29,7 +28,7 @@ from bench.cost import peak_rss_mb
 from bench.load import CostOfLoad, LoadBench
 from cdc_shared.errors import CdcError
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, load_settings
-from cdc_shared.storage.object_store import open_store
+from cdc_shared.storage.object_store import delete_everything
 
 RESULTS = Path(__file__).parent / "results"
 ENDPOINTS = Path(__file__).parents[1] / ".local" / "endpoints.env"
@@ -70,7 +69,7 @@ def main(
     except (CdcError, KafkaException, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     finally:
-        _remove(root, stores)
+        delete_everything(root, stores)
     result["peak_rss_mb"] = round(peak_rss_mb())
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
@@ -149,13 +148,6 @@ def _changes_table(costs: list[CostOfChanges]) -> Table:
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True)
-
-
-def _remove(root: str, stores: ObjectStoreSettings) -> None:
-    """Delete every object of the run's tables."""
-    store = open_store(root, stores)
-    for page in obstore.list(store):
-        obstore.delete(store, [entry["path"] for entry in page])
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ from cdc_shared.kafka.topics import change_topic, signal_topic
 from cdc_shared.models.common import PipelineSpec, SourceSpec
 from cdc_shared.security.secret_provider import Secret
 from cdc_shared.settings import ObjectStoreSettings, load_settings
-from cdc_shared.storage.object_store import open_store, table_url
+from cdc_shared.storage.object_store import delete_everything, table_url
 from local_stack.endpoints import read_endpoints
 from local_stack.errors import StackError
 
@@ -189,9 +189,7 @@ class Demo:
             future.exception(KAFKA_TIMEOUT_S)  # one that was never made is as good as deleted
 
     def _remove_tables(self) -> None:
-        store = open_store(f"{self._root}/{self.name}", self._stores)
-        for page in obstore.list(store):
-            obstore.delete(store, [entry["path"] for entry in page])
+        delete_everything(f"{self._root}/{self.name}", self._stores)
 
 
 def main(

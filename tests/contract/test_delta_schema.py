@@ -17,12 +17,11 @@ import duckdb
 import pytest
 from bson import Binary, Code, Decimal128, Int64, MaxKey, MinKey, ObjectId, Regex, Timestamp
 from debezium_events import event_key, event_value
-from delta_reading import delete_everything
 from deltalake import DeltaTable
 
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
 from cdc_shared.settings import ObjectStoreSettings
-from cdc_shared.storage.object_store import open_store
+from cdc_shared.storage.object_store import delete_everything, open_store
 from delta_writer.consumer.event_handler import read_events
 from delta_writer.transformers.bson_to_delta import encode_batch
 from delta_writer.writer.batch_processor import RecordBatch

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from bench.changes import CostOfChanges, measure_sizes
 from bench.load import LoadBench
-from delta_reading import delete_everything
 from stack_endpoints import Stack
 
 from cdc_shared.settings import KafkaSettings
+from cdc_shared.storage.object_store import delete_everything
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 
 pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]

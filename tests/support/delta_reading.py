@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import obstore
 import polars
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder, Schema
@@ -77,10 +76,3 @@ def deletion_vectors(url: str, store: ObjectStoreSettings) -> int:
     """How many of the table's live files have a deletion vector."""
     files = DeltaLog(open_store(url, store)).load().files.values()
     return sum(each.deletion_vector is not None for each in files)
-
-
-def delete_everything(root: str, store: ObjectStoreSettings) -> None:
-    """Delete every object under a URL."""
-    opened = open_store(root, store)
-    for found in obstore.list(opened):
-        obstore.delete(opened, [each["path"] for each in found])

@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import obstore
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from delta_reading import Reader, canonical_rows, open_table, read_with_query_builder
@@ -22,7 +21,7 @@ from writer_process import WriterProcess
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, send_record
 from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, signal_topic, topic_id
 from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
-from cdc_shared.storage.object_store import open_store, table_url
+from cdc_shared.storage.object_store import delete_everything, table_url
 from delta_writer.writer.offsets import ChangeTopic, app_id
 
 EQUAL_TIMEOUT_S = 30.0
@@ -160,9 +159,7 @@ class TrialPipeline:
         send_record(Producer({"bootstrap.servers": self.stack.kafka}), STATUS_TOPIC, self.name.encode(), None)
 
     def _delete_tables(self) -> None:
-        store = open_store(f"{self.root}/{self.name}", self.stack.object_store)
-        for found in obstore.list(store):
-            obstore.delete(store, [each["path"] for each in found])
+        delete_everything(f"{self.root}/{self.name}", self.stack.object_store)
 
 
 def spec_for(

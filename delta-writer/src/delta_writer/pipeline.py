@@ -140,6 +140,8 @@ class Pipeline:
             return result
 
     def _write_dead_letters(self, batch: RecordBatch, invalid: Mapping[int, str]) -> None:
+        if not invalid:
+            return
         letters = [dead_letter(batch, position, reason) for position, reason in sorted(invalid.items())]
         self._waiting_out("dead letters", lambda: self._dead_letters.write(letters))
         self._observer.dead_lettered(letters)

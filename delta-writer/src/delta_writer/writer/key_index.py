@@ -77,10 +77,6 @@ class KeyIndex:
                 found.setdefault(run.paths[number], []).append(rows[files == number])
         return {path: np.concatenate(parts) for path, parts in found.items()}
 
-    def persist(self) -> None:
-        """Write every run that lives in memory only to disk, so that the next start reads nothing from the table."""
-        self._persist_runs()
-
     def close(self) -> None:
         """Persist, and let other processes use the directory. Raises `OSError` when the disk does not take it."""
         try:
@@ -104,7 +100,7 @@ class KeyIndex:
             self._runs[first:] = [merged]
             del self._persisted[first:]  # their files are deleted when the next manifest is written
             if len(merged) >= PERSIST_ENTRIES:
-                self._persist_runs()
+                self.persist()
 
     def _merged(self, runs: list[IndexRun]) -> IndexRun:
         """Merge runs into one, without the entries of dead rows and the files that have no live row."""
@@ -152,8 +148,11 @@ class KeyIndex:
             self._runs, self._persisted = [], []
         self._delete_strays()
 
-    def _persist_runs(self) -> None:
-        """Bring the directory up to the runs in memory: write new runs, then the manifest, then delete old runs."""
+    def persist(self) -> None:
+        """Bring the directory up to the runs in memory, so that the next start reads nothing from the table.
+
+        New runs are written first, then the manifest, then old runs are deleted.
+        """
         for position in range(len(self._persisted), len(self._runs)):
             path = self._directory / f"{uuid.uuid4().hex}.run"
             self._runs[position].write(path, self.table_id)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+import obstore
 from obstore import exceptions as obstore_errors
 from obstore.store import AzureStore, GCSStore, LocalStore, ObjectStore, S3Store
 
@@ -70,6 +71,13 @@ def _remote_store(scheme: str, bucket: str, prefix: str | None, settings: Object
             return AzureStore(bucket, prefix=prefix, client_options=_client_config(), retry_config=_retry_config())
         case other:
             raise Fatal(f"{other}:// is not a store that tables can be on; use s3, gs, az, file or a local path")
+
+
+def delete_everything(url: str, settings: ObjectStoreSettings) -> None:
+    """Delete every object under `url`: what a trial made, never what a writer still writes to."""
+    store = open_store(url, settings)
+    for page in obstore.list(store):
+        obstore.delete(store, [found["path"] for found in page])
 
 
 def table_url(root: str, pipeline: str, database: str, collection: str) -> str:
