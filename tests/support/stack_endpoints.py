@@ -85,6 +85,7 @@ class Stack:
     def writer_environment(self) -> dict[str, str]:
         """What a delta-writer process needs to know of the stack."""
         return {
+            "MONGODB_URI": self.mongodb_uri,
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
             "S3_ENDPOINT": self.s3_endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key_id,

@@ -10,6 +10,7 @@ from cdc_shared.settings import (
     KafkaSettings,
     LoggingSettings,
     ObjectStoreSettings,
+    SecretsSettings,
     TracingSettings,
     load_settings,
 )
@@ -63,6 +64,7 @@ class Settings:
     stores: ObjectStoreSettings
     logging: LoggingSettings
     tracing: TracingSettings
+    secrets: SecretsSettings
     writer: WriterSettings
 
     @classmethod
@@ -73,5 +75,6 @@ class Settings:
             load_settings(ObjectStoreSettings),
             load_settings(LoggingSettings),
             load_settings(TracingSettings),
+            load_settings(SecretsSettings),
             load_settings(WriterSettings),
         )
