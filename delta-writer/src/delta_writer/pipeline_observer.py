@@ -129,7 +129,7 @@ class PipelineObserver:
         metrics.batch_rows.labels(*labels).observe(len(batch))
         metrics.commit_seconds.labels(*labels).observe(result.seconds.get("commit", 0.0))
         metrics.commit_conflicts.labels(*labels).inc(result.conflicts)
-        metrics.table_files.labels(*labels, "data").set(table.writer.data_files)
+        metrics.table_files.labels(*labels, "data").set(len(table.writer.snapshot.files))
         for stage, spent in result.seconds.items():
             self._stage(BatchStage(stage), spent)
         if len(events):

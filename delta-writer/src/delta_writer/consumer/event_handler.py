@@ -52,6 +52,7 @@ def read_events(batch: RecordBatch) -> ReadEvents:
         ranges=batch.ranges,
         operations=Counter(op for op in envelopes.ops if op is not None),
         must_commit=batch.must_commit,
+        watermarks=batch.watermarks,
     )
     sources = {(envelopes.databases[i], envelopes.collections[i]) for i in positions}
     return ReadEvents(events, positions, frozenset(Collection(*source) for source in sources), envelopes.invalid)

@@ -43,6 +43,7 @@ def encode_batch(
         deleted_hashes=hashes[deletes],
         ranges=events.ranges,
         must_commit=events.must_commit,
+        watermarks=events.watermarks,
         commit_id=str(uuid.uuid4()),
         rescued_values=decoded.stats.rescued_values,
         walked_rows=decoded.stats.walked_rows,

@@ -1,7 +1,7 @@
 """The two shapes that a batch of changes of one collection takes on its way from Kafka to the table."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -22,6 +22,7 @@ class ChangeEvents:
         ranges: everything that the batch covers, also what changes no row (tombstones, markers, dead letters).
         operations: how many events of each Debezium `op` the ranges hold.
         must_commit: the ranges are to be committed even when no row changes.
+        watermarks: partition → source time in ms: with these ranges, everything strictly before it is in.
     """
 
     keys: list[str]
@@ -32,6 +33,7 @@ class ChangeEvents:
     ranges: Mapping[int, OffsetRange]
     operations: Mapping[str, int]
     must_commit: bool = False
+    watermarks: Mapping[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -49,6 +51,7 @@ class EncodedBatch:
         deleted_keys, deleted_hashes: keys to delete.
         ranges: the offsets that the commit covers.
         must_commit: the offsets are to be committed even when no row changes.
+        watermarks: as in `ChangeEvents`.
         commit_id: names this batch's commit, so that a put that timed out but succeeded is recognised.
         rescued_values, walked_rows: of the decoder, for metrics.
     """
@@ -61,6 +64,7 @@ class EncodedBatch:
     deleted_hashes: KeyHashes
     ranges: Mapping[int, OffsetRange]
     must_commit: bool
+    watermarks: Mapping[int, int]
     commit_id: str
     rescued_values: int
     walked_rows: int

@@ -26,6 +26,7 @@ class RecordBatch:
         opened_at: the clock's reading when the first record came, in seconds.
         headers: of the first record: the trace that the batch goes on with.
         must_commit: its offsets are to be committed even when no row changes.
+        watermarks: partition → source time in ms: with these ranges, everything strictly before it is in.
     """
 
     topic: str
@@ -38,6 +39,7 @@ class RecordBatch:
     headers: list[tuple[str, bytes | None]] | None = None
     size_bytes: int = 0
     must_commit: bool = False
+    watermarks: dict[int, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.offsets)

@@ -39,7 +39,7 @@ class CopyOnWriteWriter(DeltaWriter):
         if batch.rows.num_rows or (batch.deleted_keys and self.version >= 0):
             self._put_schema_in_force(batch)
             metrics = self._merge(batch)
-        if self._landed != batch.commit_id:  # nothing to merge, or no row matched: delta-rs made no commit
+        if batch.commit_id not in self._landed:  # nothing to merge, or no row matched: delta-rs made no commit
             if not batch.must_commit:
                 return None
             self._put_schema_in_force(batch)
@@ -76,7 +76,7 @@ class CopyOnWriteWriter(DeltaWriter):
             app_transactions=[Transaction(app_id(self.topic, p), part.end) for p, part in batch.ranges.items()],
             max_commit_retries=0,
         )
-        self._put_in_doubt = True
+        self._in_doubt = batch.commit_id
         try:
             metrics = (
                 table.merge(
@@ -95,7 +95,7 @@ class CopyOnWriteWriter(DeltaWriter):
             raise VersionTaken(self.version + 1) from error
         except DeltaError as error:
             raise _mapped(error, f"MERGE into {self.location.url}") from error
-        self._catch_up(batch.commit_id)
+        self._catch_up()
         return metrics
 
 

@@ -1,15 +1,16 @@
 """Merge-on-read: new rows go to a new file, old rows are marked in deletion vectors. The cost follows the batch alone.
 
 One commit holds one `add` for the new rows, for each file with superseded rows a `remove` and an `add` with the wider
-vector (only the `remove` when no row is left), and the offsets.
+vector (only the `remove` when no row is left), and the offsets. Besides batches there are two other kinds of commit:
+rows are deleted that a sweep found, and files are rewritten.
 """
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final, cast
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 import obstore
@@ -18,44 +19,44 @@ import pyarrow.parquet as pq
 from msgspec.structs import replace
 from pyroaring import BitMap
 
-from cdc_shared.delta.actions import Action, AddFile, DeletionVectorDescriptor, RemoveFile
-from cdc_shared.delta.deletion_vector import (
-    decode_stored_vector,
-    encode_vector_file,
-    vector_file_path,
-    vector_location,
-)
-from cdc_shared.delta.stats import with_loose_bounds
+from cdc_shared.delta.actions import Action, AddFile
 from cdc_shared.errors import Fatal
 from cdc_shared.storage.object_store import MULTIPART_CHUNK_BYTES, MULTIPART_CONCURRENCY
 from delta_writer.transformers.change_batch import EncodedBatch
-from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, store_errors
+from delta_writer.writer.deletion_vectors import DeletionVectors, removal, with_vector
+from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation, store_errors
+from delta_writer.writer.file_changes import FileRewrite, RowDeletion
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
 from delta_writer.writer.key_index import KeyIndex, Rows
+from delta_writer.writer.offsets import ChangeTopic
 from delta_writer.writer.parquet_file import encode_data_file
-from delta_writer.writer.table_metadata import protocol_for
+from delta_writer.writer.table_metadata import TableIdentity, protocol_for
 
 KEY_COLUMN: Final = "_cdc_key"
-
-
-class _FileStats(msgspec.Struct, rename="camel"):
-    num_records: int
-
-
-_STATS: Final = msgspec.json.Decoder(_FileStats)
+REWRITE: Final = "CDC REWRITE"
 
 
 class DeletionVectorWriter(DeltaWriter):
     """See the module; the contract is `DeltaWriter`'s."""
 
     mode = "deletion_vectors"
-    _index: KeyIndex | None = None
-    _index_follows = False
+
+    def __init__(
+        self,
+        location: TableLocation,
+        identity: TableIdentity,
+        topic: ChangeTopic,
+        cache_dir: Path,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.vectors = DeletionVectors(location.store, clock)
+        self._index: KeyIndex | None = None
+        self._index_follows = False
+        self._uploaded: tuple[str, AddFile] | None = None
+        super().__init__(location, identity, topic, cache_dir, clock)
 
     def reload(self) -> None:
         super().reload()
-        self._vectors: dict[str, tuple[str, BitMap]] = {}
-        self._uploaded: tuple[str, AddFile] | None = None
         with store_errors(f"reading the keys of {self.location.url}"):
             self._open_index()
 
@@ -63,6 +64,75 @@ class DeletionVectorWriter(DeltaWriter):
         if self._index is not None:
             index, self._index, self._index_follows = self._index, None, False
             index.close()
+
+    def delete_rows(self, deletion: RowDeletion) -> CommitResult | None:
+        """Delete rows that were found beside the stream; None, and nothing written, when there is nothing to do.
+
+        Raises:
+            RowsMoved: a file with such rows was rewritten since. Nothing was written.
+        """
+
+        def attempt() -> CommitResult | None:
+            vectors, removed = {}, 0
+            for path, rows in deletion.rows.items():
+                if path not in self._snapshot.files:
+                    self._moved.check(path, deletion.read_version)
+                elif doomed := rows - (deleted := self.vectors.of(self._snapshot.files[path])):
+                    vectors[path] = deleted | doomed
+                    removed += len(doomed)
+            txns = self._raised(deletion.txns)
+            if not vectors and not txns:
+                return None
+            now_ms = int(self._clock() * 1000)
+            actions = [Action(commit_info=self._commit_info(deletion.operation, deletion.commit_id, now_ms))]
+            actions += self._txns(txns, now_ms) + self.vectors.swaps(self._snapshot.files, vectors)
+            self._append(actions, deletion.commit_id)
+            self.vectors.committed(self._snapshot.files, vectors)
+            return CommitResult(self.version, rows_removed=removed, files_swapped=len(vectors))
+
+        return self._until_landed(deletion.commit_id, attempt)
+
+    def replace_files(self, rewrite: FileRewrite) -> CommitResult | None:
+        """Put rewritten files in the place of others; None, and nothing written, when none of those is there any more.
+
+        Rows deleted since the inputs were read are deleted in the outputs, so a rewrite never undoes a change.
+
+        Raises:
+            RowsMoved: another rewrite came first. Nothing was written.
+        """
+
+        def attempt() -> CommitResult | None:
+            live = self._snapshot.files
+            deleted_since: dict[str, BitMap | None] = {}
+            for path, deleted_then in rewrite.inputs.items():
+                if path in live:
+                    if since := self.vectors.of(live[path]) - deleted_then:
+                        deleted_since[path] = since
+                else:
+                    self._moved.check(path, rewrite.read_version)
+                    deleted_since[path] = None
+            inputs = [live[path] for path in rewrite.inputs if path in live]
+            if not inputs:
+                return None
+            deleted = {out.add.path: rewrite.deleted_rows(out, deleted_since) for out in rewrite.outputs}
+            outputs = [out for out in rewrite.outputs if len(deleted[out.add.path]) < len(out.rows)]
+            vectors = {out.add.path: deleted[out.add.path] for out in outputs if deleted[out.add.path]}
+            descriptors = self.vectors.write(vectors)
+            now_ms = int(self._clock() * 1000)
+            actions = [Action(commit_info=self._commit_info(REWRITE, rewrite.commit_id, now_ms))]
+            actions += [Action(remove=removal(file, now_ms, data_change=False)) for file in inputs]
+            for out in outputs:
+                path = out.add.path
+                add = with_vector(out.add, descriptors[path]) if path in descriptors else out.add
+                actions.append(Action(add=replace(add, data_change=False)))
+            self._index_follows = False  # until it holds what the entry adds
+            self._append(actions, rewrite.commit_id)
+            self.vectors.committed(self._snapshot.files, vectors)
+            self._index_files({out.add.path: out.key_hashes for out in outputs})
+            rows = sum(len(out.rows) for out in outputs)
+            return CommitResult(self.version, rows_written=rows, files_swapped=len(inputs))
+
+        return self._until_landed(rewrite.commit_id, attempt)
 
     def _write(self, batch: EncodedBatch) -> CommitResult | None:
         started = time.perf_counter()
@@ -72,20 +142,23 @@ class DeletionVectorWriter(DeltaWriter):
             return None
         looked_up = time.perf_counter()
         new_file = self._upload_rows(batch) if batch.rows.num_rows else None
-        vectors = {path: self._vector(path) | rows for path, rows in superseded.items()}
+        files = self._snapshot.files
+        vectors = {path: self.vectors.of(files[path]) | rows for path, rows in superseded.items()}
         actions = self._offset_actions(batch)
         if self.version < 0:
             actions.append(Action(protocol=protocol_for(self.mode)))
         if metadata is not None:
             actions.append(Action(meta_data=metadata))
-        actions += self._swaps(vectors)
+        actions += self.vectors.swaps(files, vectors)
         if new_file is not None:
             actions.append(Action(add=new_file))
         written = time.perf_counter()
         self._index_follows = False  # until it holds what the entry adds
         self._append(actions, batch.commit_id)
         committed = time.perf_counter()
-        self._remember(vectors, new_file, batch.row_hashes)
+        self._uploaded = None
+        self.vectors.committed(self._snapshot.files, vectors)
+        self._index_files({} if new_file is None else {new_file.path: batch.row_hashes})
         return CommitResult(
             version=self.version,
             rows_written=batch.rows.num_rows,
@@ -106,10 +179,9 @@ class DeletionVectorWriter(DeltaWriter):
             return {}
         superseded = {}
         for path, rows in self._index.find(hashes).items():
-            if path in self._snapshot.files:
-                live = BitMap(rows) - self._vector(path)
-                if live:
-                    superseded[path] = live
+            file = self._snapshot.files.get(path)
+            if file is not None and (live := BitMap(rows) - self.vectors.of(file)):
+                superseded[path] = live
         return superseded
 
     def _upload_rows(self, batch: EncodedBatch) -> AddFile:
@@ -136,47 +208,14 @@ class DeletionVectorWriter(DeltaWriter):
         self._uploaded = (batch.commit_id, add)
         return add
 
-    def _swaps(self, vectors: Mapping[str, BitMap]) -> list[Action]:
-        """Write the vectors to one file and return the actions that put them in force."""
-        if not vectors:
-            return []
-        files = {path: self._snapshot.files[path] for path in vectors}
-        partly = {path: rows for path, rows in vectors.items() if len(rows) < _physical_rows(files[path])}
-        descriptors: dict[str, DeletionVectorDescriptor] = {}
-        if partly:
-            file_id = uuid.uuid4()
-            body, descriptors = encode_vector_file(file_id, partly)
-            obstore.put(self.location.store, vector_file_path(file_id), body)
-        now_ms = int(self._clock() * 1000)
-        actions = []
-        for path, file in files.items():
-            actions.append(Action(remove=_remove(file, now_ms)))
-            if path in descriptors:
-                swapped = replace(
-                    file,
-                    deletion_vector=descriptors[path],
-                    stats=with_loose_bounds(file.stats),
-                    modification_time=now_ms,
-                    data_change=True,
-                )
-                actions.append(Action(add=swapped))
-        return actions
+    # -- the index ----------------------------------------------------------------------------------------------------
 
-    def _remember(self, vectors: Mapping[str, BitMap], new_file: AddFile | None, hashes: KeyHashes) -> None:
-        """Take the commit, which the snapshot holds already, into vectors and index."""
-        for path, rows in vectors.items():
-            file = self._snapshot.files.get(path)
-            if file is None or file.deletion_vector is None:
-                self._vectors.pop(path, None)
-            else:
-                self._vectors[path] = (file.deletion_vector.unique_id, rows)
-        self._uploaded = None
+    def _index_files(self, new_files: Mapping[str, KeyHashes]) -> None:
+        """Take files that a commit of ours has added, which the snapshot holds already, into the index."""
         index = self._index or self._new_index()
-        if new_file is not None:
-            index.add(new_file.path, hashes)
+        for path, hashes in new_files.items():
+            index.add(path, hashes)
         self._index_follows = True
-
-    # -- index and vectors --------------------------------------------------------------------------------------------
 
     def _open_index(self) -> None:
         """Open the key index and bring it up to the snapshot. The table is the truth: what is missing is read."""
@@ -205,37 +244,8 @@ class DeletionVectorWriter(DeltaWriter):
         return hash_keys(key for chunk in keys.chunks for key in cast(list[str], chunk.to_pylist()))
 
     def _live_rows(self, path: str, rows: Rows) -> npt.NDArray[np.bool_]:
-        if path not in self._snapshot.files:
+        file = self._snapshot.files.get(path)
+        if file is None:
             return np.zeros(len(rows), np.bool_)
-        dead = np.frombuffer(self._vector(path).to_array(), np.uint32)
+        dead = np.frombuffer(self.vectors.of(file).to_array(), np.uint32)
         return ~np.isin(rows, dead)
-
-    def _vector(self, path: str) -> BitMap:
-        """Return the rows of a live data file that are deleted."""
-        descriptor = self._snapshot.files[path].deletion_vector
-        if descriptor is None:
-            return BitMap()
-        known = self._vectors.get(path)
-        if known is None or known[0] != descriptor.unique_id:
-            vector_path, start, length = vector_location(descriptor)
-            stored = obstore.get_range(self.location.store, vector_path, start=start, length=length)
-            known = (descriptor.unique_id, decode_stored_vector(bytes(stored), descriptor))
-            self._vectors[path] = known
-        return known[1]
-
-
-def _physical_rows(file: AddFile) -> int:
-    """Return how many rows the data file has, deleted ones included. Our own files always say so in their stats."""
-    return _STATS.decode(file.stats or "").num_records
-
-
-def _remove(file: AddFile, now_ms: int) -> RemoveFile:
-    return RemoveFile(
-        path=file.path,
-        data_change=True,
-        deletion_timestamp=now_ms,
-        extended_file_metadata=True,
-        partition_values=file.partition_values,
-        size=file.size,
-        deletion_vector=file.deletion_vector,
-    )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
@@ -23,7 +23,8 @@ from cdc_shared.documents import DocumentSchema
 from cdc_shared.errors import CdcError, Transient
 from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
-from delta_writer.writer.offsets import ChangeTopic, app_id, check_fence, start_offset
+from delta_writer.writer.file_changes import MovedFiles
+from delta_writer.writer.offsets import ChangeTopic, app_id, check_fence, start_offset, watermark_id
 from delta_writer.writer.table_metadata import TableIdentity, check_supported, new_metadata, schema_of, with_schema
 
 ENGINE: Final = "cdc-delta-writer"
@@ -82,8 +83,9 @@ class DeltaWriter(ABC):
         self._log = DeltaLog(location.store)
         self._snapshot = Snapshot()
         self._schema = schema_of(None)
-        self._landed: str | None = None  # the commit id of the batch that was committed last
-        self._put_in_doubt = False
+        self._moved = MovedFiles(since=-1)
+        self._landed: set[str] = set()  # commit ids in the log that whoever asked for them has not heard of yet
+        self._in_doubt: str | None = None  # the commit id of a put that may have succeeded unheard
         self._read_at = 0.0
         self.reload()
 
@@ -98,9 +100,9 @@ class DeltaWriter(ABC):
         return self._snapshot.version
 
     @property
-    def data_files(self) -> int:
-        """How many data files the table has."""
-        return len(self._snapshot.files)
+    def snapshot(self) -> Snapshot:
+        """The table's state at `version`, to read: it moves on with every commit."""
+        return self._snapshot
 
     def reload(self) -> None:
         """Read the table's state anew.
@@ -114,7 +116,8 @@ class DeltaWriter(ABC):
         if snapshot.metadata is not None:
             check_supported(snapshot, self._identity, self.mode, self.topic.partitions, self.location.url)
         self._snapshot = snapshot
-        self._put_in_doubt = False
+        self._moved = MovedFiles(since=snapshot.version)
+        self._in_doubt = None
         self._schema = schema_of(snapshot.metadata)
 
     def next_offset(self, partition: int, low: int, high: int) -> int:
@@ -130,26 +133,15 @@ class DeltaWriter(ABC):
             Fenced: the table does not stand where the batch begins. Nothing was written.
             SchemaMoved: `batch.base_schema` is no longer the table's schema. Nothing was written.
         """
-        conflicts = 0
-        if self._put_in_doubt:
-            self._catch_up(batch.commit_id)
-        elif self._clock() - self._read_at > MAX_SNAPSHOT_AGE_S:
-            self.reload()
-        while self._landed != batch.commit_id:
+
+        def attempt() -> CommitResult | None:
             check_fence(self._snapshot.txns, self.topic, batch.ranges)
             if batch.base_schema != self._schema:
                 raise SchemaMoved(f"the schema of {self.location.url} changed while a batch was in hand")
-            try:
-                with store_errors(f"committing to {self.location.url}"):
-                    result = self._write(batch)
-                return None if result is None else replace(result, conflicts=conflicts)
-            except VersionTaken as taken:
-                conflicts += 1
-                known = self.version
-                self._catch_up(batch.commit_id)
-                if self.version == known:
-                    raise Transient(f"{self.location.url} refused version {taken}, but does not show it yet") from taken
-        return CommitResult(self.version, batch.rows.num_rows, conflicts=conflicts)
+            return self._write(batch)
+
+        result = self._until_landed(batch.commit_id, attempt)
+        return result and replace(result, rows_written=batch.rows.num_rows)
 
     @abstractmethod
     def close(self) -> None:
@@ -170,30 +162,64 @@ class DeltaWriter(ABC):
 
     # -- what the modes share -----------------------------------------------------------------------------------------
 
+    def _until_landed(self, commit_id: str, attempt: Callable[[], CommitResult | None]) -> CommitResult | None:
+        """Call `attempt`, which plans and writes one entry on the newest version known, until the entry is in the log.
+
+        After every conflict it is planned anew on what others have written. An entry of ours that got there unheard,
+        in this call or in one before it that raised `Transient`, is found by its id and not written again. Returns
+        what `attempt` does, None too.
+        """
+        conflicts = 0
+        if self._in_doubt is not None:
+            self._catch_up()
+        elif self._clock() - self._read_at > MAX_SNAPSHOT_AGE_S:
+            self.reload()
+        while commit_id not in self._landed:
+            try:
+                with store_errors(f"committing to {self.location.url}"):
+                    result = attempt()
+                self._landed.discard(commit_id)
+                return None if result is None else replace(result, conflicts=conflicts)
+            except VersionTaken as taken:
+                conflicts += 1
+                known = self.version
+                self._catch_up()
+                if self.version == known:
+                    raise Transient(f"{self.location.url} refused version {taken}, but does not show it yet") from taken
+        self._landed.discard(commit_id)
+        return CommitResult(self.version, conflicts=conflicts)
+
     def _append(self, actions: list[Action], commit_id: str | None = None) -> None:
-        """Write the next log entry and take its effect into the snapshot; `commit_id` of the batch that it holds."""
+        """Write the next log entry and take its effect into the snapshot. `commit_id` as its `commitInfo` has it."""
         version = self._snapshot.version + 1
-        self._put_in_doubt = True  # until we know: a put that times out may have succeeded
+        self._in_doubt = commit_id or ""  # until we know: a put that times out may have succeeded
         self._log.append(version, actions)
-        self._put_in_doubt = False
-        self._snapshot.apply(version, actions)
-        self._schema = schema_of(self._snapshot.metadata)
-        self._landed = commit_id or self._landed
+        self._in_doubt = None
+        if commit_id is not None:  # until the caller has heard of it: what comes after the put may fail
+            self._landed.add(commit_id)
+        self._apply(version, actions)
         self._read_at = self._clock()
 
-    def _catch_up(self, commit_id: str) -> None:
-        """Apply the entries written since by others, or by a put of ours in doubt: then `commit_id` has landed."""
+    def _catch_up(self) -> None:
+        """Apply the entries written since by others, or by a put of ours in doubt: its commit has landed then."""
         with store_errors(f"reading the log of {self.location.url}"):
             while (entry := self._log.read_entry(self._snapshot.version + 1)) is not None:
-                self._snapshot.apply(self._snapshot.version + 1, entry)
-                if any(action.commit_info and action.commit_info.get("txnId") == commit_id for action in entry):
-                    self._landed = commit_id
+                self._apply(self._snapshot.version + 1, entry)
+                if self._in_doubt and any(
+                    a.commit_info and a.commit_info.get("txnId") == self._in_doubt for a in entry
+                ):
+                    self._landed.add(self._in_doubt)
             if self._snapshot.metadata is not None:
                 check_supported(self._snapshot, self._identity, self.mode, self.topic.partitions, self.location.url)
-            self._schema = schema_of(self._snapshot.metadata)
             self._after_catch_up()
-        self._put_in_doubt = False
+        self._in_doubt = None
         self._read_at = self._clock()
+
+    def _apply(self, version: int, actions: list[Action]) -> None:
+        self._snapshot.apply(version, actions)
+        self._moved.see(version, actions)
+        if any(action.meta_data is not None for action in actions):
+            self._schema = schema_of(self._snapshot.metadata)
 
     def _metadata_for(self, schema: DocumentSchema) -> Metadata | None:
         """Return the `metaData` that a commit of rows in `schema` must carry: of a new table or a wider schema."""
@@ -202,21 +228,35 @@ class DeltaWriter(ABC):
         return with_schema(self._snapshot.metadata, schema) if schema.typed() != self._schema else None
 
     def _offset_actions(self, batch: EncodedBatch) -> list[Action]:
-        """Return `commitInfo` and one `txn` for each partition."""
+        """Return `commitInfo`, and one `txn` for each partition and each watermark."""
         now_ms = int(self._clock() * 1000)
-        info = {
+        txns = {app_id(self.topic, partition): part.end for partition, part in batch.ranges.items()}
+        txns |= self._raised({watermark_id(self.topic, p): at_ms for p, at_ms in batch.watermarks.items()})
+        ranges = {str(partition): [part.start, part.end] for partition, part in batch.ranges.items()}
+        info = self._commit_info("CDC UPSERT", batch.commit_id, now_ms) | {"cdcRanges": ranges}
+        return [Action(commit_info=info), *self._txns(txns, now_ms)]
+
+    def _commit_info(self, operation: str, commit_id: str, now_ms: int) -> dict[str, Any]:
+        return {
             "timestamp": now_ms,
-            "operation": "CDC UPSERT",
+            "operation": operation,
             "operationParameters": {},
             "engineInfo": ENGINE,
-            "txnId": batch.commit_id,
+            "txnId": commit_id,
             "cdcTopic": self.topic.name,
-            "cdcRanges": {str(partition): [part.start, part.end] for partition, part in batch.ranges.items()},
+            "cdcRanges": {},
         }
-        txns = [
-            Transaction(app_id(self.topic, partition), part.end, now_ms) for partition, part in batch.ranges.items()
-        ]
-        return [Action(commit_info=info), *(Action(txn=txn) for txn in txns)]
+
+    def _raised(self, txns: Mapping[str, int]) -> dict[str, int]:
+        """Return the `txn`s that would rise: these never fall."""
+        return {name: to for name, to in txns.items() if to > self._snapshot.txns.get(name, -1)}
+
+    def _txns(self, txns: Mapping[str, int], now_ms: int) -> list[Action]:
+        return [Action(txn=Transaction(name, to, now_ms)) for name, to in txns.items()]
+
+
+def _commit_ids(entry: list[Action]) -> set[Any]:
+    return {action.commit_info.get("txnId") for action in entry if action.commit_info}
 
 
 @contextmanager

@@ -2,6 +2,9 @@
 
 The offsets of a table are its `txn` actions: `cdc:<topic id>:<partition>` is the next offset to read. Kafka's own
 committed offset is only a hint. The topic's *id* is used, not its name, so that a topic made again starts again.
+
+Two more are kept in the same way: `cdc-wm:…`, the source time in ms strictly before which everything of the partition
+is in (the watermark), and `cdc-swept:…`, the offset up to which a completed snapshot was swept.
 """
 
 from collections.abc import Mapping
@@ -11,6 +14,8 @@ from typing import Final
 from cdc_shared.errors import CdcError, ResyncNeeded
 
 _PREFIX: Final = "cdc:"
+_WATERMARK_PREFIX: Final = "cdc-wm:"
+_SWEPT_PREFIX: Final = "cdc-swept:"
 
 
 class Fenced(CdcError):
@@ -40,6 +45,16 @@ class ChangeTopic:
 def app_id(topic: ChangeTopic, partition: int) -> str:
     """Return the name under which a table records the offset of a topic-partition."""
     return f"{_PREFIX}{topic.topic_id}:{partition}"
+
+
+def watermark_id(topic: ChangeTopic, partition: int) -> str:
+    """Return the name under which a table records the watermark of a topic-partition, in ms of source time."""
+    return f"{_WATERMARK_PREFIX}{topic.topic_id}:{partition}"
+
+
+def swept_id(topic: ChangeTopic, partition: int) -> str:
+    """Return the name under which a table records that a completed snapshot swept the rows before an offset."""
+    return f"{_SWEPT_PREFIX}{topic.topic_id}:{partition}"
 
 
 def check_fence(txns: Mapping[str, int], topic: ChangeTopic, ranges: Mapping[int, OffsetRange]) -> None:

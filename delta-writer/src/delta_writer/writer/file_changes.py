@@ -1,0 +1,104 @@
+"""Changes of a table's files that are not a batch: prepared beside the stream, committed on whatever is newest then."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from pyroaring import BitMap
+
+from cdc_shared.delta.actions import Action, AddFile
+from cdc_shared.errors import CdcError
+from delta_writer.writer.key_hash import KeyHashes
+
+_MAX_REMEMBERED: Final = 50_000
+
+
+class RowsMoved(CdcError):
+    """A file that the change was prepared for was rewritten meanwhile: its rows lie elsewhere. Prepare it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowDeletion:
+    """Rows to delete, found at `read_version`.
+
+    Attributes:
+        rows: data file → rows; those that were deleted meanwhile are gone anyway.
+        txns: `txn`s to set in the same entry; one that stands higher already stays.
+        operation: what the table's history calls it.
+        commit_id: names the commit, so that a put that timed out but succeeded is recognised.
+    """
+
+    read_version: int
+    rows: Mapping[str, BitMap]
+    txns: Mapping[str, int]
+    operation: str
+    commit_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RewrittenFile:
+    """A new data file: `add` without a vector; of its row `i` the key's hash, and the input (by position) and row."""
+
+    add: AddFile
+    key_hashes: KeyHashes
+    inputs: npt.NDArray[np.uint32]
+    rows: npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRewrite:
+    """Files to put in the place of others, with the rows that lived at `read_version` and no other change.
+
+    Attributes:
+        inputs: the files to replace, and which of their rows were deleted at `read_version` already.
+        outputs: together exactly the other rows.
+        commit_id: as in `RowDeletion`.
+    """
+
+    read_version: int
+    inputs: Mapping[str, BitMap]
+    outputs: Sequence[RewrittenFile]
+    commit_id: str
+
+    def deleted_rows(self, output: RewrittenFile, deleted_since: Mapping[str, BitMap | None]) -> BitMap:
+        """Return the rows of `output` whose row in an input is in `deleted_since`; None there means all of them."""
+        deleted = np.zeros(len(output.rows), np.bool_)
+        for number, path in enumerate(self.inputs):
+            if path in deleted_since:
+                dead = deleted_since[path]
+                ours = output.inputs == number
+                deleted |= ours & (dead is None or np.isin(output.rows, np.frombuffer(dead.to_array(), np.uint32)))
+        return BitMap(np.flatnonzero(deleted).astype(np.uint32))
+
+
+class MovedFiles:
+    """Which files left the table because their rows were moved, in the entries seen since `since`.
+
+    A file that left without being moved has no row left. Bounded: the oldest are forgotten, and `since` moves up.
+    """
+
+    def __init__(self, since: int) -> None:
+        self._since = since
+        self._moved: OrderedDict[str, int] = OrderedDict()
+
+    def see(self, version: int, actions: Iterable[Action]) -> None:
+        """Take in the entry of `version`: one that only moves rows says `dataChange: false` (protocol: "Remove File")."""
+        actions = list(actions)
+        added = {action.add.path for action in actions if action.add is not None}
+        for action in actions:
+            if action.remove is not None and not action.remove.data_change and action.remove.path not in added:
+                self._moved[action.remove.path] = version
+        while len(self._moved) > _MAX_REMEMBERED:
+            _, self._since = self._moved.popitem(last=False)
+
+    def check(self, path: str, read_version: int) -> None:
+        """Check that a file of `read_version` that is no longer in the table has no row left.
+
+        Raises:
+            RowsMoved: its rows were moved, or may have been.
+        """
+        if read_version < self._since or path in self._moved:
+            raise RowsMoved(f"{path} was rewritten since version {read_version}")
