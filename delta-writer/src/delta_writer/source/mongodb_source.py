@@ -21,7 +21,7 @@ from cdc_shared.settings import SecretsSettings
 from delta_writer.source.errors import map_connection_error, map_source_error
 
 OPERATION_TIMEOUT_S: Final = 20.0
-"""One `asking` block, everything in it together, selecting a server and retries included."""
+"""One `asking` block, everything in it together."""
 SERVER_SELECTION_TIMEOUT_S: Final = 5.0
 SCHEMES: Final = ("mongodb://", "mongodb+srv://")
 APPLICATION_NAME: Final = "cdc-delta-writer"
@@ -93,6 +93,8 @@ class MongodbSource:
                 appname=APPLICATION_NAME,
                 serverSelectionTimeoutMS=int(SERVER_SELECTION_TIMEOUT_S * 1000),
                 connect=False,
+                retryReads=False,  # the caller tries again, with its partitions paused and its group kept alive
+                retryWrites=False,
             )
         except (PyMongoError, ValueError, OSError) as error:
             raise map_connection_error(error, f"connect to the source ({self._source.connection})") from None
