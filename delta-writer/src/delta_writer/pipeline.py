@@ -4,6 +4,8 @@
              (where to read:     (closes batches)    (envelopes,       (documents →      (rows + vectors + offsets,
               the table says)                         dead letters)     Arrow rows)       one fenced log entry)
 
+Between batches, `upkeep` looks after the tables: it rewrites small files, deletes what nobody needs, sweeps.
+
 Nothing is remembered outside the table: whatever happens between two commits, reading begins again where the table
 stands. Errors decide by their kind: `Transient` is waited out with the partitions paused, `InvalidEvent`s are dead
 letters, `Fatal` ends the pipeline.
@@ -24,6 +26,7 @@ from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_ev
 from delta_writer.maintenance.checkpointer import Checkpointer
 from delta_writer.pipeline_observer import PipelineObserver
 from delta_writer.transformers.bson_to_delta import encode_batch
+from delta_writer.upkeep import Upkeep
 from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
 from delta_writer.writer.delta_writer import CommitResult, SchemaMoved
 from delta_writer.writer.dlq_writer import DeadLetterWriter
@@ -46,6 +49,7 @@ class Pipeline:
         new_batches: Callable[[], BatchProcessor],
         dead_letters: DeadLetterWriter,
         checkpointer: Checkpointer,
+        upkeep: Upkeep,
         observer: PipelineObserver,
         tracing: Tracing,
         stop: threading.Event,
@@ -55,6 +59,7 @@ class Pipeline:
         self._new_batches = new_batches
         self._dead_letters = dead_letters
         self._checkpointer = checkpointer
+        self._upkeep = upkeep
         self._observer = observer
         self._tracing = tracing
         self._stop = stop
@@ -66,6 +71,8 @@ class Pipeline:
                 retrying(self._run_from_tables, self._observer.retried("pipeline"), self._stop)
         except RetryInterrupted:
             log.info("stopped while Kafka or the store was away; reading begins again where the tables stand")
+        finally:
+            self._upkeep.close()
 
     def _run_from_tables(self) -> None:
         """Join the group, read from where the tables stand, and apply batches until stopped.
@@ -91,6 +98,7 @@ class Pipeline:
                 self._batches.add(self._consumer.poll(POLL_S))
                 for batch in self._batches.due():
                     self._apply(batch)
+                self._upkeep.turn(self._tables.opened, self._consumer.assigned())
                 self._show_lag()
             for batch in self._batches.take_all():
                 self._apply(batch)

@@ -24,6 +24,7 @@ from delta_writer.maintenance.checkpointer import Checkpointer
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
 from delta_writer.settings import Settings
+from delta_writer.upkeep import Upkeep
 from delta_writer.writer.batch_processor import BatchProcessor
 from delta_writer.writer.dlq_writer import DEAD_LETTERS_CONFIG, DeadLetterWriter, acknowledged_producer
 from delta_writer.writer.tables import Tables
@@ -133,6 +134,7 @@ class WriterService:
             new_batches=lambda: BatchProcessor(spec.batch, time.monotonic),
             dead_letters=DeadLetterWriter(self._producer, spec.name, self._tracing),
             checkpointer=self._checkpointer,
+            upkeep=Upkeep([]),
             observer=observer,
             tracing=self._tracing,
             stop=stop,

@@ -20,6 +20,7 @@ from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.maintenance.checkpointer import Checkpointer
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.upkeep import Upkeep
 from delta_writer.writer.batch_processor import BatchProcessor
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.tables import Tables
@@ -60,6 +61,7 @@ class Run:
             lambda: BatchProcessor(BatchSpec(max_rows=1), time.monotonic),
             self.letters,
             Checkpointer(),
+            Upkeep([]),
             observer,
             self.tracing,
             self.stop,

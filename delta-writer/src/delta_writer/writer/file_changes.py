@@ -85,7 +85,7 @@ class MovedFiles:
         self._moved: OrderedDict[str, int] = OrderedDict()
 
     def see(self, version: int, actions: Iterable[Action]) -> None:
-        """Take in the entry of `version`: one that only moves rows says `dataChange: false` (protocol: "Remove File")."""
+        """Take in the entry of `version`: one that moves rows says `dataChange: false` (protocol: "Remove File")."""
         actions = list(actions)
         added = {action.add.path for action in actions if action.add is not None}
         for action in actions:

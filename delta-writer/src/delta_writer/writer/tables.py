@@ -1,6 +1,6 @@
 """The tables of one pipeline: which topic goes to which table, opened when first needed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +57,11 @@ class Tables:
         self._cache_dir = cache_dir
         self._describe_topic = describe_topic
         self._tables: dict[str, Table] = {}
+
+    @property
+    def opened(self) -> Mapping[str, Table]:
+        """The open tables by topic."""
+        return self._tables
 
     def start_offset(self, topic: str, partition: int, held: HeldOffsets) -> int:
         """Return where to read an assigned partition from, by its table; see `DeltaWriter.next_offset`.
