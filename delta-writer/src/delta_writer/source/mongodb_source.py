@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-import pymongo
 from bson.errors import BSONError
 from pymongo import MongoClient, ReadPreference, WriteConcern
 from pymongo.client_session import ClientSession
@@ -20,8 +19,8 @@ from cdc_shared.security.references import resolve_reference, secret_providers
 from cdc_shared.settings import SecretsSettings
 from delta_writer.source.errors import map_connection_error, map_source_error
 
-OPERATION_TIMEOUT_S: Final = 20.0
-"""One `asking` block, everything in it together."""
+ANSWER_TIMEOUT_S: Final = 20.0
+"""For each answer. Not pymongo's `timeout`: under it an absent server is waited for as long as for an answer."""
 SERVER_SELECTION_TIMEOUT_S: Final = 5.0
 SCHEMES: Final = ("mongodb://", "mongodb+srv://")
 APPLICATION_NAME: Final = "cdc-delta-writer"
@@ -44,7 +43,7 @@ class MongodbSource:
 
     @contextmanager
     def asking(self, what: str) -> Iterator[ClientSession]:
-        """Talk to the source within the block, for `OPERATION_TIMEOUT_S` at most; errors of pymongo come out as ours.
+        """Talk to the source within the block; errors of pymongo come out as ours.
 
         Yields a session that notes when the source answered (`operation_time_ms`), for those who want to know. `what`
         names the action, for the message. Raises `Transient` while the source is away or busy, `Fatal` with the remedy
@@ -53,7 +52,7 @@ class MongodbSource:
         what = f"{what} at the source ({self._source.connection})"
         try:
             client = self._connected()
-            with pymongo.timeout(OPERATION_TIMEOUT_S), client.start_session(causal_consistency=False) as session:
+            with client.start_session(causal_consistency=False) as session:
                 yield session
         except (PyMongoError, BSONError) as error:
             raise self._mapped(error, what) from None
@@ -92,6 +91,8 @@ class MongodbSource:
                 connection.reveal(),
                 appname=APPLICATION_NAME,
                 serverSelectionTimeoutMS=int(SERVER_SELECTION_TIMEOUT_S * 1000),
+                connectTimeoutMS=int(SERVER_SELECTION_TIMEOUT_S * 1000),
+                socketTimeoutMS=int(ANSWER_TIMEOUT_S * 1000),
                 connect=False,
                 retryReads=False,  # the caller tries again, with its partitions paused and its group kept alive
                 retryWrites=False,
