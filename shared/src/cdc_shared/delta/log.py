@@ -5,13 +5,14 @@ written with put-if-absent, which is what makes a commit atomic: of two writers 
 """
 
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
 import obstore
 import pyarrow.parquet as pq
-from obstore.store import ObjectStore
+from obstore.store import LocalStore, ObjectStore
 
 from cdc_shared.delta.actions import Action, decode_actions, encode_actions
 from cdc_shared.delta.snapshot import Snapshot
@@ -20,13 +21,20 @@ from cdc_shared.errors import Fatal
 LOG_DIR: Final = "_delta_log"
 LAST_CHECKPOINT_PATH: Final = f"{LOG_DIR}/_last_checkpoint"
 _VERSION_DIGITS: Final = 20
+_CHECKPOINT: Final = re.compile(r"(\d{20})\.checkpoint(?:\.\d{10}\.(\d{10}))?\.parquet")
+_LOOK_BACK_VERSIONS: Final = (256, 4096)
+"""How far before a version its checkpoint is looked for before the whole log is listed."""
 
 
 class VersionTaken(Exception):
     """Another writer (or our own put that seemed to fail) has written this version already."""
 
 
-class _LastCheckpoint(msgspec.Struct, rename="camel"):
+class VersionGone(Fatal):
+    """The version does not exist (yet), or log clean-up has deleted what led to it."""
+
+
+class _LastCheckpoint(msgspec.Struct, frozen=True, rename="camel"):
     version: int
     parts: int | None = None
 
@@ -58,6 +66,25 @@ class DeltaLog:
         self._apply_entries_after(snapshot)
         return snapshot
 
+    def load_version(self, version: int) -> Snapshot:
+        """Return the state at a version, as far back as the log is kept. That its data files still exist is not said.
+
+        Raises:
+            VersionGone: the log no longer leads to it, or it does not exist.
+        """
+        checkpoint = self._checkpoint_before(version)
+        snapshot = Snapshot()
+        if checkpoint is not None:
+            self._apply_checkpoint(snapshot, checkpoint)
+        while snapshot.version < version:
+            actions = self.read_entry(snapshot.version + 1)
+            if actions is None:
+                raise VersionGone(
+                    f"version {version} cannot be read: {entry_path(snapshot.version + 1)} does not exist"
+                )
+            snapshot.apply(snapshot.version + 1, actions)
+        return snapshot
+
     def read_entry(self, version: int) -> list[Action] | None:
         """Return the actions of one version, or None when the version does not exist (yet)."""
         body = self._read(entry_path(version))
@@ -79,6 +106,30 @@ class DeltaLog:
             return bytes(obstore.get(self._store, path).bytes())
         except FileNotFoundError:
             return None
+
+    def _checkpoint_before(self, version: int) -> _LastCheckpoint | None:
+        """Return the newest whole checkpoint of the version or one before it."""
+        for since in (*(version - back for back in _LOOK_BACK_VERSIONS if back < version), None):
+            offset = None if since is None else entry_path(since)
+            found: dict[_LastCheckpoint, int] = {}
+            for name in self._log_names(offset, entry_path(version + 1)):
+                match = _CHECKPOINT.fullmatch(name)
+                if match is not None and int(match[1]) <= version:
+                    checkpoint = _LastCheckpoint(int(match[1]), None if match[2] is None else int(match[2]))
+                    found[checkpoint] = found.get(checkpoint, 0) + 1
+            whole = [each for each, parts in found.items() if parts == (each.parts or 1)]
+            if whole:
+                return max(whole, key=lambda each: each.version)
+        return None
+
+    def _log_names(self, offset: str | None, end: str) -> Iterator[str]:
+        """Yield the names of the log's files after `offset`, and at least all those before `end`."""
+        lists_in_order = not isinstance(self._store, LocalStore)
+        for page in obstore.list(self._store, f"{LOG_DIR}/", offset=offset):
+            for item in page:
+                if lists_in_order and item["path"] > end:
+                    return
+                yield item["path"].rpartition("/")[2]
 
     def _last_checkpoint(self) -> _LastCheckpoint | None:
         body = self._read(LAST_CHECKPOINT_PATH)

@@ -6,7 +6,7 @@ from deltalake import DeltaTable, write_deltalake
 from obstore.store import LocalStore, MemoryStore
 
 from cdc_shared.delta.actions import Action, AddFile, Metadata, Protocol, RemoveFile, TableFormat, Transaction
-from cdc_shared.delta.log import DeltaLog, VersionTaken, entry_path
+from cdc_shared.delta.log import DeltaLog, VersionGone, VersionTaken, entry_path
 from cdc_shared.errors import Fatal
 
 pytestmark = pytest.mark.unit
@@ -70,3 +70,42 @@ def test_unknown_actions_are_left_alone():
     store = MemoryStore()
     store.put(entry_path(0), b'{"domainMetadata":{"domain":"d"}}\n{"cdc":{"path":"x"}}\n')
     assert DeltaLog(store).load().version == 0
+
+
+@pytest.mark.parametrize("keep_entries_from", [0, 4])
+def test_a_past_version_is_read_from_the_checkpoint_before_it(tmp_path, keep_entries_from):
+    for i in range(8):
+        write_deltalake(tmp_path, pa.table({"x": [i]}), mode="append")
+        if i in (3, 6):
+            DeltaTable(tmp_path).create_checkpoint()
+    for version in range(keep_entries_from):
+        (tmp_path / entry_path(version)).unlink()
+    log = DeltaLog(LocalStore(tmp_path))
+    for version in range(3, 8):
+        snapshot = log.load_version(version)
+        assert snapshot.version == version
+        uris = DeltaTable(tmp_path, version).file_uris()
+        assert sorted(snapshot.files) == sorted(uri.rpartition("/")[2] for uri in uris)
+
+
+def test_a_version_that_the_log_does_not_lead_to_is_named(tmp_path):
+    for i in range(6):
+        write_deltalake(tmp_path, pa.table({"x": [i]}), mode="append")
+        if i == 3:
+            DeltaTable(tmp_path).create_checkpoint()
+    for version in range(3):
+        (tmp_path / entry_path(version)).unlink()
+    log = DeltaLog(LocalStore(tmp_path))
+    with pytest.raises(VersionGone, match=rf"version 2 cannot be read: {entry_path(0)}"):
+        log.load_version(2)
+    with pytest.raises(VersionGone, match="version 6 cannot be read"):
+        log.load_version(6)
+
+
+def test_half_a_checkpoint_is_passed_over():
+    store = MemoryStore()
+    log = DeltaLog(store)
+    for version in range(3):
+        log.append(version, [add(str(version))])
+    store.put(f"_delta_log/{1:020d}.checkpoint.{1:010d}.{2:010d}.parquet", b"the first part of two")
+    assert sorted(log.load_version(2).files) == ["0", "1", "2"]
