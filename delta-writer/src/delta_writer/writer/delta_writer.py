@@ -120,6 +120,13 @@ class DeltaWriter(ABC):
         self._in_doubt = None
         self._schema = schema_of(snapshot.metadata)
 
+    def refresh(self) -> None:
+        """Follow what others have committed since. Raises what `reload` does."""
+        if self._clock() - self._read_at > MAX_SNAPSHOT_AGE_S:
+            self.reload()
+        else:
+            self._catch_up()
+
     def next_offset(self, partition: int, low: int, high: int) -> int:
         """Return the offset to read next; see `offsets.start_offset`, also for what it raises."""
         return start_offset(self._snapshot.txns, self.topic, partition, low, high)

@@ -72,7 +72,7 @@ class Tables:
         if self.topic_moved(topic):
             self._close(topic)
         if (known := self._tables.get(topic)) is not None:
-            known.writer.reload()  # another writer may have had the partition meanwhile
+            known.writer.refresh()  # another writer may have had the partition meanwhile
         table = self._current(topic)
         if table is None:
             return held()[0]
