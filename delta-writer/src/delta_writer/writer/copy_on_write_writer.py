@@ -17,7 +17,8 @@ from cdc_shared.delta.log import VersionTaken
 from cdc_shared.errors import CdcError, Fatal
 from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
-from delta_writer.writer.delta_writer import ENGINE, CommitResult, DeltaWriter
+from delta_writer.writer.delta_writer import CommitResult, DeltaWriter
+from delta_writer.writer.foreign_commits import ENGINE
 from delta_writer.writer.offsets import app_id
 from delta_writer.writer.table_metadata import protocol_for
 

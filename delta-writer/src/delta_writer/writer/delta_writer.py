@@ -24,10 +24,10 @@ from cdc_shared.errors import CdcError, Transient
 from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.file_changes import MovedFiles
+from delta_writer.writer.foreign_commits import ENGINE, CommitGuard
 from delta_writer.writer.offsets import ChangeTopic, app_id, check_fence, start_offset, watermark_id
 from delta_writer.writer.table_metadata import TableIdentity, check_supported, new_metadata, schema_of, with_schema
 
-ENGINE: Final = "cdc-delta-writer"
 # Put-if-absent fences only against entries that still exist. Log clean-up keeps them for days (logRetentionDuration);
 # a writer that has slept for longer than this looks before it writes.
 MAX_SNAPSHOT_AGE_S: Final = 3600.0
@@ -81,6 +81,7 @@ class DeltaWriter(ABC):
         self._cache_dir = cache_dir
         self._clock = clock
         self._log = DeltaLog(location.store)
+        self._guard = CommitGuard(location.url, identity)
         self._snapshot = Snapshot()
         self._schema = schema_of(None)
         self._moved = MovedFiles(since=-1)
@@ -108,13 +109,15 @@ class DeltaWriter(ABC):
         """Read the table's state anew.
 
         Raises:
-            Fatal: the table was made by somebody else, in another mode, or has a feature unknown to this writer.
+            Fatal: the table was made or its rows were changed by somebody else, it is in another mode, or has a
+                feature unknown to this writer.
         """
         self._read_at = self._clock()
         with store_errors(f"reading the log of {self.location.url}"):
             snapshot = self._log.load()
-        if snapshot.metadata is not None:
-            check_supported(snapshot, self._identity, self.mode, self.topic.partitions, self.location.url)
+            if snapshot.metadata is not None:
+                check_supported(snapshot, self._identity, self.mode, self.topic.partitions, self.location.url)
+                self._guard.check_newest(self._log, snapshot.version)
         self._snapshot = snapshot
         self._moved = MovedFiles(since=snapshot.version)
         self._in_doubt = None
@@ -211,6 +214,7 @@ class DeltaWriter(ABC):
         """Apply the entries written since by others, or by a put of ours in doubt: its commit has landed then."""
         with store_errors(f"reading the log of {self.location.url}"):
             while (entry := self._log.read_entry(self._snapshot.version + 1)) is not None:
+                self._guard.check(self._snapshot.version + 1, entry, self._snapshot.metadata)
                 self._apply(self._snapshot.version + 1, entry)
                 if self._in_doubt and any(
                     a.commit_info and a.commit_info.get("txnId") == self._in_doubt for a in entry

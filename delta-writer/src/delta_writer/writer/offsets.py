@@ -57,6 +57,11 @@ def swept_id(topic: ChangeTopic, partition: int) -> str:
     return f"{_SWEPT_PREFIX}{topic.topic_id}:{partition}"
 
 
+def is_ours(name: str) -> bool:
+    """Tell whether a `txn` is one of this platform's three kinds, of whatever topic."""
+    return name.startswith((_PREFIX, _WATERMARK_PREFIX, _SWEPT_PREFIX))
+
+
 def check_fence(txns: Mapping[str, int], topic: ChangeTopic, ranges: Mapping[int, OffsetRange]) -> None:
     """Check that the table stands exactly where each range begins.
 

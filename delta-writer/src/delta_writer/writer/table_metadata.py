@@ -21,7 +21,10 @@ TOPIC_PARTITIONS: Final = "cdc.topicPartitions"
 SCHEMA_VERSION: Final = "cdc.schemaVersion"
 
 _DELETION_VECTORS: Final = "deletionVectors"
-_KNOWN_FEATURES: Final = frozenset({_DELETION_VECTORS})
+# Beside deletion vectors, those that ask nothing of a writer until a property or a column uses them, which is checked:
+# delta-rs adds them all when an operator sets any property.
+_KNOWN_FEATURES: Final = frozenset({_DELETION_VECTORS, "appendOnly", "invariants", "variantType"})
+_INVARIANTS: Final = '"delta.invariants"'
 _PROPERTIES: Final = {
     # Replaced vectors stay in every checkpoint until this has passed; time travel rests on our own vacuum instead.
     "delta.deletedFileRetentionDuration": "interval 1 hours",
@@ -103,6 +106,8 @@ def check_supported(snapshot: Snapshot, identity: TableIdentity, mode: str, part
         )
     features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())} - _KNOWN_FEATURES
     strange = sorted(features) + _strange_properties(configuration)
+    if _INVARIANTS in metadata.schema_string:
+        strange.append("column invariants")
     if strange or metadata.partition_columns:
         named = strange or [f"partitioning by {', '.join(metadata.partition_columns)}"]
         raise Fatal(f"the table at {url} has features that the delta-writer does not write: {', '.join(named)}")

@@ -14,6 +14,7 @@ from cdc_shared.delta.actions import Action
 from cdc_shared.delta.log import DeltaLog, entry_path
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
 from delta_writer.writer.delta_writer import MAX_SNAPSHOT_AGE_S, SchemaMoved
+from delta_writer.writer.foreign_commits import ENGINE
 from delta_writer.writer.key_index import KeyIndex
 from delta_writer.writer.offsets import ChangeTopic, Fenced
 from delta_writer.writer.table_metadata import TableIdentity
@@ -144,7 +145,9 @@ def test_a_schema_that_somebody_else_widened_means_encoding_again(new_table):
     schema = json.loads(metadata.schema_string)
     schema["fields"].append({"name": "x", "type": "string", "nullable": True, "metadata": {"cdc.type": "string"}})
     wider = replace(metadata, schema_string=json.dumps(schema))
-    DeltaLog(table.store).append(1, [Action(commit_info={"operation": "SET SCHEMA"}), Action(meta_data=wider)])
+    DeltaLog(table.store).append(
+        1, [Action(commit_info={"operation": "SET SCHEMA", "engineInfo": ENGINE}), Action(meta_data=wider)]
+    )
     with pytest.raises(SchemaMoved):
         behind.commit(encoded)
     table.commit(behind, records)
