@@ -6,7 +6,7 @@ left out: floats of a file that holds NaN or an infinity, decimals, binary, bool
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
@@ -26,10 +26,15 @@ def file_stats(table: pa.Table, footer: pq.FileMetaData) -> str:
 
     Covers the first `INDEXED_COLUMNS` leaf columns that are not inside a list.
     """
+    return footer_stats(table.schema, footer, lambda path: has_nan(table, path))
+
+
+def footer_stats(schema: pa.Schema, footer: pq.FileMetaData, holds_nan: Callable[[list[str]], bool]) -> str:
+    """Return what `file_stats` does, of rows that are not at hand: `holds_nan` tells of a float column by its path."""
     minimums: dict[str, Any] = {}
     maximums: dict[str, Any] = {}
     null_counts: dict[str, Any] = {}
-    for index, path, kind in _indexed_leaves(table.schema, footer):
+    for index, path, kind in _indexed_leaves(schema, footer):
         groups = [footer.row_group(group).column(index).statistics for group in range(footer.num_row_groups)]
         chunks = [group for group in groups if group is not None and group.null_count is not None]
         if len(chunks) < len(groups):
@@ -39,11 +44,16 @@ def file_stats(table: pa.Table, footer: pq.FileMetaData) -> str:
         bounded = [chunk for chunk in chunks if chunk.num_values]
         known = all(chunk.has_min_max for chunk in bounded)
         bounds = _bounds([(chunk.min, chunk.max) for chunk in bounded], kind) if known else None
-        if bounds is not None and not (pa.types.is_floating(kind) and _has_nan(table, path)):
+        if bounds is not None and not (pa.types.is_floating(kind) and holds_nan(path)):
             _put(minimums, path, bounds[0])
             _put(maximums, path, bounds[1])
-    stats = {"numRecords": table.num_rows, "minValues": minimums, "maxValues": maximums, "nullCount": null_counts}
+    stats = {"numRecords": footer.num_rows, "minValues": minimums, "maxValues": maximums, "nullCount": null_counts}
     return json.dumps(stats, ensure_ascii=False, separators=(",", ":"))
+
+
+def float_columns(schema: pa.Schema) -> list[list[str]]:
+    """Return the paths of the float columns that are not inside a list: those that may hold NaN."""
+    return [path for field in schema for path, kind in _leaves([field.name], field.type) if pa.types.is_floating(kind)]
 
 
 def with_loose_bounds(stats: str | None) -> str | None:
@@ -51,6 +61,14 @@ def with_loose_bounds(stats: str | None) -> str | None:
     if stats is None or _LOOSE in stats:
         return stats
     return json.dumps(json.loads(stats) | {"tightBounds": False}, ensure_ascii=False, separators=(",", ":"))
+
+
+def has_nan(table: pa.Table, path: list[str]) -> bool:
+    """Tell whether the float column under the path holds NaN."""
+    column = table.column(path[0])
+    if len(path) > 1:
+        column = pc.struct_field(column, path[1:])
+    return bool(pc.any(pc.is_nan(column)).as_py())
 
 
 def truncated_maximum(text: str) -> str:
@@ -84,6 +102,14 @@ def _leaf(schema: pa.Schema, parquet_path: str) -> tuple[list[str], pa.DataType]
     return path, kind
 
 
+def _leaves(path: list[str], kind: pa.DataType) -> Iterator[tuple[list[str], pa.DataType]]:
+    if not pa.types.is_struct(kind):
+        yield path, kind
+        return
+    for member in kind:
+        yield from _leaves([*path, member.name], member.type)
+
+
 def _put(tree: dict[str, Any], path: list[str], value: Any) -> None:
     for name in path[:-1]:
         tree = tree.setdefault(name, {})
@@ -104,13 +130,6 @@ def _bounds(groups: list[tuple[Any, Any]], kind: pa.DataType) -> tuple[Any, Any]
     if types.is_timestamp(kind):
         return _timestamp(low), _timestamp(high)
     return low, high
-
-
-def _has_nan(table: pa.Table, path: list[str]) -> bool:
-    column = table.column(path[0])
-    if len(path) > 1:
-        column = pc.struct_field(column, path[1:])
-    return bool(pc.any(pc.is_nan(column)).as_py())
 
 
 def _timestamp(value: datetime) -> str:
