@@ -5,6 +5,7 @@
 document.
 """
 
+from cdc_shared.documents.bson_text import InvalidBson, document_key, document_text
 from cdc_shared.documents.canonical import canonical_document, canonical_row, digest, document_of_row, equal
 from cdc_shared.documents.decoder import Decoded, DecodeStats, decode
 from cdc_shared.documents.delta_schema import (
@@ -26,6 +27,7 @@ __all__ = [
     "DocumentSchema",
     "Envelopes",
     "Field",
+    "InvalidBson",
     "InvalidDocument",
     "canonical_document",
     "canonical_row",
@@ -33,7 +35,9 @@ __all__ = [
     "decode",
     "decode_envelopes",
     "digest",
+    "document_key",
     "document_of_row",
+    "document_text",
     "dump",
     "equal",
     "from_delta_schema",
