@@ -30,7 +30,7 @@ from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
 from cdc_shared.errors import CdcError
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec
-from cdc_shared.kafka.topics import change_topic, signal_topic
+from cdc_shared.kafka.topics import change_topic, notification_topic, signal_topic
 from cdc_shared.models.common import PipelineSpec, SourceSpec
 from cdc_shared.security.secret_provider import Secret
 from cdc_shared.settings import ObjectStoreSettings, load_settings
@@ -184,7 +184,8 @@ class Demo:
             client.drop_database(self.name)
 
     def _delete_topics(self) -> None:
-        made = [*self._topics, signal_topic(self.name), f"__debezium-heartbeat.{self.name}"]
+        connectors = (signal_topic(self.name), notification_topic(self.name), f"__debezium-heartbeat.{self.name}")
+        made = [*self._topics, *connectors]
         for future in self._admin.delete_topics(made).values():
             future.exception(KAFKA_TIMEOUT_S)  # one that was never made is as good as deleted
 

@@ -9,7 +9,7 @@ from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
 from cdc_shared.errors import CdcError
 from cdc_shared.kafka.spec_topic import publish_spec
-from cdc_shared.kafka.topics import ensure_topic, signal_topic
+from cdc_shared.kafka.topics import ensure_connector_topics
 from cdc_shared.models.common import PipelineSpec, load_spec
 from cdc_shared.security.references import resolve_reference, secret_providers
 from cdc_shared.settings import SecretsSettings
@@ -17,7 +17,6 @@ from local_stack.errors import StackError
 from local_stack.layout import Layout
 
 RUNNING_TIMEOUT_S = 90.0
-SIGNAL_RETENTION = {"cleanup.policy": "delete", "retention.ms": str(7 * 24 * 3600 * 1000)}
 
 
 def deploy(spec_file: Path, template_file: Path, endpoints: Mapping[str, str]) -> PipelineSpec:
@@ -33,9 +32,8 @@ def deploy(spec_file: Path, template_file: Path, endpoints: Mapping[str, str]) -
             file=Path(endpoints["CDC_SECRETS_FILE"]), key_file=Path(endpoints["CDC_SECRETS_KEY_FILE"])
         )
         connection = resolve_reference(spec.source.connection, secret_providers(secrets, endpoints))
-        # Debezium reads its signals from here; brokers do not make topics by themselves.
-        admin = AdminClient({"bootstrap.servers": bootstrap})
-        ensure_topic(admin, signal_topic(spec.name), 1, SIGNAL_RETENTION)
+        # Debezium reads its signals from one of them; brokers do not make topics by themselves.
+        ensure_connector_topics(AdminClient({"bootstrap.servers": bootstrap}), spec.name)
         config = render_connector_config(load_template(template_file), spec, connection, bootstrap)
         publish_spec(bootstrap, spec)
         with ConnectClient(endpoints["CONNECT_URL"]) as connect:

@@ -11,7 +11,13 @@ from confluent_kafka.admin import AdminClient
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.errors import CdcError, Fatal
 from cdc_shared.kafka.spec_topic import SpecReader, delete_spec
-from cdc_shared.kafka.topics import DEAD_LETTERS_TOPIC, PIPELINES_TOPIC, STATUS_TOPIC, signal_topic
+from cdc_shared.kafka.topics import (
+    DEAD_LETTERS_TOPIC,
+    PIPELINES_TOPIC,
+    STATUS_TOPIC,
+    notification_topic,
+    signal_topic,
+)
 from local_stack.errors import StackError
 
 KAFKA_TIMEOUT_S = 10.0
@@ -19,6 +25,7 @@ CONNECT_TIMEOUT_S = 30.0
 WRITER_TIMEOUT_S = 60.0
 POLL_S = 0.25
 SIGNALS = signal_topic("")
+CONNECTOR_TOPICS = (SIGNALS, notification_topic(""))
 PLATFORM_TOPICS = frozenset({DEAD_LETTERS_TOPIC, PIPELINES_TOPIC, STATUS_TOPIC})
 
 
@@ -60,12 +67,13 @@ def pipelines(topics: Iterable[str], specs: Iterable[str]) -> list[str]:
 
 def topics_of(name: str, topics: Iterable[str]) -> list[str]:
     """What a pipeline has of `topics`, the signal topic last: as long as it is there, the removal can be repeated."""
-    signals, heartbeat = signal_topic(name), f"__debezium-heartbeat.{name}"
+    signals = signal_topic(name)
+    exact = {f"__debezium-heartbeat.{name}", notification_topic(name)}
     mine = [
         topic
         for topic in topics
-        if topic == heartbeat
-        or (topic.startswith(f"{name}.") and topic not in PLATFORM_TOPICS and not topic.startswith(SIGNALS))
+        if topic in exact
+        or (topic.startswith(f"{name}.") and topic not in PLATFORM_TOPICS and not topic.startswith(CONNECTOR_TOPICS))
     ]
     return [*sorted(mine), *(topic for topic in topics if topic == signals)]
 
@@ -92,24 +100,12 @@ def _specs(bootstrap: str) -> set[str]:
 
 def _remove_connector(name: str, url: str) -> None:
     """Stop the connector, let Connect forget its offsets, then delete it: offsets outlive a connector otherwise."""
-    with ConnectClient(url) as connect, httpx.Client(base_url=url, timeout=CONNECT_TIMEOUT_S) as http:
+    with ConnectClient(url) as connect:
         if connect.status(name) is None:
             return
-        try:
-            http.put(f"/connectors/{name}/stop").raise_for_status()
-            _forget_offsets(http, name)
-        except httpx.HTTPError as error:
-            raise StackError(f"connector {name} cannot be stopped ({error}): see `make logs PART=connect`") from None
+        connect.stop(name, CONNECT_TIMEOUT_S)
+        connect.forget_offsets(name, CONNECT_TIMEOUT_S)
         connect.delete(name)
-
-
-def _forget_offsets(http: httpx.Client, name: str) -> None:
-    """Connect refuses until every task has ended."""
-    deadline = time.monotonic() + CONNECT_TIMEOUT_S
-    while (answer := http.delete(f"/connectors/{name}/offsets")).is_error:
-        if time.monotonic() > deadline:
-            raise Fatal(f"Kafka Connect keeps the offsets of connector {name}: {answer.text[:300]}")
-        time.sleep(POLL_S)
 
 
 def _wait_until_writer_has_left(name: str, url: str) -> None:

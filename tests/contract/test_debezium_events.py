@@ -29,7 +29,7 @@ from stack_endpoints import Stack
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
-from cdc_shared.kafka.topics import change_topic, signal_topic
+from cdc_shared.kafka.topics import change_topic, notification_topic, signal_topic
 from cdc_shared.models.common import PipelineSpec, SourceSpec
 from cdc_shared.security.secret_provider import Secret
 
@@ -203,7 +203,7 @@ def live_events(stack: Stack) -> Iterator[list[Captured]]:
         connect = undo.enter_context(ConnectClient(stack.connect_url))
         consumer = Consumer({"bootstrap.servers": kafka, "group.id": name, "isolation.level": "read_committed"})
         admin = AdminClient({"bootstrap.servers": kafka})
-        made = [*topics, signal_topic(name), f"__debezium-heartbeat.{name}"]
+        made = [*topics, signal_topic(name), notification_topic(name), f"__debezium-heartbeat.{name}"]
         undo.callback(lambda: wait(admin.delete_topics(made).values(), CAPTURE_TIMEOUT_S))
         undo.callback(consumer.close)
         undo.callback(client.drop_database, name)

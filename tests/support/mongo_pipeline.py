@@ -16,7 +16,7 @@ from trial_pipeline import EQUAL_TIMEOUT_S, TrialPipeline
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
 from cdc_shared.documents import canonical_document, key_text
-from cdc_shared.kafka.topics import ensure_topic, signal_topic
+from cdc_shared.kafka.topics import ensure_connector_topics
 from cdc_shared.security.secret_provider import Secret
 
 CONNECTOR_TEMPLATE = Path(__file__).parents[2] / "config" / "kafka-connect" / "debezium-mongodb.json"
@@ -37,7 +37,7 @@ class MongoPipeline(TrialPipeline):
 
     def start(self) -> None:
         """Publish the spec, start the writer and the connector, and wait until all run."""
-        ensure_topic(self.admin, signal_topic(self.name), 1, {"cleanup.policy": "delete"})
+        ensure_connector_topics(self.admin, self.name)
         self.publish()
         config = render_connector_config(
             load_template(CONNECTOR_TEMPLATE), self.spec, Secret(self.stack.mongodb_uri), self.stack.kafka

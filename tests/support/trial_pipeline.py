@@ -19,7 +19,7 @@ from waiting import wait_until
 from writer_process import WriterProcess
 
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, send_record
-from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, signal_topic, topic_id
+from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, notification_topic, signal_topic, topic_id
 from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
 from cdc_shared.storage.object_store import delete_everything, table_url
 from delta_writer.writer.offsets import ChangeTopic, app_id
@@ -145,7 +145,7 @@ class TrialPipeline:
 
     def _delete_topics(self) -> None:
         mine = (f"{self.name}.", f"__debezium-heartbeat.{self.name}")
-        exact = {self.specs_topic, signal_topic(self.name)}
+        exact = {self.specs_topic, signal_topic(self.name), notification_topic(self.name)}
         existing = self.admin.list_topics(timeout=CLEANUP_TIMEOUT_S).topics
         made = [topic for topic in existing if topic in exact or topic.startswith(mine)]
         if made:

@@ -123,6 +123,31 @@ class ConnectClient:
         path = _path(name, f"/restart?includeTasks=true&onlyFailed={str(only_failed).lower()}")
         self._request("POST", path, f"restart connector {name}")
 
+    def stop(self, name: str, timeout_s: float) -> None:
+        """Stop the connector and its tasks, and wait until they have ended; it keeps its configuration and offsets."""
+        self._request("PUT", _path(name, "/stop"), f"stop connector {name}")
+        deadline_s = time.monotonic() + timeout_s
+        while (status := self.status(name)) is None or status.state != "STOPPED" or status.tasks:
+            if time.monotonic() >= deadline_s:
+                raise Transient(f"connector {name} has not stopped after {timeout_s:.0f} s: {status}")
+            time.sleep(POLL_S)
+
+    def resume(self, name: str) -> None:
+        """Start a stopped or paused connector again."""
+        self._request("PUT", _path(name, "/resume"), f"resume connector {name}")
+
+    def forget_offsets(self, name: str, timeout_s: float) -> None:
+        """Let a stopped connector forget how far it has read: it then begins with a snapshot, as a new one does."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            try:
+                self._request("DELETE", _path(name, "/offsets"), f"forget the offsets of connector {name}")
+                return
+            except CdcError:  # refused, as a wrong request would be, until the last task's producer is fenced out
+                if time.monotonic() >= deadline_s:
+                    raise
+            time.sleep(POLL_S)
+
     def delete(self, name: str) -> bool:
         """Remove the connector; False when there was none. Its offsets stay: made again, it goes on from there."""
         what = f"delete connector {name}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from cdc_shared.errors import Fatal
-from cdc_shared.kafka.topics import signal_topic
+from cdc_shared.kafka.topics import notification_topic, signal_topic
 from cdc_shared.models.common import PipelineSpec, SourceSpec
 from cdc_shared.security.secret_provider import Secret
 
@@ -51,6 +51,7 @@ def render_connector_config(
         "topic_partitions": str(spec.topic_partitions),
         "replication_factor": str(replication_factor),
         "signal_topic": signal_topic(spec.name),
+        "notification_topic": notification_topic(spec.name),
         "bootstrap_servers": bootstrap_servers,
     }
     return {key: _filled(key, text, values) for key, text in template.items()} | credentials

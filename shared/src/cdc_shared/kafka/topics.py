@@ -24,6 +24,15 @@ PIPELINES_TOPIC = "cdc.pipelines"
 STATUS_TOPIC = "cdc.status"
 
 COMPACTED = {"cleanup.policy": "compact"}
+SIGNALS_CONFIG = {"cleanup.policy": "delete", "retention.ms": str(7 * 24 * 3600 * 1000)}
+# A few hundred bytes a snapshot and a restart. Kept for as long as that takes, so that a writer that was away learns of
+# every snapshot; the producer's clock, because a snapshot's records are told by it (docs/adr/0009-snapshot-sweep.md).
+NOTIFICATIONS_CONFIG = {
+    "cleanup.policy": "delete",
+    "retention.ms": "-1",
+    "retention.bytes": str(64 * 1024 * 1024),
+    "message.timestamp.type": "CreateTime",
+}
 
 ADMIN_TIMEOUT_S = 15.0
 
@@ -48,6 +57,17 @@ def change_topic(pipeline: str, database: str, collection: str) -> str:
 def signal_topic(pipeline: str) -> str:
     """Where Debezium's signals for a pipeline's connector are sent; it must have one partition."""
     return f"cdc.signals.{pipeline}"
+
+
+def notification_topic(pipeline: str) -> str:
+    """Where a pipeline's connector tells how its snapshots go; it has one partition."""
+    return f"cdc.notifications.{pipeline}"
+
+
+def ensure_connector_topics(admin: AdminClient, pipeline: str, replication_factor: int = 1) -> None:
+    """Make the topics that a pipeline's connector needs before its first event. Raises what `ensure_topic` does."""
+    ensure_topic(admin, signal_topic(pipeline), 1, SIGNALS_CONFIG, replication_factor)
+    ensure_topic(admin, notification_topic(pipeline), 1, NOTIFICATIONS_CONFIG, replication_factor)
 
 
 def ensure_topic(

@@ -100,9 +100,12 @@ def test_the_template_renders_for_a_pipeline() -> None:
         "signal.enabled.channels": "kafka",
         "signal.kafka.topic": "cdc.signals.crm",
         "signal.kafka.bootstrap.servers": "kafka:9092",
+        "notification.enabled.channels": "sink",
+        "notification.sink.topic.name": "cdc.notifications.crm",
         "topic.creation.default.partitions": "3",
         "topic.creation.default.replication.factor": "2",
         "topic.creation.default.cleanup.policy": "delete",
+        "topic.creation.default.message.timestamp.type": "CreateTime",
         "topic.creation.default.retention.ms": str(7 * 24 * 3600 * 1000),
     }
     assert {key: config.get(key) for key in expected} == expected
