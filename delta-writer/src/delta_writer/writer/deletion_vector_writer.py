@@ -30,7 +30,7 @@ from delta_writer.writer.key_hash import KeyHashes, hash_keys
 from delta_writer.writer.key_index import KeyIndex, Rows
 from delta_writer.writer.offsets import ChangeTopic
 from delta_writer.writer.parquet_file import encode_data_file
-from delta_writer.writer.table_metadata import TableIdentity, protocol_for
+from delta_writer.writer.table_metadata import TableIdentity, protocol_for, rows_identity
 
 KEY_COLUMN: Final = "_cdc_key"
 REWRITE: Final = "CDC REWRITE"
@@ -220,7 +220,7 @@ class DeletionVectorWriter(DeltaWriter):
     def _open_index(self) -> None:
         """Open the key index and bring it up to the snapshot. The table is the truth: what is missing is read."""
         metadata = self._snapshot.metadata
-        if self._index is not None and (metadata is None or metadata.id != self._index.table_id):
+        if self._index is not None and (metadata is None or rows_identity(metadata) != self._index.table_id):
             self.close()
         if metadata is None:
             return
@@ -232,7 +232,7 @@ class DeletionVectorWriter(DeltaWriter):
     def _new_index(self) -> KeyIndex:
         if self._snapshot.metadata is None:
             raise Fatal(f"{self.location.url} has rows and no metadata: the table is damaged")
-        self._index = KeyIndex(self._cache_dir, self._snapshot.metadata.id, self._live_rows)
+        self._index = KeyIndex(self._cache_dir, rows_identity(self._snapshot.metadata), self._live_rows)
         return self._index
 
     def _after_catch_up(self) -> None:

@@ -15,11 +15,10 @@ from cdc_shared.delta.actions import Action, Metadata
 from cdc_shared.delta.log import DeltaLog, VersionGone
 from cdc_shared.errors import Fatal
 from delta_writer.writer.offsets import is_ours
-from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.table_metadata import OWN_PROPERTIES, TableIdentity
 
 ENGINE: Final = "cdc-delta-writer"
 RESTORE: Final = "RESTORE"
-_OWN_PROPERTIES: Final = ("cdc.", "delta.enableDeletionVectors")
 
 
 class ForeignCommit(Fatal):
@@ -115,7 +114,7 @@ def _only_properties(before: Metadata, after: Metadata) -> bool:
 
 
 def _own(metadata: Metadata) -> dict[str, str]:
-    return {name: value for name, value in metadata.configuration.items() if name.startswith(_OWN_PROPERTIES)}
+    return {name: value for name, value in metadata.configuration.items() if name.startswith(OWN_PROPERTIES)}
 
 
 def _schema(metadata: Metadata) -> Any:

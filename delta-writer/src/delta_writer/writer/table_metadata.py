@@ -19,6 +19,11 @@ COLLECTION: Final = "cdc.collection"
 MODE: Final = "cdc.sinkMode"
 TOPIC_PARTITIONS: Final = "cdc.topicPartitions"
 SCHEMA_VERSION: Final = "cdc.schemaVersion"
+RESTORE_ID: Final = "cdc.restoreId"
+"""Names the last restore: what was derived from the table's rows before it no longer holds."""
+
+OWN_PROPERTIES: Final = ("cdc.", "delta.enableDeletionVectors")
+"""How the properties begin that nobody else may change."""
 
 _DELETION_VECTORS: Final = "deletionVectors"
 # Beside deletion vectors, those that ask nothing of a writer until a property or a column uses them, which is checked:
@@ -76,6 +81,24 @@ def with_schema(metadata: Metadata, schema: DocumentSchema) -> Metadata:
     version = int(metadata.configuration.get(SCHEMA_VERSION, "0")) + 1
     configuration = metadata.configuration | {SCHEMA_VERSION: str(version)}
     return msgspec.structs.replace(metadata, schema_string=to_delta_schema(schema), configuration=configuration)
+
+
+def restored_metadata(then: Metadata, now: Metadata | None, restore_id: str) -> Metadata:
+    """Return the metadata of a table restored to how it was `then`: its schema, and the properties that are ours.
+
+    Those that people set stay as they are now.
+    """
+    current = {} if now is None else now.configuration
+    versions = (int(each.get(SCHEMA_VERSION, "0")) for each in (then.configuration, current))
+    kept = {name: value for name, value in current.items() if not name.startswith(OWN_PROPERTIES)}
+    configuration = then.configuration | kept | {SCHEMA_VERSION: str(max(versions) + 1), RESTORE_ID: restore_id}
+    return msgspec.structs.replace(then, configuration=configuration)
+
+
+def rows_identity(metadata: Metadata) -> str:
+    """Return a name for the table's rows as one history: the table's id, and another one after each restore."""
+    restore_id = metadata.configuration.get(RESTORE_ID)
+    return metadata.id if restore_id is None else f"{metadata.id}-{restore_id}"
 
 
 def schema_of(metadata: Metadata | None) -> DocumentSchema:
