@@ -23,7 +23,6 @@ from cdc_shared.retry import RetryInterrupted, retrying
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, HeldOffsets, OnAssigned, OnRevoked
 from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_events
-from delta_writer.maintenance.checkpointer import Checkpointer
 from delta_writer.pipeline_observer import PipelineObserver
 from delta_writer.transformers.bson_to_delta import encode_batch
 from delta_writer.upkeep import Upkeep
@@ -48,7 +47,6 @@ class Pipeline:
         open_tables: Callable[[], Tables],
         new_batches: Callable[[], BatchProcessor],
         dead_letters: DeadLetterWriter,
-        checkpointer: Checkpointer,
         upkeep: Upkeep,
         observer: PipelineObserver,
         tracing: Tracing,
@@ -58,7 +56,6 @@ class Pipeline:
         self._open_tables = open_tables
         self._new_batches = new_batches
         self._dead_letters = dead_letters
-        self._checkpointer = checkpointer
         self._upkeep = upkeep
         self._observer = observer
         self._tracing = tracing
@@ -130,7 +127,6 @@ class Pipeline:
             return
         self._batches.committed(batch)
         self._has_committed = True
-        self._checkpointer.after_commit(table.writer.location, result.version)
         self._consumer.hint_offsets({(batch.topic, each): part.end for each, part in batch.ranges.items()})
         self._observer.committed(table, batch, read.events, result, time.perf_counter() - started)
 

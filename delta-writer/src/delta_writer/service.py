@@ -20,7 +20,9 @@ from cdc_shared.retry import RetryAttempt, RetryInterrupted, retrying
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
 from delta_writer.http_server import HttpServer
-from delta_writer.maintenance.checkpointer import Checkpointer
+from delta_writer.maintenance.chore import Maintenance
+from delta_writer.maintenance.policy import MaintenancePolicy
+from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
 from delta_writer.settings import Settings
@@ -56,7 +58,7 @@ class WriterService:
         self._metrics = WriterMetrics(self._registry)
         self._admin = AdminClient({"bootstrap.servers": self._bootstrap})
         self._producer = acknowledged_producer(self._bootstrap)
-        self._checkpointer = Checkpointer()
+        self._maintenance = MaintenanceWorker()
         self._pipelines: dict[str, _Running] = {}
         self._specs_read = False
 
@@ -76,7 +78,7 @@ class WriterService:
             pass
         finally:
             self._stop_all()
-            self._checkpointer.close()
+            self._maintenance.close()
             self._producer.flush(LAST_STATUS_TIMEOUT_S)
             server.close()
             log.info("delta-writer stopped")
@@ -133,8 +135,9 @@ class WriterService:
             ),
             new_batches=lambda: BatchProcessor(spec.batch, time.monotonic),
             dead_letters=DeadLetterWriter(self._producer, spec.name, self._tracing),
-            checkpointer=self._checkpointer,
-            upkeep=Upkeep([]),
+            upkeep=Upkeep(
+                [Maintenance(spec.name, MaintenancePolicy.of(spec.maintenance), self._maintenance, self._metrics)]
+            ),
             observer=observer,
             tracing=self._tracing,
             stop=stop,

@@ -17,7 +17,6 @@ from cdc_shared.models.common import BatchSpec, PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import table_url
 from cdc_shared.tracing.otel_config import configure_tracing
-from delta_writer.maintenance.checkpointer import Checkpointer
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
 from delta_writer.upkeep import Upkeep
@@ -60,7 +59,6 @@ class Run:
             self.tables,
             lambda: BatchProcessor(BatchSpec(max_rows=1), time.monotonic),
             self.letters,
-            Checkpointer(),
             Upkeep([]),
             observer,
             self.tracing,

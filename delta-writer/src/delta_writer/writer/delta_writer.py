@@ -6,6 +6,7 @@ commit after a put that timed out. What a batch does to the table's files is the
 """
 
 import time
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
@@ -152,6 +154,21 @@ class DeltaWriter(ABC):
 
         result = self._until_landed(batch.commit_id, attempt)
         return result and replace(result, rows_written=batch.rows.num_rows)
+
+    def set_properties(self, properties: Mapping[str, str]) -> CommitResult | None:
+        """Set table properties; None, and nothing written, when they are as they should be or there is no table."""
+        commit_id = str(uuid.uuid4())
+
+        def attempt() -> CommitResult | None:
+            metadata = self._snapshot.metadata
+            if metadata is None or properties.items() <= metadata.configuration.items():
+                return None
+            changed = msgspec.structs.replace(metadata, configuration={**metadata.configuration, **properties})
+            info = self._commit_info("SET TBLPROPERTIES", commit_id, int(self._clock() * 1000))
+            self._append([Action(commit_info=info), Action(meta_data=changed)], commit_id)
+            return CommitResult(self.version)
+
+        return self._until_landed(commit_id, attempt)
 
     @abstractmethod
     def close(self) -> None:

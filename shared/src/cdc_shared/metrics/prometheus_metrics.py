@@ -39,6 +39,22 @@ class BatchStage(StrEnum):
     INDEX = "index"
 
 
+class MaintenanceTask(StrEnum):
+    """The value of the `task` label of the maintenance metrics."""
+
+    CHECKPOINT = "checkpoint"
+    COMPACTION = "compaction"
+    VACUUM = "vacuum"
+
+
+class MaintenanceOutcome(StrEnum):
+    """The value of the `outcome` label of `cdc_maintenance_runs_total`."""
+
+    DONE = "done"
+    ABORTED = "aborted"
+    FAILED = "failed"
+
+
 class WriterMetrics:
     """All metrics of one writer process, registered on `registry`."""
 
@@ -46,6 +62,7 @@ class WriterMetrics:
         self._define_events(registry)
         self._define_batches(registry)
         self._define_lag(registry)
+        self._define_maintenance(registry)
         self._define_state(registry)
 
     def _define_events(self, registry: CollectorRegistry) -> None:
@@ -147,6 +164,51 @@ class WriterMetrics:
             "cdc_consumer_paused",
             "1 while a partition is paused (back-pressure or retry), else 0.",
             ("pipeline", "topic", "partition"),
+            registry=registry,
+        )
+
+    def _define_maintenance(self, registry: CollectorRegistry) -> None:
+        self.maintenance_runs = Counter(
+            "cdc_maintenance_runs_total",
+            "Maintenance of a table, by task (checkpoint, compaction, vacuum) and outcome: done, aborted because other "
+            "commits came in its way, failed.",
+            (*TABLE, "task", "outcome"),
+            registry=registry,
+        )
+        self.maintenance_seconds = Counter(
+            "cdc_maintenance_seconds_total",
+            "CPU seconds of maintenance; of delta-rs (checkpoints) whole seconds.",
+            (*TABLE, "task"),
+            registry=registry,
+        )
+        self.maintenance_rest_seconds = Counter(
+            "cdc_maintenance_rest_seconds_total",
+            "Seconds that maintenance rested to keep within its budget; near to all the time: the budget is too small.",
+            (*TABLE, "task"),
+            registry=registry,
+        )
+        self.maintenance_bytes = Counter(
+            "cdc_maintenance_bytes_total",
+            "Bytes of data files that compaction moved, by direction (read, written).",
+            (*TABLE, "direction"),
+            registry=registry,
+        )
+        self.maintenance_deleted_files = Counter(
+            "cdc_maintenance_deleted_files_total",
+            "Files that vacuum and log clean-up deleted, by kind (data, deletion_vector, log).",
+            (*TABLE, "kind"),
+            registry=registry,
+        )
+        self.maintenance_deleted_bytes = Counter(
+            "cdc_maintenance_deleted_bytes_total",
+            "Bytes that vacuum and log clean-up deleted.",
+            TABLE,
+            registry=registry,
+        )
+        self.table_dead_rows_share = Gauge(
+            "cdc_table_dead_rows_share",
+            "Of the rows in a table's data files, the share that deletion vectors mark; compaction keeps it down.",
+            TABLE,
             registry=registry,
         )
 

@@ -101,6 +101,19 @@ class BatchSpec(SpecModel):
     max_seconds: float = Field(default=2.0, ge=MIN_BATCH_SECONDS, le=3600)
 
 
+class MaintenanceSpec(SpecModel):
+    """How the writer looks after the tables (docs/architecture/maintenance.md), within these bounds for the pipeline."""
+
+    retention_days: int = Field(default=30, ge=1, le=3650)
+    """How far back readers can travel in time. Files that were replaced take space for as long."""
+    target_file_mb: int = Field(default=128, ge=1, le=1024)
+    """Small data files are put together up to this size."""
+    cpu_share: float = Field(default=0.25, gt=0, le=1)
+    """Of one core; all tables of a process take turns."""
+    max_mb_per_s: float = Field(default=50, gt=0)
+    """Of data files read and written."""
+
+
 class PipelineSpec(SpecModel):
     """One pipeline: one database of one MongoDB deployment into Delta tables. `name` is also the `topic.prefix`."""
 
@@ -108,6 +121,7 @@ class PipelineSpec(SpecModel):
     source: SourceSpec
     sink: SinkSpec = SinkSpec()
     batch: BatchSpec = BatchSpec()
+    maintenance: MaintenanceSpec = MaintenanceSpec()
     topic_partitions: int = Field(default=1, ge=1, le=1000)
     """Partitions of each change topic, fixed when the topic is created; a later change means a resync."""
 

@@ -1,0 +1,121 @@
+"""Rewriting data files as of a version: the rows that lived then, in one new file, in the table's columns.
+
+Memory is bounded whatever the files' sizes: inputs are copied to the local disk one after the other and read in
+batches of `BATCH_ROWS`, the output is written there row group by row group (`ROW_GROUP_BYTES` decoded) and then
+uploaded. Beside that a job holds 24 bytes a row: key hashes, and where each row came from.
+"""
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, cast
+
+import deltalake
+import numpy as np
+import numpy.typing as npt
+import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
+from obstore.store import ObjectStore
+
+from cdc_shared.delta.actions import AddFile
+from cdc_shared.storage.object_store import MULTIPART_CHUNK_BYTES, MULTIPART_CONCURRENCY
+from delta_writer.maintenance.budget import Budget
+from delta_writer.writer.deletion_vectors import DeletionVectors
+from delta_writer.writer.file_changes import FileRewrite, RewrittenFile
+from delta_writer.writer.key_hash import hash_keys
+from delta_writer.writer.parquet_file import DataFileStream
+
+BATCH_ROWS: Final = 16_384
+KEY_COLUMN: Final = "_cdc_key"
+
+
+def rewrite_files(
+    store: ObjectStore,
+    version: int,
+    schema_string: str,
+    files: Sequence[AddFile],
+    budget: Budget,
+    clock: Callable[[], float] = time.time,
+) -> FileRewrite:
+    """Rewrite `files`, as they are at `version` with the schema `schema_string`, into one; upload it, commit nothing.
+
+    Columns and nested fields that a file was written without are null in its rows.
+
+    Raises:
+        Stopped: the budget's stop event was set.
+        ArrowInvalid: a value does not fit its column as the table's schema has it now.
+    """
+    vectors = DeletionVectors(store, clock)
+    dead = {file.path: vectors.of(file) for file in files}
+    schema = _arrow_schema(schema_string)
+    hashes: list[npt.NDArray[np.uint64]] = []
+    numbers: list[npt.NDArray[np.uint32]] = []
+    positions: list[npt.NDArray[np.uint32]] = []
+    with tempfile.TemporaryDirectory(prefix="cdc-rewrite-") as directory:
+        stream = DataFileStream(Path(directory) / "output", schema)
+        for number, file in enumerate(files):
+            local = _download(store, file, Path(directory) / "input", budget)
+            for start, batch in _batches(local):
+                at = np.arange(start, start + len(batch), dtype=np.uint32)
+                live = np.isin(at, np.frombuffer(dead[file.path].to_array(), np.uint32), invert=True)
+                rows = _conformed(batch.filter(pa.array(live)), schema)
+                stream.write(rows)
+                hashes.append(hash_keys(cast(list[str], rows.column(KEY_COLUMN).to_pylist())))
+                positions.append(at[live])
+                numbers.append(np.full(len(rows), number, np.uint32))
+                budget.used()
+        stats = stream.finish()
+        rows_of = np.concatenate(positions) if positions else np.empty(0, np.uint32)
+        outputs = []
+        if len(rows_of):
+            add = _upload(store, Path(directory) / "output", stats, budget, clock)
+            outputs.append(RewrittenFile(add, np.concatenate(hashes), np.concatenate(numbers), rows_of))
+    return FileRewrite(version, dead, outputs, str(uuid.uuid4()))
+
+
+def _arrow_schema(schema_string: str) -> pa.Schema:
+    """Return the columns of a Delta schema."""
+    return pa.schema(deltalake.Schema.from_json(schema_string).to_arrow())  # type: ignore[arg-type]  # by its C interface
+
+
+def _download(store: ObjectStore, file: AddFile, to: Path, budget: Budget) -> Path:
+    with to.open("wb") as local:
+        for chunk in obstore.get(store, file.path).stream(min_chunk_size=MULTIPART_CHUNK_BYTES):
+            local.write(chunk)
+            budget.used(read=len(chunk))
+    return to
+
+
+def _batches(path: Path) -> Iterator[tuple[int, pa.Table]]:
+    """Yield the rows of a file in pieces, each with the position of its first row."""
+    start = 0
+    with pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
+            yield start, pa.Table.from_batches([batch])
+            start += len(batch)
+
+
+def _conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    columns = [
+        rows.column(field.name).cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _upload(store: ObjectStore, local: Path, stats: str, budget: Budget, clock: Callable[[], float]) -> AddFile:
+    path = f"part-{uuid.uuid4()}.zstd.parquet"
+    size = local.stat().st_size
+    obstore.put(store, path, local, chunk_size=MULTIPART_CHUNK_BYTES, max_concurrency=MULTIPART_CONCURRENCY)
+    budget.used(written=size)
+    return AddFile(
+        path=path,
+        partition_values={},
+        size=size,
+        modification_time=int(clock() * 1000),
+        data_change=False,
+        stats=stats,
+    )

@@ -1,0 +1,242 @@
+"""The maintenance of one open table: what is due, and what comes of it.
+
+The table's writer is touched in the pipeline's thread alone, in `turn`. A job for the worker is given what it needs as
+of a version (files with their vectors, the schema), and what it leaves to commit is committed in a later turn.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from deltalake.exceptions import CommitFailedError, DeltaError
+from obstore.exceptions import BaseError
+from pyarrow import ArrowException
+
+from cdc_shared.delta.actions import AddFile
+from cdc_shared.errors import CdcError
+from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
+from delta_writer.maintenance.budget import Budget, Stopped
+from delta_writer.maintenance.checkpointer import write_checkpoint
+from delta_writer.maintenance.compactor import rewrite_files
+from delta_writer.maintenance.policy import MaintenancePolicy
+from delta_writer.maintenance.retention import retained_log
+from delta_writer.maintenance.rewrite_plan import FANOUT, FileShape, choose_files
+from delta_writer.maintenance.vacuum import Deleted, clean_up_log, vacuum
+from delta_writer.maintenance.worker import MaintenanceWorker, Urgency
+from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
+from delta_writer.writer.delta_writer import DeltaWriter
+from delta_writer.writer.file_changes import FileRewrite, RowsMoved
+
+LOOK_AT_OTHERS_S: Final = 60.0
+"""How often the table is looked at for commits of other writers while this one commits nothing."""
+AFTER_FAILURE_S: Final = 60.0
+
+log = get_logger(__name__)
+
+
+class TableMaintenance:
+    """`turn`, `close` in the pipeline's thread. `labels` are the metrics' pipeline, database, collection."""
+
+    def __init__(
+        self,
+        writer: DeltaWriter,
+        labels: tuple[str, str, str],
+        policy: MaintenancePolicy,
+        worker: MaintenanceWorker,
+        metrics: WriterMetrics,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.writer = writer
+        self._labels = labels
+        self._policy = policy
+        self._worker = worker
+        self._metrics = metrics
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._stop = threading.Event()
+        self._running = threading.Lock()
+        self._queued: set[MaintenanceTask] = set()
+        self._rewrite: FileRewrite | None = None
+        self._compact_from = 0  # version and time from which looking for files to rewrite is worth it again
+        self._compact_after = 0.0
+        self._checkpoint_from = self._next_checkpoint()
+        self._vacuum_after = clock() + policy.first_vacuum_s
+        self._seen = (-1, 0.0)
+
+    def turn(self) -> None:
+        """Commit what the worker has finished, and give it what is due. Blocks for one commit at most.
+
+        Raises:
+            Transient: the store is away; nothing is lost by calling again later.
+            Fatal: the table is not to be written any more.
+        """
+        self._land()
+        self._follow_others()
+        version = self.writer.version
+        if version < 0:
+            return
+        if version >= self._checkpoint_from:
+            self._checkpoint_from = self._next_checkpoint()
+            self._start(MaintenanceTask.CHECKPOINT, partial(self._checkpoint, version))
+        if self._rewrite is None and version >= self._compact_from and self._clock() >= self._compact_after:
+            self._look_for_files_to_rewrite(version)
+        if self._clock() >= self._vacuum_after:
+            self._vacuum_after = self._clock() + self._policy.vacuum_every_s
+            self._agree_on_retention()
+            self._start(MaintenanceTask.VACUUM, self._vacuum)
+
+    def close(self) -> None:
+        """Drop what is queued and wait for the job under way, which ends at its next step."""
+        self._stop.set()
+        with self._running:
+            pass
+
+    # -- in the pipeline's thread -------------------------------------------------------------------------------------
+
+    def _next_checkpoint(self) -> int:
+        every = self._policy.commits_a_checkpoint
+        return (max(0, self.writer.version) // every + 1) * every
+
+    def _follow_others(self) -> None:
+        """Where there are other writers, their commits count for what is due too."""
+        version, at = self._seen
+        if self.writer.version != version:
+            self._seen = (self.writer.version, self._clock())
+        elif self.writer.topic.partitions > 1 and self._clock() - at >= LOOK_AT_OTHERS_S:
+            self._seen = (version, self._clock())
+            self.writer.refresh()
+
+    def _agree_on_retention(self) -> None:
+        """Tell other programs by the table's own property how long the log is kept."""
+        self.writer.set_properties({"delta.logRetentionDuration": self._policy.log_retention})
+
+    def _look_for_files_to_rewrite(self, version: int) -> None:
+        metadata = self.writer.snapshot.metadata
+        if MaintenanceTask.COMPACTION in self._queued or metadata is None:
+            return
+        self._compact_from = version + FANOUT
+        files = list(self.writer.snapshot.files.values())
+        if isinstance(self.writer, DeletionVectorWriter):
+            self._start(MaintenanceTask.COMPACTION, partial(self._compact, version, metadata.schema_string, files))
+
+    def _land(self) -> None:
+        """Commit the rewrite that the worker has finished."""
+        rewrite, writer = self._rewrite, self.writer
+        if rewrite is None or not isinstance(writer, DeletionVectorWriter):
+            return
+        started = time.perf_counter()
+        try:
+            result = writer.replace_files(rewrite)  # Transient: kept, and tried again next turn
+        except RowsMoved as moved:
+            self._rewrite = None
+            self._count(MaintenanceTask.COMPACTION, MaintenanceOutcome.ABORTED)
+            log.info("rewritten files dropped", table=writer.location.url, reason=str(moved))
+            return
+        self._rewrite = None
+        self._compact_from = writer.version  # there may be more
+        self._count(MaintenanceTask.COMPACTION, MaintenanceOutcome.DONE)
+        log.info(
+            "files rewritten",
+            table=writer.location.url,
+            version=writer.version,
+            read_version=rewrite.read_version,
+            files_in=len(rewrite.inputs),
+            files_out=len(rewrite.outputs),
+            rows=0 if result is None else result.rows_written,
+            commit_s=round(time.perf_counter() - started, 3),
+        )
+
+    # -- in the worker's thread ---------------------------------------------------------------------------------------
+
+    def _start(self, task: MaintenanceTask, job: Callable[[Budget], bool]) -> None:
+        if task not in self._queued:
+            self._queued.add(task)
+            self._worker.submit(Urgency[task.name], partial(self._run, task, job))
+
+    def _run(self, task: MaintenanceTask, job: Callable[[Budget], bool]) -> None:
+        """Run a job within the budget. It returns whether it is done; a rewrite is only once it is committed."""
+        with self._running:
+            if self._stop.is_set():
+                return
+            budget = Budget(self._policy.cpu_share, self._policy.bytes_per_s, self._stop)
+            try:
+                if job(budget):
+                    self._count(task, MaintenanceOutcome.DONE)
+                budget.used()
+            except Stopped:
+                pass
+            except CommitFailedError as error:
+                self._count(task, MaintenanceOutcome.ABORTED)
+                log.info("maintenance gave way to a commit", task=task.value, reason=str(error))
+            except (CdcError, DeltaError, BaseError, ArrowException, OSError, ValueError) as error:
+                self._compact_after = self._clock() + AFTER_FAILURE_S
+                self._count(task, MaintenanceOutcome.FAILED)
+                log.warning(
+                    "maintenance failed; it is tried again", task=task.value, table=self._url, reason=str(error)
+                )
+            finally:
+                self._show(task, budget)
+                self._queued.discard(task)
+
+    def _checkpoint(self, version: int, budget: Budget) -> bool:
+        write_checkpoint(self.writer.location, version, budget)
+        log.info("checkpoint written", table=self._url, version=version)
+        return True
+
+    def _compact(self, version: int, schema_string: str, files: list[AddFile], budget: Budget) -> bool:
+        shapes = [FileShape.of(file) for file in files]
+        self._show_shape(shapes)
+        chosen = choose_files(shapes, self._policy.target_bytes)
+        if chosen:
+            store = self.writer.location.store
+            self._rewrite = rewrite_files(store, version, schema_string, chosen, budget, self._wall_clock)
+        return False
+
+    def _vacuum(self, budget: Budget) -> bool:
+        store, retention = self.writer.location.store, self._policy.retention
+        retained = retained_log(store, retention, self._wall_clock())
+        if retained is None:
+            return False
+        deleted = vacuum(store, retained, retention, budget)
+        self._show_deleted(deleted)
+        log_files = clean_up_log(store, retained, budget)
+        self._show_deleted(log_files)
+        log.info(
+            "vacuum finished",
+            table=self._url,
+            oldest_version=retained.oldest,
+            files=deleted.files | log_files.files,
+            bytes=deleted.size_bytes + log_files.size_bytes,
+        )
+        return True
+
+    # -- what is shown ------------------------------------------------------------------------------------------------
+
+    @property
+    def _url(self) -> str:
+        return self.writer.location.url
+
+    def _count(self, task: MaintenanceTask, outcome: MaintenanceOutcome) -> None:
+        self._metrics.maintenance_runs.labels(*self._labels, task, outcome).inc()
+
+    def _show(self, task: MaintenanceTask, budget: Budget) -> None:
+        metrics, labels = self._metrics, self._labels
+        metrics.maintenance_seconds.labels(*labels, task).inc(budget.worked_s)
+        metrics.maintenance_rest_seconds.labels(*labels, task).inc(budget.rested_s)
+        metrics.maintenance_bytes.labels(*labels, "read").inc(budget.bytes_read)
+        metrics.maintenance_bytes.labels(*labels, "written").inc(budget.bytes_written)
+
+    def _show_deleted(self, deleted: Deleted) -> None:
+        for kind, files in deleted.files.items():
+            self._metrics.maintenance_deleted_files.labels(*self._labels, kind).inc(files)
+        self._metrics.maintenance_deleted_bytes.labels(*self._labels).inc(deleted.size_bytes)
+
+    def _show_shape(self, shapes: list[FileShape]) -> None:
+        rows, dead = sum(shape.rows for shape in shapes), sum(shape.dead for shape in shapes)
+        vectors = {vector.path_or_inline_dv for shape in shapes if (vector := shape.file.deletion_vector) is not None}
+        self._metrics.table_files.labels(*self._labels, "deletion_vector").set(len(vectors))
+        self._metrics.table_dead_rows_share.labels(*self._labels).set(dead / max(1, rows))

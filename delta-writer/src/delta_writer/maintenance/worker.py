@@ -1,0 +1,46 @@
+"""The background thread in which a process does the maintenance of all its tables, one job at a time."""
+
+import queue
+import threading
+from collections.abc import Callable
+from enum import IntEnum
+from itertools import count
+
+from cdc_shared.logging.structured_logger import get_logger
+
+log = get_logger(__name__)
+
+
+class Urgency(IntEnum):
+    """Lower goes first."""
+
+    CHECKPOINT = 0
+    COMPACTION = 1
+    VACUUM = 2
+    CLOSE = 3
+
+
+class MaintenanceWorker:
+    """Takes jobs from any thread; the more urgent first, then in the order given."""
+
+    def __init__(self) -> None:
+        self._order = count()
+        self._jobs: queue.PriorityQueue[tuple[Urgency, int, Callable[[], None] | None]] = queue.PriorityQueue()
+        self._thread = threading.Thread(target=self._work, name="maintenance", daemon=True)
+        self._thread.start()
+
+    def submit(self, urgency: Urgency, job: Callable[[], None]) -> None:
+        """Queue a job, which must raise nothing. Does not block."""
+        self._jobs.put((urgency, next(self._order), job))
+
+    def close(self) -> None:
+        """Wait for the job under way and those queued; tables that are closed make theirs end at once."""
+        self._jobs.put((Urgency.CLOSE, next(self._order), None))
+        self._thread.join()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()[2]) is not None:
+            try:
+                job()
+            except Exception:  # the thread serves other tables too
+                log.exception("maintenance job failed unexpectedly")
