@@ -7,8 +7,8 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from cdc_shared.errors import Fatal
-from cdc_shared.kafka.topics import notification_topic, signal_topic
-from cdc_shared.models.common import PipelineSpec, SourceSpec
+from cdc_shared.kafka.topics import notification_topic, sentinel_topic, signal_topic
+from cdc_shared.models.common import SENTINEL_COLLECTION, PipelineSpec, SourceSpec
 from cdc_shared.security.secret_provider import Secret
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -52,6 +52,7 @@ def render_connector_config(
         "replication_factor": str(replication_factor),
         "signal_topic": signal_topic(spec.name),
         "notification_topic": notification_topic(spec.name),
+        "sentinel_topic_pattern": re.escape(sentinel_topic(spec.name, spec.source.database)),
         "bootstrap_servers": bootstrap_servers,
     }
     return {key: _filled(key, text, values) for key, text in template.items()} | credentials
@@ -65,6 +66,8 @@ def database_pattern(source: SourceSpec) -> str:
 def collection_pattern(source: SourceSpec) -> str:
     """A value for `collection.include.list` that matches exactly the captured `database.collection` names.
 
+    The platform's own `cdc_heartbeat` is always among them.
+
     Debezium evaluates it twice: in Java against the whole name, and in MongoDB (PCRE) as an unanchored search; both
     ignore case, and both split the list at commas. So each pattern is anchored, turns case-sensitivity on, and holds no
     comma. Exclusion is written as inclusion, because the server-side form of `collection.exclude.list` excludes
@@ -72,7 +75,8 @@ def collection_pattern(source: SourceSpec) -> str:
     """
     database = _literal(source.database) + r"\."
     if source.include_collections:
-        return ",".join(_exactly(database + _literal(name)) for name in source.include_collections)
+        names = (*source.include_collections, SENTINEL_COLLECTION)
+        return ",".join(_exactly(database + _literal(name)) for name in names)
     if source.exclude_collections:
         excluded = "|".join(_literal(name) for name in source.exclude_collections)
         return _exactly(f"{database}(?!(?:{excluded})$).*")

@@ -5,18 +5,20 @@ from concurrent.futures import Future
 from threading import Event
 from typing import Any, NamedTuple, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
 from cdc_shared.errors import Fatal, Transient
 from cdc_shared.kafka.errors import map_kafka_error
+from cdc_shared.models.common import SENTINEL_COLLECTION
 from cdc_shared.retry import retrying
 
 DEAD_LETTERS_TOPIC = "cdc.dead-letters"
@@ -52,6 +54,11 @@ class TopicIdentity(NamedTuple):
 def change_topic(pipeline: str, database: str, collection: str) -> str:
     """Debezium's topic for a collection. What a topic's name cannot hold, Debezium replaces with `_`."""
     return _sanitised(f"{pipeline}.{database}.{collection}")
+
+
+def sentinel_topic(pipeline: str, database: str) -> str:
+    """Where the changes of the platform's own collection come: no table, but the watermark is made of it."""
+    return change_topic(pipeline, database, SENTINEL_COLLECTION)
 
 
 def signal_topic(pipeline: str) -> str:
@@ -98,6 +105,29 @@ def topic_id(admin: AdminClient, topic: str) -> TopicIdentity:
     # librdkafka spells the id in standard base64, Kafka's own tools in the URL-safe alphabet.
     spelled = str(description.topic_id).rstrip("=").translate(str.maketrans("+/", "-_"))
     return TopicIdentity(spelled, len(description.partitions))
+
+
+def held_offsets(admin: AdminClient, topic: str, partitions: int) -> dict[int, tuple[int, int]]:
+    """For each partition the first offset that Kafka holds, and its end (the next record's offset)."""
+    lows, highs = (
+        admin.list_offsets(
+            {TopicPartition(topic, partition): spec for partition in range(partitions)}, request_timeout=ADMIN_TIMEOUT_S
+        )
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())  # type: ignore[no-untyped-call]
+    )
+    what = f"read the offsets of {topic}"
+    held = {each.partition: _done(future, what).offset for each, future in lows.items()}
+    return {each.partition: (held[each.partition], _done(future, what).offset) for each, future in highs.items()}
+
+
+def topic_config(admin: AdminClient, topic: str) -> Mapping[str, str | None]:
+    """The topic's configuration in force, the brokers' defaults included. Raises `UnknownTopic` when there is none."""
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    described: dict[ConfigResource, Future[dict[str, Any]]] = admin.describe_configs(
+        [resource], request_timeout=ADMIN_TIMEOUT_S
+    )
+    found = _done(described[resource], f"read configuration of topic {topic}")
+    return {key: entry.value for key, entry in found.items()}
 
 
 def partition_for(key: bytes, partitions: int) -> int:
@@ -148,15 +178,11 @@ def _check_partitions(identity: TopicIdentity, name: str, partitions: int) -> No
 
 
 def _ensure_config(admin: AdminClient, name: str, config: Mapping[str, str]) -> None:
-    resource = ConfigResource(ResourceType.TOPIC, name)
-    described: dict[ConfigResource, Future[dict[str, Any]]] = admin.describe_configs(
-        [resource], request_timeout=ADMIN_TIMEOUT_S
-    )
-    current = _done(described[resource], f"read configuration of topic {name}")
+    current = topic_config(admin, name)
     different = [
         ConfigEntry(key, value, incremental_operation=AlterConfigOpType.SET)
         for key, value in config.items()
-        if key not in current or current[key].value != value
+        if current.get(key) != value
     ]
     if different:
         change = ConfigResource(ResourceType.TOPIC, name, incremental_configs=different)

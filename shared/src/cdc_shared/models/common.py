@@ -23,6 +23,9 @@ SINK_SCHEMES = ("s3", "gs", "az", "file")
 
 MIN_BATCH_SECONDS = 0.1
 
+SENTINEL_COLLECTION = "cdc_heartbeat"
+"""The platform's own collection in every source database (docs/adr/0010-watermark.md). It becomes no table."""
+
 PipelineName = Annotated[str, StringConstraints(pattern=PIPELINE_NAME_PATTERN)]
 CollectionName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
@@ -67,6 +70,11 @@ class SourceSpec(SpecModel):
         for name in (*self.include_collections, *self.exclude_collections):
             if "\x00" in name or "$" in name or name.startswith("system."):
                 raise ValueError("a captured collection's name has no $, no NUL, and does not start with system.")
+            if name == SENTINEL_COLLECTION:
+                raise ValueError(
+                    f"{name} is the platform's own collection: it is captured in any case and becomes no table; "
+                    "take it off the list, and rename a collection of yours that has this name"
+                )
             if name.startswith(f"{self.database}."):
                 raise ValueError(f"collections are named without their database: drop the leading {self.database}.")
         return self
@@ -114,6 +122,16 @@ class MaintenanceSpec(SpecModel):
     """Of data files read and written."""
 
 
+class WatermarkSpec(SpecModel):
+    """How the tables learn up to which source time they are complete."""
+
+    interval_s: float = Field(default=5.0, ge=1, le=3600)
+    """How often it may rise. A quiet table gets one small commit each time; a busy one gets none of its own."""
+    source: Literal["sentinel", "resume_token"] = "sentinel"
+    """`sentinel`: a document that the writer updates in the source's collection `cdc_heartbeat`. `resume_token`: the
+    connector's committed position, for a source that may not be written; the writer then needs CONNECT_URL."""
+
+
 class PipelineSpec(SpecModel):
     """One pipeline: one database of one MongoDB deployment into Delta tables. `name` is also the `topic.prefix`."""
 
@@ -122,6 +140,7 @@ class PipelineSpec(SpecModel):
     sink: SinkSpec = SinkSpec()
     batch: BatchSpec = BatchSpec()
     maintenance: MaintenanceSpec = MaintenanceSpec()
+    watermark: WatermarkSpec = WatermarkSpec()
     topic_partitions: int = Field(default=1, ge=1, le=1000)
     """Partitions of each change topic, fixed when the topic is created; a later change means a resync."""
 

@@ -15,7 +15,7 @@ from cdc_shared.connect.connector_config import (
     split_credentials,
 )
 from cdc_shared.errors import Fatal
-from cdc_shared.models.common import PipelineSpec, SourceSpec
+from cdc_shared.models.common import SENTINEL_COLLECTION, PipelineSpec, SourceSpec
 from cdc_shared.security.secret_provider import Secret
 
 pytestmark = pytest.mark.unit
@@ -65,6 +65,12 @@ def test_excluded_names_are_exact_and_all_others_are_captured() -> None:
     assert not captured(spec, "other.customers")
 
 
+def test_the_platforms_own_collection_is_always_captured() -> None:
+    for spec in (source(), source(include_collections=("orders",)), source(exclude_collections=("orders",))):
+        assert captured(spec, f"shop.{SENTINEL_COLLECTION}")
+        assert not captured(spec, f"other.{SENTINEL_COLLECTION}")
+
+
 def test_random_names_match_themselves_and_nothing_else(rng: random.Random) -> None:
     alphabet = "ab.,|()[]{}^*+?\\-_ /&#~%@!<>=:;'\"é中"
     names = sorted({"".join(rng.choices(alphabet, k=rng.randint(1, 6))) for _ in range(120)})
@@ -107,6 +113,8 @@ def test_the_template_renders_for_a_pipeline() -> None:
         "topic.creation.default.cleanup.policy": "delete",
         "topic.creation.default.message.timestamp.type": "CreateTime",
         "topic.creation.default.retention.ms": str(7 * 24 * 3600 * 1000),
+        "topic.creation.sentinel.include": r"crm\.shop\.cdc_heartbeat",
+        "topic.creation.sentinel.partitions": "1",
     }
     assert {key: config.get(key) for key in expected} == expected
     assert "signal.data.collection" not in config

@@ -79,6 +79,8 @@ def test_a_full_spec(tmp_path: Path) -> None:
         (MINIMAL + "  include_collections: [a]\n  exclude_collections: [b]\n", ["source", "not both"]),
         (MINIMAL + "  include_collections: [shop.orders]\n", ["drop the leading shop."]),
         (MINIMAL + "  include_collections: [system.users]\n", ["system."]),
+        (MINIMAL + "  include_collections: [cdc_heartbeat]\n", ["cdc_heartbeat", "take it off the list"]),
+        (MINIMAL + "  exclude_collections: [a, cdc_heartbeat]\n", ["cdc_heartbeat", "take it off the list"]),
         (MINIMAL + "  capture_mode: change_streams\n", ["source.capture_mode"]),
         (MINIMAL.replace("database: shop", "database: a/b"), ["source.database", "MongoDB database name"]),
         (MINIMAL + "name: other\n", ["line 5, column 1", "name is given twice"]),
