@@ -34,6 +34,28 @@ class CopyOnWriteWriter(DeltaWriter):
     def close(self) -> None:
         pass
 
+    def delete_where(
+        self, predicate: str, txns: Mapping[str, int], operation: str, commit_id: str
+    ) -> CommitResult | None:
+        """Delete the rows that `predicate` (SQL) matches and set `txns` in the same commit; one that stands higher stays.
+
+        None, and nothing written, when no row matches and no `txn` rises. `operation` names a commit of `txn`s alone;
+        delta-rs names its own DELETE.
+        """
+
+        def attempt() -> CommitResult | None:
+            raised = self._raised(txns)
+            removed = self._delete(predicate, raised, commit_id)
+            if commit_id not in self._landed:  # no row matched: delta-rs made no commit
+                if not raised:
+                    return None
+                now_ms = int(self._clock() * 1000)
+                info = Action(commit_info=self._commit_info(operation, commit_id, now_ms))
+                self._append([info, *self._txns(raised, now_ms)], commit_id)
+            return CommitResult(self.version, rows_removed=removed)
+
+        return self._until_landed(commit_id, attempt)
+
     def _write(self, batch: EncodedBatch) -> CommitResult | None:
         started = time.perf_counter()
         metrics: Mapping[str, int] = {}
@@ -77,7 +99,7 @@ class CopyOnWriteWriter(DeltaWriter):
             app_transactions=[Transaction(app_id(self.topic, p), part.end) for p, part in batch.ranges.items()],
             max_commit_retries=0,
         )
-        self._in_doubt = batch.commit_id
+        self._will_put(batch.commit_id)
         try:
             metrics = (
                 table.merge(
@@ -98,6 +120,24 @@ class CopyOnWriteWriter(DeltaWriter):
             raise _mapped(error, f"MERGE into {self.location.url}") from error
         self._catch_up()
         return metrics
+
+    def _delete(self, predicate: str, txns: Mapping[str, int], commit_id: str) -> int:
+        """Delete rows on top of exactly the version known, as `_merge` does; return how many."""
+        table = DeltaTable(self.location.url, self.version, storage_options=dict(self.location.storage_options))
+        properties = CommitProperties(
+            custom_metadata={"txnId": commit_id},
+            app_transactions=[Transaction(name, version) for name, version in txns.items()],
+            max_commit_retries=0,
+        )
+        self._in_doubt = commit_id
+        try:
+            metrics = table.delete(predicate, commit_properties=properties)
+        except CommitFailedError as error:
+            raise VersionTaken(self.version + 1) from error
+        except DeltaError as error:
+            raise _mapped(error, f"DELETE from {self.location.url}") from error
+        self._catch_up()
+        return int(metrics.get("num_deleted_rows") or 0)
 
 
 def _mapped(error: DeltaError, what: str) -> CdcError:

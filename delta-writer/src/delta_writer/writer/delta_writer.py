@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
@@ -28,11 +30,20 @@ from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.file_changes import MovedFiles
 from delta_writer.writer.foreign_commits import ENGINE, CommitGuard
 from delta_writer.writer.offsets import ChangeTopic, app_id, check_fence, start_offset, watermark_id
-from delta_writer.writer.table_metadata import TableIdentity, check_supported, new_metadata, schema_of, with_schema
+from delta_writer.writer.table_metadata import (
+    TableIdentity,
+    check_supported,
+    new_metadata,
+    partition_base,
+    schema_of,
+    with_schema,
+)
 
+PARTITION_COLUMN: Final = "_cdc_partition"
 # Put-if-absent fences only against entries that still exist. Log clean-up keeps them for days (logRetentionDuration);
 # a writer that has slept for longer than this looks before it writes.
 MAX_SNAPSHOT_AGE_S: Final = 3600.0
+MAX_UNANSWERED: Final = 1000
 
 
 class SchemaMoved(CdcError):
@@ -88,7 +99,8 @@ class DeltaWriter(ABC):
         self._schema = schema_of(None)
         self._moved = MovedFiles(since=-1)
         self._landed: set[str] = set()  # commit ids in the log that whoever asked for them has not heard of yet
-        self._in_doubt: str | None = None  # the commit id of a put that may have succeeded unheard
+        self._unanswered: dict[str, None] = {}  # in order: commit ids of puts that may have succeeded, or still may
+        self._must_look = False  # whether the newest entry may be one of those
         self._read_at = 0.0
         self.reload()
 
@@ -107,6 +119,11 @@ class DeltaWriter(ABC):
         """The table's state at `version`, to read: it moves on with every commit."""
         return self._snapshot
 
+    @property
+    def partition_base(self) -> int:
+        """What `_cdc_partition` counts from; see `table_metadata.partition_base`."""
+        return partition_base(self._snapshot.metadata)
+
     def reload(self) -> None:
         """Read the table's state anew.
 
@@ -122,7 +139,7 @@ class DeltaWriter(ABC):
                 self._guard.check_newest(self._log, snapshot.version)
         self._snapshot = snapshot
         self._moved = MovedFiles(since=snapshot.version)
-        self._in_doubt = None
+        self._must_look = False
         self._schema = schema_of(snapshot.metadata)
 
     def refresh(self) -> None:
@@ -150,7 +167,7 @@ class DeltaWriter(ABC):
             check_fence(self._snapshot.txns, self.topic, batch.ranges)
             if batch.base_schema != self._schema:
                 raise SchemaMoved(f"the schema of {self.location.url} changed while a batch was in hand")
-            return self._write(batch)
+            return self._write(self._placed(batch))
 
         result = self._until_landed(batch.commit_id, attempt)
         return result and replace(result, rows_written=batch.rows.num_rows)
@@ -197,10 +214,10 @@ class DeltaWriter(ABC):
         what `attempt` does, None too.
         """
         conflicts = 0
-        if self._in_doubt is not None:
-            self._catch_up()
-        elif self._clock() - self._read_at > MAX_SNAPSHOT_AGE_S:
+        if self._clock() - self._read_at > MAX_SNAPSHOT_AGE_S:
             self.reload()
+        elif self._must_look:
+            self._catch_up()
         while commit_id not in self._landed:
             try:
                 with store_errors(f"committing to {self.location.url}"):
@@ -219,11 +236,12 @@ class DeltaWriter(ABC):
     def _append(self, actions: list[Action], commit_id: str | None = None) -> None:
         """Write the next log entry and take its effect into the snapshot. `commit_id` as its `commitInfo` has it."""
         version = self._snapshot.version + 1
-        self._in_doubt = commit_id or ""  # until we know: a put that times out may have succeeded
+        self._will_put(commit_id)
         self._log.append(version, actions)
-        self._in_doubt = None
+        self._must_look = False
         if commit_id is not None:  # until the caller has heard of it: what comes after the put may fail
             self._landed.add(commit_id)
+            del self._unanswered[commit_id]
         self._apply(version, actions)
         self._read_at = self._clock()
 
@@ -233,21 +251,42 @@ class DeltaWriter(ABC):
             while (entry := self._log.read_entry(self._snapshot.version + 1)) is not None:
                 self._guard.check(self._snapshot.version + 1, entry, self._snapshot.metadata)
                 self._apply(self._snapshot.version + 1, entry)
-                if self._in_doubt and any(
-                    a.commit_info and a.commit_info.get("txnId") == self._in_doubt for a in entry
-                ):
-                    self._landed.add(self._in_doubt)
+                self._note_landed(entry)
             if self._snapshot.metadata is not None:
                 check_supported(self._snapshot, self._identity, self.mode, self.topic.partitions, self.location.url)
             self._after_catch_up()
-        self._in_doubt = None
+        self._must_look = False
         self._read_at = self._clock()
+
+    def _will_put(self, commit_id: str | None) -> None:
+        """An entry is about to be put. Until its answer has come, and long after, it may get into the log."""
+        self._must_look = True
+        if commit_id is not None:
+            self._unanswered[commit_id] = None
+        while len(self._unanswered) > MAX_UNANSWERED:
+            del self._unanswered[next(iter(self._unanswered))]
+
+    def _note_landed(self, entry: list[Action]) -> None:
+        for action in entry:
+            commit_id = action.commit_info and action.commit_info.get("txnId")
+            if commit_id in self._unanswered:
+                self._landed.add(commit_id)
+                del self._unanswered[commit_id]
 
     def _apply(self, version: int, actions: list[Action]) -> None:
         self._snapshot.apply(version, actions)
         self._moved.see(version, actions)
         if any(action.meta_data is not None for action in actions):
             self._schema = schema_of(self._snapshot.metadata)
+
+    def _placed(self, batch: EncodedBatch) -> EncodedBatch:
+        """Return the batch with its rows' partitions counted from the table's base."""
+        base, rows = self.partition_base, batch.rows
+        if base == 0:
+            return batch
+        place = rows.schema.get_field_index(PARTITION_COLUMN)
+        counted = pc.add(rows.column(place), pa.scalar(base, pa.int32()))
+        return replace(batch, rows=rows.set_column(place, rows.schema.field(place), counted))
 
     def _metadata_for(self, schema: DocumentSchema) -> Metadata | None:
         """Return the `metaData` that a commit of rows in `schema` must carry: of a new table or a wider schema."""
