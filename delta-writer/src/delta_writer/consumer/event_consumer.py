@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from cdc_shared.errors import ResyncNeeded
+from cdc_shared.kafka.consumer_groups import writer_group
 from cdc_shared.kafka.errors import map_kafka_error
+from cdc_shared.kafka.topics import sentinel_topic
 
 MAX_POLL_INTERVAL_MS: Final = 300_000
 METADATA_REFRESH_MS: Final = 5_000
@@ -25,6 +27,16 @@ OnAssigned = Callable[[str, int, HeldOffsets], int]
 OnRevoked = Callable[[list[tuple[str, int]]], None]
 
 
+class PartitionEnd(NamedTuple):
+    """Everything of the partition before `offset` was consumed, or is nothing to consume: transaction markers, and
+    what transactions that were aborted wrote. What an open transaction writes lies at `offset` or behind it.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+
+
 def consumer_config(
     bootstrap_servers: str, pipeline: str, session_timeout_s: float, instance_id: str | None
 ) -> dict[str, Any]:
@@ -36,7 +48,7 @@ def consumer_config(
     session_timeout_ms = int(session_timeout_s * 1000)
     return {
         "bootstrap.servers": bootstrap_servers,
-        "group.id": f"cdc-writer.{pipeline}",
+        "group.id": writer_group(pipeline),
         "enable.auto.commit": False,
         "auto.offset.reset": "error",  # an offset that Kafka no longer has is never skipped in silence
         "isolation.level": "read_committed",
@@ -46,7 +58,9 @@ def consumer_config(
         "max.poll.interval.ms": MAX_POLL_INTERVAL_MS,
         "topic.metadata.refresh.interval.ms": METADATA_REFRESH_MS,
         "fetch.queue.backoff.ms": FETCH_BACKOFF_MS,
-        "enable.partition.eof": False,
+        "enable.partition.eof": True,
+        # The subscription would take it for a collection's. Debezium's topics have no other dot before the collection.
+        "topic.blacklist": f"^{re.escape(sentinel_topic(pipeline, 'database')).replace('database', '[^.]+')}$",
         **({} if instance_id is None else {"group.instance.id": instance_id}),
     }
 
@@ -72,17 +86,24 @@ class EventConsumer:
         self._pipeline = pipeline
         self._may_be_remembered = "group.instance.id" in config
         self._rejoin_is_due = False
+        self._moved: dict[tuple[str, int], int] = {}
         self._subscribe()
 
-    def poll(self, timeout_s: float) -> list[Message]:
-        """Return the messages that have come, waiting up to `timeout_s` for the first."""
+    def poll(self, timeout_s: float) -> list[Message | PartitionEnd]:
+        """Return what has come, waiting up to `timeout_s` for the first: messages, and ends of partitions reached.
+
+        A partition's messages and ends are in order. An end is told when it is reached, and again after a pause.
+        """
         with kafka_errors("reading change topics"):
             if self._rejoin_is_due:
                 self._rejoin()
+            self._moved.clear()
             messages = self._consumer.consume(MAX_MESSAGES_A_POLL, timeout_s)
+        if self._moved:
+            messages = self._without_moved(messages)
         if any(message.error() is not None for message in messages):
-            return [message for message in messages if not _is_notice(message)]
-        return messages
+            return [each for message in messages if (each := _read(message)) is not None]
+        return list(messages)
 
     def keep_alive(self, seconds: float) -> None:
         """Wait without reading: the partitions are paused, but the group sees a living member."""
@@ -90,7 +111,7 @@ class EventConsumer:
             self._consumer.pause(self._consumer.assignment())
             try:
                 message = self._consumer.poll(seconds)
-                if message is not None and not _is_notice(message):  # fetched before the pause
+                if message is not None and isinstance(_read(message), Message):  # fetched before the pause
                     self.seek(str(message.topic()), int(message.partition() or 0), int(message.offset() or 0))
             finally:
                 self._consumer.resume(self._consumer.assignment())
@@ -103,6 +124,7 @@ class EventConsumer:
         """Read the partition from `offset` next."""
         with kafka_errors(f"seeking {topic}[{partition}]"):
             self._consumer.seek(TopicPartition(topic, partition, offset))
+        self._moved[topic, partition] = offset
 
     def held(self, topic: str, partition: int) -> tuple[int, int]:
         """Return the first offset that Kafka holds of a partition, and its end."""
@@ -146,7 +168,18 @@ class EventConsumer:
         for each in partitions:
             start = self._on_assigned(each.topic, each.partition, partial(self.held, each.topic, each.partition))
             positions.append(TopicPartition(each.topic, each.partition, start))
+            self._moved[each.topic, each.partition] = start
         consumer.incremental_assign(positions)
+
+    def _without_moved(self, messages: list[Message]) -> list[Message]:
+        """Drop what came, in the call that the position was moved in, of partitions that were; read them once more.
+
+        It may have been taken before the move. librdkafka purges that itself, unless the call's room was used up.
+        """
+        stale = {where for message in messages if (where := (message.topic(), message.partition())) in self._moved}
+        for topic, partition in stale:
+            self.seek(str(topic), int(partition or 0), self._moved[str(topic), int(partition or 0)])
+        return [message for message in messages if (message.topic(), message.partition()) not in stale]
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._on_revoked([(each.topic, each.partition) for each in partitions])
@@ -166,7 +199,6 @@ def kafka_errors(what: str) -> Iterator[None]:
 # when it comes back, its id tells that it is another one.
 _NOTICES: Final = frozenset(
     {
-        KafkaError._PARTITION_EOF,
         KafkaError._TRANSPORT,
         KafkaError._ALL_BROKERS_DOWN,
         KafkaError._TIMED_OUT,
@@ -176,8 +208,8 @@ _NOTICES: Final = frozenset(
 )
 
 
-def _is_notice(message: Message) -> bool:
-    """Tell an error message that librdkafka recovers from by itself (True) from a record (False).
+def _read(message: Message) -> Message | PartitionEnd | None:
+    """Tell a record, the end of a partition, and an error that librdkafka recovers from by itself (None) apart.
 
     Raises:
         ResyncNeeded: the next offset is no longer in Kafka.
@@ -185,8 +217,10 @@ def _is_notice(message: Message) -> bool:
     """
     error = message.error()
     if error is None:
-        return False
+        return message
     code = error.code()
+    if code == KafkaError._PARTITION_EOF:
+        return PartitionEnd(str(message.topic()), int(message.partition() or 0), int(message.offset() or 0))
     where = f"{message.topic()}[{message.partition()}]"
     if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
         raise ResyncNeeded(
@@ -194,5 +228,5 @@ def _is_notice(message: Message) -> bool:
             "of the collection"
         )
     if code in _NOTICES:
-        return True
+        return None
     raise map_kafka_error(error, f"reading {where}")

@@ -1,7 +1,8 @@
 """Collects records per topic into batches that close on rows, bytes or time, whichever comes first.
 
 It also remembers how far each partition is committed: a batch that changes no row is not worth a commit of its own, so
-its range simply becomes part of the next one, and is committed alone only after `IDLE_COMMIT_S`.
+its range simply becomes part of the next one, and is committed alone only after `IDLE_COMMIT_S`. What is known of the
+source's time rides with the next batch that reaches far enough (`watermark.claims`); a quiet topic makes one for it.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,6 +12,8 @@ from typing import Final
 from confluent_kafka import Message
 
 from cdc_shared.models.common import BatchSpec
+from delta_writer.consumer.event_consumer import PartitionEnd
+from delta_writer.watermark.claims import Claims
 from delta_writer.writer.offsets import OffsetRange
 
 IDLE_COMMIT_S: Final = 60.0
@@ -56,9 +59,11 @@ class _Position:
 class BatchProcessor:
     """The open batch of each topic. `clock` is monotonic, in seconds. Batches of one topic are taken one at a time."""
 
-    def __init__(self, limits: BatchSpec, clock: Callable[[], float]) -> None:
+    def __init__(self, limits: BatchSpec, clock: Callable[[], float], claims: Claims | None = None) -> None:
+        """`claims` is what the batches' watermarks come from; somebody else fills it."""
         self._limits = limits
         self._clock = clock
+        self._claims = Claims() if claims is None else claims
         self._open: dict[str, RecordBatch] = {}
         self._positions: dict[str, dict[int, _Position]] = {}
         self._idle_since: dict[str, float] = {}
@@ -66,6 +71,7 @@ class BatchProcessor:
     def start_at(self, topic: str, partition: int, offset: int) -> None:
         """The table stands at `offset`: the partition was assigned, or is read again from there."""
         self._positions.setdefault(topic, {})[partition] = _Position(offset, offset)
+        self._claims.forget(topic, partition)
 
     def discard(self, topic: str) -> dict[int, int]:
         """Drop what is uncommitted of a topic; return, for each partition, the offset where it must be read again."""
@@ -81,9 +87,12 @@ class BatchProcessor:
         self._positions.get(topic, {}).pop(partition, None)
         return self.discard(topic) if topic in self._open else {}
 
-    def add(self, messages: Iterable[Message]) -> None:
-        """Add consumed messages. Those of a partition that was taken away meanwhile are dropped."""
+    def add(self, messages: Iterable[Message | PartitionEnd]) -> None:
+        """Add what was consumed, in order. What is of a partition that was taken away meanwhile is dropped."""
         for message in messages:
+            if isinstance(message, PartitionEnd):
+                self._reach(message)
+                continue
             # The stubs allow None for messages that were made, not consumed.
             topic: str = message.topic()  # type: ignore[assignment]
             partition: int = message.partition()  # type: ignore[assignment]
@@ -101,7 +110,6 @@ class BatchProcessor:
             batch.partitions.append(partition)
             batch.offsets.append(offset)
             batch.size_bytes += (len(key) if key else 0) + (len(value) if value else 0)
-            batch.ranges[partition] = OffsetRange(position.committed, offset + 1)
             position.next = offset + 1
 
     def due(self) -> list[RecordBatch]:
@@ -115,9 +123,9 @@ class BatchProcessor:
             or now - batch.opened_at >= limits.max_seconds
         ]
         waited = [topic for topic, since in self._idle_since.items() if now - since >= IDLE_COMMIT_S]
-        return [self._take(topic) for topic in closed] + [
-            self._take(topic) for topic in waited if topic not in self._open and topic not in closed
-        ]
+        risen = [topic for topic in self._claims.topics() if self._risen(topic)]
+        alone = [topic for topic in dict.fromkeys(waited + risen) if topic not in self._open]
+        return [self._take(topic) for topic in closed + alone]
 
     def take_all(self) -> list[RecordBatch]:
         """Take out every batch and every uncommitted range, for a clean stop: all are to be committed."""
@@ -129,6 +137,7 @@ class BatchProcessor:
     def committed(self, batch: RecordBatch) -> None:
         """The table holds the batch: the next range begins at its end."""
         self._idle_since.pop(batch.topic, None)
+        self._claims.settle(batch.topic, batch.watermarks)
         for partition, part in batch.ranges.items():
             position = self._positions.get(batch.topic, {}).get(partition)
             if position is not None:
@@ -140,6 +149,7 @@ class BatchProcessor:
         """The batch changed no row: its range is part of the topic's next batch."""
         if batch.must_commit:  # it could not be committed, so it waits another while
             self._idle_since[batch.topic] = self._clock()
+            self._claims.settle(batch.topic, batch.watermarks)
         self._idle_since.setdefault(batch.topic, self._clock())
 
     def next_offsets(self) -> dict[tuple[str, int], int]:
@@ -150,12 +160,38 @@ class BatchProcessor:
             for partition, position in positions.items()
         }
 
+    def _reach(self, end: PartitionEnd) -> None:
+        """What lies before the partition's end and was not consumed (transaction markers) changes nothing."""
+        position = self._positions.get(end.topic, {}).get(end.partition)
+        if position is not None and end.offset > position.next:
+            position.next = end.offset
+            self._idle_since.setdefault(end.topic, self._clock())
+
+    def _watermarks(self, topic: str) -> dict[int, int]:
+        """Return, for each partition that has a newer watermark than its table, what it may be."""
+        reached = {
+            partition: self._claims.reached(topic, partition, position.next)
+            for partition, position in self._positions.get(topic, {}).items()
+        }
+        return {partition: time_ms for partition, time_ms in reached.items() if time_ms is not None}
+
+    def _risen(self, topic: str) -> bool:
+        """Whether the watermark of every partition that is read here can rise: the table's is their minimum."""
+        return len(self._watermarks(topic)) == len(self._positions.get(topic, {})) > 0
+
     def _take(self, topic: str) -> RecordBatch:
         batch = self._open.pop(topic, None) or RecordBatch(topic, self._clock())
+        positions = self._positions.get(topic, {})
+        batch.watermarks = self._watermarks(topic)
+        batch.ranges = {
+            partition: OffsetRange(position.committed, position.next)
+            for partition, position in positions.items()
+            if position.next > position.committed or partition in batch.watermarks
+        }
         idle_since = self._idle_since.get(topic)
-        if idle_since is not None:
-            batch.must_commit = not len(batch) or self._clock() - idle_since >= IDLE_COMMIT_S
-            for partition, position in self._positions.get(topic, {}).items():
-                if position.next > position.committed:
-                    batch.ranges.setdefault(partition, OffsetRange(position.committed, position.next))
+        batch.must_commit = (
+            not len(batch)
+            or (idle_since is not None and self._clock() - idle_since >= IDLE_COMMIT_S)
+            or (len(batch.watermarks) == len(positions))
+        )
         return batch

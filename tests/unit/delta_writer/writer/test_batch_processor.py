@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from cdc_shared.models.common import BatchSpec
+from delta_writer.consumer.event_consumer import PartitionEnd
+from delta_writer.watermark.claims import Claims
 from delta_writer.writer.batch_processor import IDLE_COMMIT_S, BatchProcessor
 from delta_writer.writer.offsets import OffsetRange
 
@@ -49,8 +51,13 @@ def clock():
     return Clock()
 
 
-def processor(clock, **limits):
-    batches = BatchProcessor(BatchSpec(**limits), clock)
+@pytest.fixture
+def claims():
+    return Claims()
+
+
+def processor(clock, claims=None, **limits):
+    batches = BatchProcessor(BatchSpec(**limits), clock, claims)
     batches.start_at("t", 0, 5)
     return batches
 
@@ -188,3 +195,89 @@ def test_any_history_covers_every_offset_once(clock, rng):
             assert part.start == stands[each]
             stands[each] = part.end
     assert stands == ends
+
+
+def test_what_lies_before_a_partitions_end_joins_the_next_batch(clock):
+    """Attacks I2: transaction markers are no messages, and belong to a range all the same."""
+    batches = processor(clock, max_rows=1)
+    batches.add([Record(("t", 0, 5)), PartitionEnd("t", 0, 7)])
+    (batch,) = batches.due()
+    assert batch.ranges == {0: OffsetRange(5, 7)}
+    batches.committed(batch)
+    batches.add([PartitionEnd("t", 0, 8), Record(("t", 0, 8)), PartitionEnd("t", 0, 10)])
+    assert batches.due()[0].ranges == {0: OffsetRange(7, 10)}
+
+
+def test_an_end_alone_is_committed_after_a_while(clock):
+    batches = processor(clock)
+    batches.add([PartitionEnd("t", 0, 6), PartitionEnd("t", 0, 5), PartitionEnd("t", 1, 9), PartitionEnd("u", 0, 9)])
+    assert batches.due() == []
+    clock.now += IDLE_COMMIT_S
+    (idle,) = batches.due()
+    assert (idle.ranges, idle.must_commit) == ({0: OffsetRange(5, 6)}, True)
+
+
+def test_a_watermark_rides_with_the_batch_that_reaches_far_enough(clock, claims):
+    """Attacks I12."""
+    batches = processor(clock, claims, max_rows=1)
+    claims.add("t", 0, 7, 1000)
+    batches.add([Record(("t", 0, 5))])
+    (first,) = batches.due()
+    assert (first.watermarks, first.must_commit) == ({}, False)
+    batches.committed(first)
+    batches.add([Record(("t", 0, 6))])
+    (second,) = batches.due()
+    assert (second.watermarks, second.must_commit) == ({0: 1000}, True)
+    batches.committed(second)
+    assert batches.due() == []
+
+
+def test_a_quiet_topic_makes_a_batch_for_its_watermark(clock, claims):
+    batches = processor(clock, claims)
+    claims.add("t", 0, 6, 1000)
+    assert batches.due() == []
+    batches.add([PartitionEnd("t", 0, 6)])
+    (batch,) = batches.due()
+    assert (len(batch), batch.ranges, batch.watermarks, batch.must_commit) == (
+        0,
+        {0: OffsetRange(5, 6)},
+        {0: 1000},
+        True,
+    )
+    batches.committed(batch)
+    claims.add("t", 0, 6, 2000)
+    (batch,) = batches.due()
+    assert (batch.ranges, batch.watermarks) == ({0: OffsetRange(6, 6)}, {0: 2000})
+
+
+def test_a_watermark_alone_waits_for_every_partition(clock, claims):
+    """The table's is the minimum: one partition's alone would be a commit for nothing."""
+    batches = processor(clock, claims)
+    batches.start_at("t", 1, 0)
+    claims.add("t", 0, 5, 1000)
+    claims.add("t", 1, 1, 1000)
+    assert batches.due() == []
+    batches.add([PartitionEnd("t", 1, 1)])
+    assert batches.due()[0].watermarks == {0: 1000, 1: 1000}
+
+
+def test_an_open_batch_is_not_closed_for_a_watermark(clock, claims):
+    batches = processor(clock, claims, max_seconds=60)
+    batches.add([Record(("t", 0, 5))])
+    claims.add("t", 0, 6, 1000)
+    assert batches.due() == []
+
+
+def test_a_watermark_that_cannot_be_committed_is_not_tried_for_ever(clock, claims):
+    batches = processor(clock, claims)
+    claims.add("t", 0, 5, 1000)
+    batches.not_committed(batches.due()[0])
+    assert batches.due() == []
+
+
+def test_a_partition_assigned_anew_inherits_no_watermark(clock, claims):
+    """Attacks I12: it may be of another topic under the same name."""
+    batches = processor(clock, claims)
+    claims.add("t", 0, 5, 1000)
+    batches.start_at("t", 0, 5)
+    assert batches.due() == []
