@@ -4,17 +4,19 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cdc_shared.errors import CdcError
-from cdc_shared.kafka.spec_topic import delete_spec, publish_spec
+from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, read_spec
 from cdc_shared.logging.structured_logger import configure_logging
-from cdc_shared.models.common import load_spec
-from cdc_shared.settings import KafkaSettings, load_settings
+from cdc_shared.models.common import InvalidSpec, load_spec
+from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, load_settings
 from cdc_shared.tracing.otel_config import configure_tracing
+from delta_writer.maintenance.restore_command import restore_collection
 from delta_writer.service import WriterService
 from delta_writer.settings import Settings
 
@@ -54,6 +56,44 @@ def unpublish(name: Annotated[str, typer.Argument(help="Name of the pipeline.")]
         kafka = load_settings(KafkaSettings)
         delete_spec(kafka.bootstrap_servers, name, topic=kafka.pipelines_topic)
     typer.echo(f"pipeline {name} taken back")
+
+
+@app.command()
+def restore(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    collection: Annotated[str, typer.Argument(help="Name of the collection, without its database.")],
+    version: Annotated[int | None, typer.Option(help="The table's version to go back to.")] = None,
+    as_of: Annotated[
+        str | None, typer.Option(help="Or: the newest version committed by this time (2026-01-31T12:00:00Z).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only see what it would do, and whether it can.")] = False,
+    spec: Annotated[
+        Path | None, typer.Option(help="YAML file of the pipeline's spec, when it is not published.")
+    ] = None,
+) -> None:
+    """Put a damaged table back to an earlier version, offsets and all; the writers then read on from there.
+
+    Only while no writer runs the pipeline, and only where Kafka still has the events since that version.
+    """
+    with _plain_errors():
+        target = _restore_target(version, as_of)
+        kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
+        found = load_spec(spec) if spec else read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
+        if found.name != pipeline:
+            raise InvalidSpec(f"{spec}: is the spec of {found.name}, not of {pipeline}")
+        restore_collection(kafka.bootstrap_servers, stores, found, collection, target, typer.echo, dry_run=dry_run)
+
+
+def _restore_target(version: int | None, as_of: str | None) -> int | datetime:
+    if version is not None and as_of is None:
+        return version
+    if as_of is None or version is not None:
+        raise typer.BadParameter("give --version or --as-of, and not both")
+    try:
+        at = datetime.fromisoformat(as_of)
+    except ValueError:
+        raise typer.BadParameter(f"--as-of {as_of}: write a time as 2026-01-31T12:00:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 @contextmanager

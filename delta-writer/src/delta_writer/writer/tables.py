@@ -41,6 +41,12 @@ class Table:
         return self.seen_schema if self.seen_schema.typed() == self.writer.schema else self.writer.schema
 
 
+def table_location(spec: PipelineSpec, stores: ObjectStoreSettings, collection: Collection) -> TableLocation:
+    """Return where a collection's table is. Makes no request."""
+    url = table_url(stores.root_for(spec.sink.root), spec.name, collection.database, collection.name)
+    return TableLocation(url, open_store(url, stores), stores.storage_options())
+
+
 class Tables:
     """Opens, hands out and closes the tables of a pipeline. Not thread-safe."""
 
@@ -53,7 +59,6 @@ class Tables:
     ) -> None:
         self._spec = spec
         self._stores = stores
-        self._root = stores.root_for(spec.sink.root)
         self._cache_dir = cache_dir
         self._describe_topic = describe_topic
         self._tables: dict[str, Table] = {}
@@ -126,8 +131,7 @@ class Tables:
 
     def _open(self, topic: str, collection: Collection) -> Table:
         identity = TableIdentity(self._spec.name, collection.database, collection.name)
-        url = table_url(self._root, self._spec.name, collection.database, collection.name)
-        location = TableLocation(url, open_store(url, self._stores), self._stores.storage_options())
+        location = table_location(self._spec, self._stores, collection)
         change = _change_topic(topic, self._describe_topic(topic))
         writer = WRITERS[self._spec.sink.mode](location, identity, change, self._cache_dir)
         table = Table(collection, writer, writer.schema)

@@ -8,18 +8,20 @@ order.
 
 from collections.abc import Callable, Iterator
 from threading import Event
+from time import monotonic
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from cdc_shared.errors import Transient
+from cdc_shared.errors import Fatal, Transient
 from cdc_shared.kafka.errors import map_kafka_error
 from cdc_shared.kafka.topics import COMPACTED, PIPELINES_TOPIC, ensure_topic
 from cdc_shared.models.common import InvalidSpec, PipelineSpec, decode_spec, encode_spec
 
 PUBLISH_TIMEOUT_S = 15.0
+READ_TIMEOUT_S = 30.0
 POLL_S = 0.5
 
 
@@ -44,6 +46,23 @@ def publish_spec(
 def delete_spec(bootstrap_servers: str, name: str, replication_factor: int = 1, topic: str = PIPELINES_TOPIC) -> None:
     """Publish that a pipeline is deleted; the same promises as `publish_spec`. Deleting an unknown one does no harm."""
     _publish(bootstrap_servers, name, None, replication_factor, topic)
+
+
+def read_spec(bootstrap_servers: str, name: str, topic: str = PIPELINES_TOPIC) -> PipelineSpec:
+    """The spec in force of one pipeline. Raises `Fatal` when there is none, `Transient` when Kafka is away."""
+    unusable: dict[str, InvalidSpec] = {}
+    spec: PipelineSpec | None = None
+    deadline_s = monotonic() + READ_TIMEOUT_S
+    with SpecReader.open(bootstrap_servers, unusable.__setitem__, topic=topic) as reader:
+        while not reader.caught_up:
+            change = reader.poll()
+            if change is not None and change.name == name:
+                spec = change.spec
+            elif monotonic() > deadline_s:
+                raise Transient(f"read {topic}: not at its end within {READ_TIMEOUT_S:.0f} s")
+    if spec is None:
+        raise unusable.get(name) or Fatal(f"pipeline {name} is not in {topic}; publish its spec, or correct the name")
+    return spec
 
 
 class SpecReader:

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
 from cdc_shared.errors import Fatal, Transient
-from cdc_shared.kafka.spec_topic import SpecChange, SpecReader, send_record
+from cdc_shared.kafka.spec_topic import SpecChange, SpecReader, read_spec, send_record
 from cdc_shared.kafka.topics import PIPELINES_TOPIC
 from cdc_shared.models.common import InvalidSpec, PipelineSpec, SourceSpec, encode_spec
 
@@ -161,3 +161,24 @@ def test_publishing_returns_only_when_acknowledged() -> None:
         send_record(FakeProducer(KafkaError(KafkaError._MSG_TIMED_OUT)), PIPELINES_TOPIC, b"shop", b"{}")
     with pytest.raises(Fatal, match=r"max\.message\.bytes"):
         send_record(FakeProducer(KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)), PIPELINES_TOPIC, b"shop", b"{}")
+
+
+def read_one(monkeypatch: pytest.MonkeyPatch, *messages: FakeMessage) -> PipelineSpec:
+    monkeypatch.setattr(
+        SpecReader, "open", lambda _, on_invalid, topic: SpecReader(FakeConsumer(*messages), on_invalid)
+    )
+    return read_spec("broker:9092", "shop")
+
+
+def test_one_spec_is_read_as_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    messages = [record("shop", encode_spec(spec("shop"))), record("other", b"no spec")]
+    latest = spec("shop", "changed")
+    assert read_one(monkeypatch, *messages, record("shop", encode_spec(latest)), at_end()) == latest
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"), [(None, "pipeline shop is not in cdc.pipelines"), (b"no spec", "offset 42: .*shop")]
+)
+def test_a_spec_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, value: bytes | None, reason: str) -> None:
+    with pytest.raises(Fatal, match=reason):
+        read_one(monkeypatch, record("other", encode_spec(spec("other"))), record("shop", value), at_end())

@@ -1,0 +1,101 @@
+"""`delta-writer restore`: who may run it, what it asks Kafka, and what it says."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+from confluent_kafka.admin import AdminClient
+
+from cdc_shared.errors import Fatal
+from cdc_shared.kafka.consumer_groups import members, writer_group
+from cdc_shared.kafka.topics import UnknownTopic, change_topic, held_offsets, topic_id
+from cdc_shared.models.common import PipelineSpec
+from cdc_shared.retry import retrying
+from cdc_shared.settings import ObjectStoreSettings
+from delta_writer.consumer.event_handler import Collection
+from delta_writer.maintenance.restore import RestorePlan, TableRestore
+from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.tables import table_location
+
+GIVE_UP_AFTER_S: Final = 60.0
+
+
+def restore_collection(
+    bootstrap_servers: str,
+    stores: ObjectStoreSettings,
+    spec: PipelineSpec,
+    collection: str,
+    target: int | datetime,
+    say: Callable[[str], None],
+    *,
+    dry_run: bool,
+) -> None:
+    """Restore the collection's table to a version, or to the newest one committed by a time; `say` gets lines of text.
+
+    Raises:
+        Fatal: a writer runs the pipeline, or `TableRestore` refuses. Nothing was written.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+    if not dry_run:
+        _check_no_writer(admin, spec.name)
+    where = Collection(spec.source.database, collection)
+    identity = TableIdentity(spec.name, where.database, where.name)
+    location = table_location(spec, stores, where)
+    topic = _change_topic(admin, identity)
+    table = TableRestore(location, identity, topic, spec.sink.mode, time.time)
+    version = target if isinstance(target, int) else table.version_at(int(target.timestamp() * 1000))
+    plan = table.plan(version, held_offsets(admin, topic.name, topic.partitions).__getitem__)
+    say(_summary(location.url, plan))
+    if dry_run:
+        say("nothing was written (--dry-run)")
+        return
+    _check_no_writer(admin, spec.name)  # what was looked at may have taken a while
+    committed = retrying(
+        lambda: table.apply(plan),
+        lambda attempt: say(f"waiting for the store: {attempt.error}"),
+        threading.Event(),
+        give_up_after_s=GIVE_UP_AFTER_S,
+    )
+    say(f"restored: version {committed} is version {plan.version} again; start the pipeline's writers now")
+
+
+def _check_no_writer(admin: AdminClient, pipeline: str) -> None:
+    """Raise `Fatal` while the pipeline's group has members.
+
+    One that starts a moment later does no harm: its first commit meets the restored table, and is fenced.
+    """
+    running = members(admin, writer_group(pipeline))
+    if running:
+        raise Fatal(
+            f"{len(running)} writer{'s' * (len(running) != 1)} run pipeline {pipeline} ({', '.join(running)}): stop "
+            f"them first, or take the spec back (`delta-writer unpublish {pipeline}`) and give it here with --spec; "
+            "a writer that was killed counts until its session ends (WRITER_SESSION_TIMEOUT_S)"
+        )
+
+
+def _change_topic(admin: AdminClient, identity: TableIdentity) -> ChangeTopic:
+    name = change_topic(identity.pipeline, identity.database, identity.collection)
+    try:
+        return ChangeTopic(name, *topic_id(admin, name))
+    except UnknownTopic:
+        raise Fatal(
+            f"there is no topic {name}: correct the collection's name; if the topic was deleted, what came after any "
+            "version is gone, and only a resync makes the table whole"
+        ) from None
+
+
+def _summary(url: str, plan: RestorePlan) -> str:
+    lines = [
+        f"{url}: from version {plan.newest} back to version {plan.version}",
+        f"  data files: {plan.files_back:,} as they were then come back, {plan.files_out:,} as they are now go",
+    ]
+    if plan.columns_out:
+        lines.append(f"  columns that come again with their events: {', '.join(plan.columns_out)}")
+    for partition, part in plan.replayed.items():
+        lines.append(f"  partition {partition}: offsets {part.start:,} to {part.end - 1:,} are read again")
+    if not plan.replayed:
+        lines.append("  no event is read again")
+    return "\n".join(lines)
