@@ -102,7 +102,9 @@ def test_another_writer_takes_over_when_the_dead_ones_session_ends(
         owner.kill()
         load.send(300)
         wait_until(lambda: _commits(heir) > 0, TIMEOUT_S, "the other writer has taken over")
-        wait_until(lambda: load.is_applied(load.check_where_it_stands()), TIMEOUT_S, "every change is applied")
+        wait_until(
+            lambda: load.changes.is_applied(load.check_where_it_stands().offsets), TIMEOUT_S, "every change is applied"
+        )
         check_offset_chain(pipeline.items.url, pipeline.stack.object_store)
     finally:
         if other.alive:

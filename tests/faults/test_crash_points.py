@@ -1,0 +1,92 @@
+"""SIGKILL of a writer at every named step between poll and index update, and harm to what it left on local disk.
+
+After each: the table, where it stands, equals the model, no key has two rows, no dead letter is missing, and the next
+writer goes on. The writers are real processes with the real pipeline; Kafka is a recording, so that they start fast.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from crash_points import STEPS, CrashPoint
+from crash_rig import CrashRig, damage_cache
+from stack_endpoints import Stack
+from trial_pipeline import trial_name
+
+pytestmark = pytest.mark.faults
+
+KILLS_A_STEP = 2
+LAST_HIT = 2
+"""A process dies at one of the first times that it comes to the step."""
+CACHES = ("kept", "deleted", "truncated", "flipped", "old", "another table's")
+STEPS_ON_S3 = ("data file stored", "log entry on its way", "log entry stored, answer unheard", "checkpoint stored")
+STARTS = 4
+SIGKILLED = -9
+
+
+def kill_at(rig: CrashRig, step: str, rng: random.Random) -> None:
+    """Kill writers at the step, check the table after each death, and read to the end."""
+    rig.assign_all_to("a")
+    for _ in range(KILLS_A_STEP):
+        rig.start("a", CrashPoint(step, rng.randint(1, LAST_HIT))).join(SIGKILLED)
+        rig.check()
+    rig.finish()
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_every_step(tmp_path: Path, rng: random.Random, step: str) -> None:
+    """Attacks I1, I2, I3, I5, I6, I7, I13."""
+    kill_at(CrashRig(tmp_path / "t", rng), step, rng)
+
+
+@pytest.mark.parametrize("step", STEPS_ON_S3)
+def test_killed_on_a_real_store(tmp_path: Path, rng: random.Random, step: str, stack: Stack, tests_root: str) -> None:
+    """Attacks I1, I2, I3, I5: what was on its way to the store when its sender died may come later, or never."""
+    with closing(CrashRig(tmp_path / trial_name("s3"), rng, root=tests_root, stores=stack.object_store)) as rig:
+        kill_at(rig, step, rng)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_another_writer_goes_on(tmp_path: Path, rng: random.Random, step: str) -> None:
+    """Attacks I2, I4, I5, I14: two writers share the table; one dies at the step, the other takes its partitions."""
+    rig = CrashRig(tmp_path / "t", rng, partitions=3)
+    rig.assign(a=[0, 2], b=[1])
+    survivor = rig.start("b")
+    rig.start("a", CrashPoint(step, rng.randint(1, LAST_HIT))).join(SIGKILLED)
+    rig.check()
+    rig.assign_all_to("b")
+    rig.check()
+    survivor.stop()
+    rig.check()
+    rig.finish()
+
+
+@pytest.mark.parametrize("cache", CACHES)
+def test_a_harmed_cache_is_not_trusted(tmp_path: Path, rng: random.Random, cache: str) -> None:
+    """Attacks I7: a wrong index entry would leave an old row beside the new one."""
+    rig = CrashRig(tmp_path / "t", rng)
+    other = CrashRig(tmp_path / "u", rng, changes=200) if cache == "another table's" else None
+    kept = tmp_path / "kept"
+    if other is not None:
+        other.finish()
+        shutil.copytree(other.cache_dir("a"), kept)
+    rig.assign_all_to("a")
+    harmed = 0
+    for number in range(STARTS):
+        writer = rig.start("a")
+        rig.await_commits(3)
+        if number % 2 == 0:
+            writer.stop()
+        else:
+            writer.kill()
+        rig.check()
+        harmed += bool(list(rig.cache_dir("a").rglob("*.run")))
+        if cache == "old" and not kept.exists():
+            shutil.copytree(rig.cache_dir("a"), kept)
+        damage_cache(rig.cache_dir("a"), cache, rng, kept)
+    rig.finish()
+    assert harmed >= STARTS / 2, "there was no index on disk to harm"

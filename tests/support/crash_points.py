@@ -1,0 +1,103 @@
+"""The named steps between poll and index update at which a writer can be killed, wrapped around the product's own code.
+
+Nothing in the product knows of them. `arm` is called in the process that is to die.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import obstore
+from deltalake import DeltaTable
+from recorded_topic import RecordedConsumer
+
+from delta_writer import pipeline
+from delta_writer.writer import delta_writer, key_index
+from delta_writer.writer.index_run import IndexRun
+
+Moment = Literal["before", "after"]
+
+
+@dataclass(frozen=True, slots=True)
+class CrashPoint:
+    """Die at the `hit`th time (from 1) that a process comes to the step."""
+
+    step: str
+    hit: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """Before or after a call of `owner.name` whose arguments `when` accepts."""
+
+    owner: Any
+    name: str
+    moment: Moment
+    when: Callable[..., bool] = lambda *_, **__: True
+
+
+def _path_of_put(pattern: str) -> Callable[..., bool]:
+    return lambda _, path, *__, **___: re.search(pattern, path) is not None
+
+
+def _onto(file_name: str) -> Callable[..., bool]:
+    return lambda _, target: Path(target).name == file_name
+
+
+_ENTRY = r"^_delta_log/\d{20}\.json$"
+_DATA_FILE = r"^part-"
+_VECTOR_FILE = r"^deletion_vector_"
+
+STEPS: dict[str, _Step] = {
+    "table read": _Step(delta_writer.DeltaWriter, "reload", "after"),
+    "partition assigned": _Step(pipeline.Pipeline, "_assigned", "after"),
+    "records polled": _Step(RecordedConsumer, "poll", "after"),
+    "events read": _Step(pipeline, "read_events", "after"),
+    "dead letters acknowledged": _Step(pipeline.Pipeline, "_write_dead_letters", "after", lambda *args: bool(args[2])),
+    "batch encoded": _Step(pipeline, "encode_batch", "after"),
+    "superseded rows looked up": _Step(key_index.KeyIndex, "find", "after"),
+    "data file on its way": _Step(obstore, "put", "before", _path_of_put(_DATA_FILE)),
+    "data file stored": _Step(obstore, "put", "after", _path_of_put(_DATA_FILE)),
+    "vector file stored": _Step(obstore, "put", "after", _path_of_put(_VECTOR_FILE)),
+    "log entry on its way": _Step(obstore, "put", "before", _path_of_put(_ENTRY)),
+    "log entry stored, answer unheard": _Step(obstore, "put", "after", _path_of_put(_ENTRY)),
+    "snapshot moved on": _Step(delta_writer.DeltaWriter, "_append", "after"),
+    "index knows the file": _Step(key_index.KeyIndex, "add", "after"),
+    "index run on its way to disk": _Step(IndexRun, "write", "before"),
+    "index run on disk": _Step(IndexRun, "write", "after"),
+    "index manifest on its way": _Step(Path, "replace", "before", _onto("manifest.json")),
+    "index manifest on disk": _Step(Path, "replace", "after", _onto("manifest.json")),
+    "checkpoint on its way": _Step(DeltaTable, "create_checkpoint", "before"),
+    "checkpoint stored": _Step(DeltaTable, "create_checkpoint", "after"),
+    "offsets hinted": _Step(RecordedConsumer, "hint_offsets", "after"),
+}
+
+
+def arm(point: CrashPoint) -> None:
+    """Have this process die by SIGKILL when it comes to the point."""
+    step = STEPS[point.step]
+    real = getattr(step.owner, step.name)
+    left = point.hit
+
+    def counted(*args: Any, **kwargs: Any) -> None:
+        nonlocal left
+        if step.when(*args, **kwargs):
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        if step.moment == "before":
+            counted(*args, **kwargs)
+        result = real(*args, **kwargs)
+        if step.moment == "after":
+            counted(*args, **kwargs)
+        return result
+
+    setattr(step.owner, step.name, wrapped)

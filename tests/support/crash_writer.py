@@ -1,0 +1,114 @@
+"""A process that is there to be killed: the real pipeline over a recorded topic.
+
+It is forked from a server that has imported everything, so that it reads its first record within some milliseconds.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from crash_points import CrashPoint, arm
+from prometheus_client import CollectorRegistry
+from recorded_topic import TOPIC_ID, RecordedConsumer, RecordedTopic
+
+from cdc_shared.kafka.topics import TopicIdentity
+from cdc_shared.logging.structured_logger import configure_logging
+from cdc_shared.metrics.prometheus_metrics import WriterMetrics
+from cdc_shared.models.common import PipelineSpec
+from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.tracing.otel_config import configure_tracing
+from delta_writer.consumer.event_handler import DeadLetter
+from delta_writer.maintenance.chore import Maintenance
+from delta_writer.maintenance.policy import MaintenancePolicy
+from delta_writer.maintenance.worker import MaintenanceWorker
+from delta_writer.pipeline import Pipeline
+from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.upkeep import Upkeep
+from delta_writer.writer import key_index
+from delta_writer.writer.batch_processor import BatchProcessor
+from delta_writer.writer.dlq_writer import DeadLetterWriter
+from delta_writer.writer.tables import Tables
+
+COMMITS_A_CHECKPOINT = 4
+PERSIST_ENTRIES = 32
+SMALLEST_TIER_ENTRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class WriterPlan:
+    """What a process shall do, and where it shall die."""
+
+    member: str
+    topic: RecordedTopic
+    spec: PipelineSpec
+    stores: ObjectStoreSettings
+    cache_dir: Path
+    log_file: Path
+    letters_file: Path
+    seed: str
+    crash_point: CrashPoint | None
+    stops_when_drained: bool
+
+
+class FileLetters(DeadLetterWriter):
+    """Dead letters as lines `partition offset` of a file, on disk when `write` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, letters: Sequence[DeadLetter]) -> None:
+        with self._path.open("a") as file:
+            file.writelines(f"{letter.partition} {letter.offset}\n" for letter in letters)
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def run(plan: WriterPlan) -> None:
+    """Run the pipeline until SIGTERM, or until all is read; die at the crash point."""
+    _log_to(plan.log_file)
+    key_index.PERSIST_ENTRIES = PERSIST_ENTRIES  # type: ignore[misc]  # what is rare comes often here
+    key_index._SMALLEST_TIER_ENTRIES = SMALLEST_TIER_ENTRIES  # type: ignore[misc]
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    if plan.crash_point is not None:
+        arm(plan.crash_point)
+    _pipeline(plan, stop).run()
+
+
+def _log_to(path: Path) -> None:
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(log, stream.fileno())
+    configure_logging("crash-writer")
+
+
+def _pipeline(plan: WriterPlan, stop: threading.Event) -> Pipeline:
+    rng = random.Random(plan.seed)
+    metrics = WriterMetrics(CollectorRegistry())
+    partitions = plan.spec.topic_partitions
+    policy = replace(
+        MaintenancePolicy.of(plan.spec.maintenance), commits_a_checkpoint=COMMITS_A_CHECKPOINT, cpu_share=1.0
+    )
+    when_drained = stop.set if plan.stops_when_drained else lambda: None
+    return Pipeline(
+        open_consumer=lambda assigned, revoked: RecordedConsumer(  # type: ignore[arg-type,return-value]
+            plan.topic, plan.member, rng, when_drained, assigned, revoked
+        ),
+        open_tables=lambda: Tables(
+            plan.spec, plan.stores, plan.cache_dir, lambda _: TopicIdentity(TOPIC_ID, partitions)
+        ),
+        new_batches=lambda: BatchProcessor(plan.spec.batch, time.monotonic),
+        dead_letters=FileLetters(plan.letters_file),
+        upkeep=Upkeep([Maintenance(plan.spec.name, policy, MaintenanceWorker(), metrics)]),
+        observer=PipelineObserver(plan.spec.name, metrics, lambda *_: None),
+        tracing=configure_tracing("crash-writer", None),
+        stop=stop,
+    )
