@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
-import numpy.typing as npt
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +26,7 @@ from delta_writer.writer.deletion_vectors import DeletionVectors, removal, with_
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation, store_errors
 from delta_writer.writer.file_changes import FileRewrite, RowDeletion
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
-from delta_writer.writer.key_index import KeyIndex, Rows
+from delta_writer.writer.key_index import IndexDamaged, KeyIndex, Rows
 from delta_writer.writer.offsets import ChangeTopic
 from delta_writer.writer.parquet_file import encode_data_file
 from delta_writer.writer.table_metadata import TableIdentity, protocol_for, rows_identity
@@ -173,12 +172,8 @@ class DeletionVectorWriter(DeltaWriter):
 
     def _superseded_rows(self, hashes: KeyHashes) -> dict[str, BitMap]:
         """Return, for each data file that has any, the live rows that have one of the keys."""
-        if not self._index_follows:
-            self._open_index()
-        if self._index is None:
-            return {}
         superseded = {}
-        for path, rows in self._index.find(hashes).items():
+        for path, rows in self._candidates(hashes).items():
             file = self._snapshot.files.get(path)
             if file is not None and (live := BitMap(rows) - self.vectors.of(file)):
                 superseded[path] = live
@@ -210,6 +205,18 @@ class DeletionVectorWriter(DeltaWriter):
 
     # -- the index ----------------------------------------------------------------------------------------------------
 
+    def _candidates(self, hashes: KeyHashes) -> dict[str, Rows]:
+        """Return, for each data file that has any, rows that have or had one of the keys."""
+        while True:
+            if not self._index_follows:
+                self._open_index()
+            if self._index is None:
+                return {}
+            try:
+                return self._index.find(hashes)
+            except IndexDamaged:
+                self._index_follows = False
+
     def _index_files(self, new_files: Mapping[str, KeyHashes]) -> None:
         """Take files that a commit of ours has added, which the snapshot holds already, into the index."""
         index = self._index or self._new_index()
@@ -232,7 +239,7 @@ class DeletionVectorWriter(DeltaWriter):
     def _new_index(self) -> KeyIndex:
         if self._snapshot.metadata is None:
             raise Fatal(f"{self.location.url} has rows and no metadata: the table is damaged")
-        self._index = KeyIndex(self._cache_dir, rows_identity(self._snapshot.metadata), self._live_rows)
+        self._index = KeyIndex(self._cache_dir, rows_identity(self._snapshot.metadata), self._known_dead)
         return self._index
 
     def _after_catch_up(self) -> None:
@@ -243,9 +250,8 @@ class DeletionVectorWriter(DeltaWriter):
         keys = pq.read_table(body, columns=[KEY_COLUMN]).column(KEY_COLUMN)
         return hash_keys(key for chunk in keys.chunks for key in cast(list[str], chunk.to_pylist()))
 
-    def _live_rows(self, path: str, rows: Rows) -> npt.NDArray[np.bool_]:
+    def _known_dead(self, path: str) -> BitMap | None:
         file = self._snapshot.files.get(path)
         if file is None:
-            return np.zeros(len(rows), np.bool_)
-        dead = np.frombuffer(self.vectors.of(file).to_array(), np.uint32)
-        return ~np.isin(rows, dead)
+            return None
+        return self.vectors.in_memory(file) or BitMap()

@@ -1,120 +1,132 @@
-"""One immutable sorted run of the key index: key hash → (data file, row), searched by bisection.
+"""A run of the key index: entries key hash → (data file, row), sorted by the hash's high word, never changed.
 
-On disk a run is one file: magic, length of the header, header (JSON: table id, data file paths, number of entries),
-then four columns, sorted by hash: high word, low word (uint64), file number, row (uint32), little-endian. It is
-memory-mapped, so a run of a billion keys costs address space, not memory.
+`MemoryRun` is the kind for few entries; `index_file.DiskRun` the kind that neither costs memory nor is lost.
 """
 
-import json
-import mmap
-import os
-import struct
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from delta_writer.writer.key_hash import KeyHashes
 
-MAGIC: Final = b"CDCIDX1\n"
-ENTRY_BYTES: Final = 24
-_HEADER_LENGTH: Final = struct.Struct("<Q")
-_ALIGNMENT_BYTES: Final = 64
+Words: TypeAlias = npt.NDArray[np.uint64]
+Numbers: TypeAlias = npt.NDArray[np.uint32]
+Positions: TypeAlias = npt.NDArray[np.int64]
 
 
-class InvalidRun(Exception):
-    """The file is not a whole run of the table: it must be rebuilt, not trusted."""
+class Entries(NamedTuple):
+    """Columns of equal length: high and low word of the key's hash, data file (by number), row."""
 
+    high: Words
+    low: Words
+    files: Numbers
+    rows: Numbers
 
-@dataclass(frozen=True)
-class IndexRun:
-    """Entries sorted by (`high`, `low`); `files[i]` is the position in `paths` of the entry's data file."""
-
-    paths: tuple[str, ...]
-    high: npt.NDArray[np.uint64]
-    low: npt.NDArray[np.uint64]
-    files: npt.NDArray[np.uint32]
-    rows: npt.NDArray[np.uint32]
-
-    def __len__(self) -> int:
-        return len(self.high)
+    def at(self, which: Positions | npt.NDArray[np.bool_] | slice) -> "Entries":
+        """Return the entries at the positions."""
+        return Entries(self.high[which], self.low[which], self.files[which], self.rows[which])
 
     @classmethod
-    def of_file(cls, path: str, hashes: KeyHashes) -> "IndexRun":
-        """Return the run of one data file whose row `i` has the key hash `hashes[i]`."""
-        rows = np.arange(len(hashes), dtype=np.uint32)
-        return cls.sorted((path,), hashes[:, 0], hashes[:, 1], np.zeros(len(hashes), np.uint32), rows)
+    def joined(cls, parts: Sequence["Entries"]) -> "Entries":
+        """Return the parts end to end."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate(columns) for columns in zip(*parts, strict=True))) if parts else NO_ENTRIES
 
     @classmethod
-    def sorted(
-        cls,
-        paths: tuple[str, ...],
-        high: npt.NDArray[np.uint64],
-        low: npt.NDArray[np.uint64],
-        files: npt.NDArray[np.uint32],
-        rows: npt.NDArray[np.uint32],
-    ) -> "IndexRun":
-        """Return a run of the entries. Sorting is stable, so that runs laid end to end merge in linear time."""
-        order = np.argsort(high, kind="stable")
-        return cls(paths, high[order], low[order], files[order], rows[order])
+    def merged(cls, parts: Sequence["Entries"]) -> "Entries":
+        """Return the entries of sorted parts, sorted. The stable sort finds the parts and merges them in O(n)."""
+        joined = cls.joined(parts)
+        return joined if len(parts) == 1 else joined.at(np.argsort(joined.high, kind="stable"))
 
-    def find(self, hashes: KeyHashes) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
-        """Return file numbers and rows of every entry that has one of the hashes (sorted by high word)."""
-        high, low = hashes[:, 0], hashes[:, 1]
-        positions = np.searchsorted(self.high, high)
-        found = []
-        while True:  # entries that share a high word lie side by side; nearly always one round, then an empty one
-            candidates = positions < len(self)
-            high, low, positions = high[candidates], low[candidates], positions[candidates]
-            candidates = self.high[positions] == high
-            high, low, positions = high[candidates], low[candidates], positions[candidates]
-            if not len(positions):
-                break
-            found.append(positions[self.low[positions] == low])
-            positions = positions + 1
-        hits = np.concatenate(found) if found else np.empty(0, np.int64)
-        return self.files[hits], self.rows[hits]
 
-    def write(self, path: Path, table_id: str) -> int:
-        """Write the run durably under `path`, whole or not at all. Returns the file's size in bytes."""
-        header = json.dumps({"tableId": table_id, "paths": self.paths, "entries": len(self)}).encode()
-        padding = -(len(MAGIC) + _HEADER_LENGTH.size + len(header)) % _ALIGNMENT_BYTES
-        header += b" " * padding
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(MAGIC + _HEADER_LENGTH.pack(len(header)) + header)
-            for column in (self.high, self.low, self.files, self.rows):
-                file.write(np.ascontiguousarray(column).data)
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        partial.replace(path)
-        return size
+NO_ENTRIES = Entries(np.empty(0, np.uint64), np.empty(0, np.uint64), np.empty(0, np.uint32), np.empty(0, np.uint32))
 
-    @classmethod
-    def open(cls, path: Path, table_id: str) -> "IndexRun":
-        """Map the run under `path`.
+
+class IndexRun(Protocol):
+    """What a look-up and a merge need of a run.
+
+    A run that names a data file holds every entry of that file, but for rows known to be dead: so each run can be used,
+    or lost, without regard to the others.
+    """
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """The data files, by their number in the entries."""
+        ...
+
+    @property
+    def entries_of(self) -> Positions:
+        """How many entries each data file has here, by its number."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def find(self, hashes: KeyHashes) -> tuple[Numbers, Numbers]:
+        """Return file numbers and rows of every entry that has one of the hashes, which are sorted by high word.
 
         Raises:
-            InvalidRun: it is missing, truncated, damaged in its header, or of another table.
+            InvalidRun: what the search touched is damaged.
         """
-        try:
-            with path.open("rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if mapped[: len(MAGIC)] != MAGIC:
-                raise InvalidRun(f"{path} is not an index run")
-            (length,) = _HEADER_LENGTH.unpack_from(mapped, len(MAGIC))
-            start = len(MAGIC) + _HEADER_LENGTH.size + length
-            header = json.loads(mapped[len(MAGIC) + _HEADER_LENGTH.size : start])
-            entries = int(header["entries"])
-        except (OSError, ValueError, struct.error, KeyError, TypeError) as error:
-            raise InvalidRun(f"{path} cannot be read: {error}") from error
-        if header["tableId"] != table_id or len(mapped) != start + entries * ENTRY_BYTES:
-            raise InvalidRun(f"{path} is truncated or belongs to another table")
-        high = np.frombuffer(mapped, np.uint64, entries, start)
-        low = np.frombuffer(mapped, np.uint64, entries, start + entries * 8)
-        files = np.frombuffer(mapped, np.uint32, entries, start + entries * 16)
-        rows = np.frombuffer(mapped, np.uint32, entries, start + entries * 20)
-        return cls(tuple(header["paths"]), high, low, files, rows)
+        ...
+
+    def read(self, start: int, stop: int) -> Entries:
+        """Return the entries from position `start` to before `stop`, which may lie past the end.
+
+        Raises:
+            InvalidRun: they are damaged.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryRun:
+    """A run in memory: 24 bytes an entry."""
+
+    paths: tuple[str, ...]
+    entries_of: Positions
+    entries: Entries
+
+    @classmethod
+    def of_file(cls, path: str, hashes: KeyHashes) -> "MemoryRun":
+        """Return the run of one data file whose row `i` has the key hash `hashes[i]`."""
+        order = np.argsort(hashes[:, 0])
+        ordered = hashes[order]
+        entries = Entries(
+            np.ascontiguousarray(ordered[:, 0]),
+            np.ascontiguousarray(ordered[:, 1]),
+            np.zeros(len(hashes), np.uint32),
+            order.astype(np.uint32),
+        )
+        return cls((path,), np.array([len(hashes)]), entries)
+
+    def __len__(self) -> int:
+        return len(self.entries.high)
+
+    def find(self, hashes: KeyHashes) -> tuple[Numbers, Numbers]:
+        high = self.entries.high
+        wanted = np.ascontiguousarray(hashes[:, 0])
+        first = np.searchsorted(high, wanted)
+        hit = np.flatnonzero(high[np.minimum(first, len(high) - 1)] == wanted) if len(high) else np.empty(0, np.int64)
+        first, last = first[hit], np.searchsorted(high, wanted[hit], side="right")
+        hits = spans(first, last)
+        hits = hits[self.entries.low[hits] == np.repeat(hashes[hit, 1], last - first)]
+        return self.entries.files[hits], self.entries.rows[hits]
+
+    def read(self, start: int, stop: int) -> Entries:
+        return self.entries.at(slice(start, stop))
+
+
+def spans(first: Positions, last: Positions) -> Positions:
+    """Return all positions from each `first` to before its `last`, end to end."""
+    lengths = last - first
+    ends = np.cumsum(lengths)
+    return np.repeat(last - ends, lengths) + np.arange(ends[-1] if len(ends) else 0)
+
+
+def entry_count(runs: Iterable[IndexRun]) -> int:
+    """Return how many entries the runs have together."""
+    return sum(map(len, runs))

@@ -1,0 +1,42 @@
+"""A background thread that does not keep the process alive."""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class MergeThread(Executor):
+    """Runs what it is given, one after the other, in a thread that starts with the first.
+
+    `ThreadPoolExecutor` is joined when the interpreter exits: a process that died of an error would hang for as long as
+    the merge of a billion keys takes. What this thread does may be cut off at any moment.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._starting = threading.Lock()
+
+    def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        future: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(call(*args, **kwargs))
+            except BaseException as error:
+                future.set_exception(error)
+
+        with self._starting:
+            if not self._thread.is_alive():
+                self._thread.start()
+        self._queue.put(run)
+        return future
+
+    def _run(self) -> Any:
+        while True:
+            self._queue.get()()
