@@ -37,7 +37,7 @@ class CopyOnWriteWriter(DeltaWriter):
     def delete_where(
         self, predicate: str, txns: Mapping[str, int], operation: str, commit_id: str
     ) -> CommitResult | None:
-        """Delete the rows that `predicate` (SQL) matches and set `txns` in the same commit; one that stands higher stays.
+        """Delete the rows that `predicate` (SQL) matches and set `txns` in the same commit; one that is higher stays.
 
         None, and nothing written, when no row matches and no `txn` rises. `operation` names a commit of `txn`s alone;
         delta-rs names its own DELETE.

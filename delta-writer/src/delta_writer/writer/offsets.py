@@ -16,6 +16,8 @@ from cdc_shared.errors import CdcError, ResyncNeeded
 _PREFIX: Final = "cdc:"
 _WATERMARK_PREFIX: Final = "cdc-wm:"
 _SWEPT_PREFIX: Final = "cdc-swept:"
+CLOSED: Final = 2**63 - 1
+"""The next offset of a topic that a resync has left behind: no batch of it can follow."""
 
 
 class Fenced(CdcError):
@@ -53,7 +55,10 @@ def watermark_id(topic: ChangeTopic, partition: int) -> str:
 
 
 def swept_id(topic: ChangeTopic, partition: int) -> str:
-    """Return the name under which a table records that a completed snapshot swept the rows before an offset."""
+    """Return the name under which a table records that a completed snapshot swept the rows before an offset.
+
+    `partition` counts from the table's base, as rows do.
+    """
     return f"{_SWEPT_PREFIX}{topic.topic_id}:{partition}"
 
 
@@ -84,10 +89,10 @@ def start_offset(txns: Mapping[str, int], topic: ChangeTopic, partition: int, lo
     """
     where = f"{topic.name}[{partition}]"
     stands_at = txns.get(app_id(topic, partition))
-    if stands_at is None and any(_is_of_another_topic(name, topic) for name in txns):
+    if stands_at is None and any(_is_of_another_topic(name, topic) and at < CLOSED for name, at in txns.items()):
         raise ResyncNeeded(
             f"resync needed: topic {topic.name} was deleted and made again (its id is now {topic.topic_id}), so "
-            "changes may be missing; take a new snapshot of the collection into a new table"
+            "changes may be missing; take a new snapshot of the collection"
         )
     next_offset = stands_at or 0
     if next_offset < low:

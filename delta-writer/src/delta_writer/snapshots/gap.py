@@ -1,0 +1,26 @@
+"""A gap in what a table was told: Kafka no longer had what came next, and reading went on without it.
+
+From such a moment on until a snapshot begun later is swept, the table may lack changes and hold what is gone. The table
+itself says so: its partition base has moved up (docs/adr/0010-resync.md), and no sweep is recorded above it yet.
+"""
+
+from cdc_shared.delta.snapshot import Snapshot
+from delta_writer.writer.offsets import ChangeTopic, swept_id
+from delta_writer.writer.table_metadata import RESYNC_SINCE, partition_base
+
+
+def has_gap(table: Snapshot, topic: ChangeTopic) -> bool:
+    """Tell whether a snapshot is still needed to make the table whole."""
+    base = partition_base(table.metadata)
+    return base > 0 and any(swept_id(topic, base + p) not in table.txns for p in range(topic.partitions))
+
+
+def gap_before(table: Snapshot, topic: ChangeTopic, notification_topic_id: str) -> int | None:
+    """Return the offset of the notification topic from which on a snapshot makes the table whole; None without a gap.
+
+    When the notification topic is another one than at the time, everything in it came later.
+    """
+    if table.metadata is None or not has_gap(table, topic):
+        return None
+    topic_id, _, offset = table.metadata.configuration.get(RESYNC_SINCE, "").rpartition(":")
+    return int(offset) if topic_id == notification_topic_id else 0

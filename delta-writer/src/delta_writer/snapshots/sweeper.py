@@ -1,0 +1,286 @@
+"""The sweep: once a snapshot attempt is in the table, rows that it did not send are deleted.
+
+A document that was deleted where the stream did not look (between two attempts, or in a gap of the source's log) leaves
+a row that no event takes away. A completed attempt sent every document there was, so every row whose last event lies
+before the attempt's first record is such a row. Why that is right, and how the first record is found:
+docs/adr/0009-snapshot-sweep.md.
+"""
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Final
+
+from pyroaring import BitMap
+
+from cdc_shared.delta.actions import AddFile
+from cdc_shared.logging.structured_logger import get_logger
+from delta_writer.snapshots.doomed_rows import SweepRule
+from delta_writer.snapshots.gap import gap_before
+from delta_writer.snapshots.notification_reader import NotificationReader
+from delta_writer.snapshots.notifications import SnapshotAttempt
+from delta_writer.snapshots.topic_positions import AttemptBounds, TopicPositions
+from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
+from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
+from delta_writer.writer.delta_writer import CommitResult, store_errors
+from delta_writer.writer.file_changes import RowDeletion, RowsMoved
+from delta_writer.writer.offsets import ChangeTopic, app_id, swept_id
+from delta_writer.writer.tables import Table
+
+OPERATION: Final = "CDC SWEEP"
+CHECK_S: Final = 0.5
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Sweep:
+    """One attempt on the way into one table."""
+
+    attempt: SnapshotAttempt
+    topic: ChangeTopic
+    base: int
+    commit_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    bounds: AttemptBounds | None = None
+    arrived: set[int] = field(default_factory=set)
+    """Partitions of which the table holds every record of the attempt."""
+    found: dict[str, BitMap] = field(default_factory=dict)
+    check_at: float = 0.0
+    job: "Future[Callable[[], None]] | None" = None
+    done: bool = False
+
+
+class Sweeper:
+    """A chore of a pipeline: follows its snapshots and sweeps the tables whose partition 0 is assigned here.
+
+    Kafka is asked and files are read in a thread of its own; the table's writer is used in `turn` only.
+    """
+
+    name = "sweep"
+
+    def __init__(
+        self,
+        open_notifications: Callable[[], NotificationReader],
+        open_positions: Callable[[], TopicPositions],
+        on_swept: Callable[[Table, CommitResult], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`on_swept` hears of each commit; `clock` is monotonic, in seconds."""
+        self._open_notifications = open_notifications
+        self._open_positions = open_positions
+        self._on_swept = on_swept
+        self._clock = clock
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="sweep")
+        self._stop = threading.Event()
+        self._notifications: NotificationReader | None = None
+        self._opening: Future[NotificationReader] | None = None
+        self._positions: TopicPositions | None = None
+        self._sweeps: dict[str, _Sweep] = {}
+
+    def turn(self, tables: Mapping[str, Table], assigned: Collection[tuple[str, int]]) -> None:
+        """Go one step on. Raises `Transient` or `Fatal`."""
+        notifications = self._reader()
+        if notifications is None:
+            return
+        notifications.read()
+        if not notifications.caught_up:
+            return
+        for topic, table in tables.items():
+            if table.writer.version >= 0 and any(each == topic for each, _ in assigned):
+                sweep = self._current(topic, table, notifications)
+                if sweep is not None and not sweep.done:
+                    self._step(sweep, table, (topic, 0) in assigned)
+
+    def snapshot_complete(self, topic: str, table: Table) -> bool:
+        """Tell whether the table holds what snapshots sent, and no longer what they did not. Call it between turns.
+
+        False while that is not known. A collection that no snapshot names was made after them: complete.
+        """
+        reader = self._notifications
+        if reader is None or not reader.caught_up:
+            return False
+        if not reader.history.is_complete(
+            _name(table), gap_before(table.writer.snapshot, table.writer.topic, reader.topic_id)
+        ):
+            return False
+        sweep = self._current(topic, table, reader)
+        return sweep is None or sweep.done
+
+    def close(self) -> None:
+        """Stop the thread and leave Kafka."""
+        self._stop.set()
+        self._executor.shutdown(cancel_futures=True)
+        if self._opening is not None and self._opening.done() and self._opening.exception() is None:
+            self._opening.result().close()
+        if self._positions is not None:
+            self._positions.close()
+
+    # -- one attempt and one table ------------------------------------------------------------------------------------
+
+    def _reader(self) -> NotificationReader | None:
+        if self._notifications is None:
+            if self._opening is None:
+                self._opening = self._executor.submit(self._open_notifications)
+            if not self._opening.done():
+                return None
+            opening = self._opening
+            if opening.exception() is not None:
+                self._opening = None
+            self._notifications = opening.result()
+        return self._notifications
+
+    def _current(self, topic: str, table: Table, notifications: NotificationReader) -> _Sweep | None:
+        since = gap_before(table.writer.snapshot, table.writer.topic, notifications.topic_id)
+        attempt = notifications.history.last_completed(_name(table), since)
+        if attempt is None:
+            return None
+        sweep = self._sweeps.get(topic)
+        here = (attempt.started_offset, table.writer.topic, table.writer.partition_base)
+        if sweep is None or (sweep.attempt.started_offset, sweep.topic, sweep.base) != here:
+            sweep = self._sweeps[topic] = _Sweep(attempt, table.writer.topic, table.writer.partition_base)
+        return sweep
+
+    def _step(self, sweep: _Sweep, table: Table, is_ours: bool) -> None:
+        if sweep.job is not None:
+            if not sweep.job.done():
+                return
+            job, sweep.job = sweep.job, None
+            job.result()()
+        if sweep.bounds is None:
+            self._ask_bounds(sweep, table)
+        elif self._nothing_left(sweep, table):
+            sweep.done = True
+        elif len(sweep.arrived) < table.writer.topic.partitions or not is_ours:
+            self._check_arrival(sweep, table)
+        elif (missing := self._not_looked_at(sweep, table)) and not isinstance(table.writer, CopyOnWriteWriter):
+            self._look_for_rows(sweep, table, missing)
+        else:
+            self._commit(sweep, table)
+
+    def _ask_bounds(self, sweep: _Sweep, table: Table) -> None:
+        topic = table.writer.topic
+
+        def ask() -> Callable[[], None]:
+            bounds = self._kafka().bounds(topic.name, topic.partitions, sweep.attempt.started_ms)
+
+            def take() -> None:
+                sweep.bounds = bounds
+                _warn_of_untold(sweep, table)
+
+            return take
+
+        sweep.job = self._executor.submit(ask)
+
+    def _nothing_left(self, sweep: _Sweep, table: Table) -> bool:
+        """Tell whether the table says that the attempt was swept, or cannot have a row from before it."""
+        first = self._before(sweep)
+        if sweep.base == 0 and not any(first.values()):
+            return True
+        stands = table.writer.snapshot.txns
+        return all(stands.get(swept_id(table.writer.topic, p), -1) >= before for p, before in first.items())
+
+    def _check_arrival(self, sweep: _Sweep, table: Table) -> None:
+        """Find out, now and then, whether the table holds the attempt; another writer may have to bring it there."""
+        if self._clock() < sweep.check_at:
+            return
+        sweep.check_at = self._clock() + CHECK_S
+        writer, bounds = table.writer, sweep.bounds
+        assert bounds is not None  # nosec B101 # asked for before
+        writer.refresh()
+        stands = {p: writer.snapshot.txns.get(app_id(writer.topic, p), 0) for p in bounds.end}
+        sweep.arrived |= {p for p, end in bounds.end.items() if stands[p] >= end}
+        waiting = {p: stands[p] for p in bounds.end if p not in sweep.arrived}
+        if not waiting:
+            return
+        topic, end = writer.topic.name, bounds.end
+
+        def ask() -> Callable[[], None]:
+            # What ends the partition may change no row: then the table's offset says so only much later.
+            arrived = {p for p, at in waiting.items() if not self._kafka().has_change(topic, p, at, end[p])}
+
+            def take() -> None:
+                sweep.arrived |= arrived
+
+            return take
+
+        sweep.job = self._executor.submit(ask)
+
+    def _before(self, sweep: _Sweep) -> dict[int, int]:
+        """Return the attempt's first offset for each partition, counted as rows do; 0 where Kafka does not tell."""
+        assert sweep.bounds is not None  # nosec B101 # asked for before
+        return {sweep.base + partition: first or 0 for partition, first in sweep.bounds.first.items()}
+
+    def _not_looked_at(self, sweep: _Sweep, table: Table) -> list[AddFile]:
+        rule = SweepRule(sweep.base, self._before(sweep))
+        files = table.writer.snapshot.files
+        return [file for path, file in files.items() if path not in sweep.found and rule.admits(file)]
+
+    def _look_for_rows(self, sweep: _Sweep, table: Table, files: list[AddFile]) -> None:
+        rule = SweepRule(sweep.base, self._before(sweep))
+        store, url = table.writer.location.store, table.writer.location.url
+
+        def look() -> Callable[[], None]:
+            found: dict[str, BitMap] = {}
+            with store_errors(f"looking for rows to sweep in {url}"):
+                for file in files:
+                    if self._stop.is_set():
+                        break
+                    try:
+                        found[file.path] = rule.rows_of(file, store)
+                    except FileNotFoundError:  # rewritten and deleted meanwhile: it is no longer in the table
+                        found[file.path] = BitMap()
+
+            def take() -> None:
+                sweep.found |= found
+
+            return take
+
+        sweep.job = self._executor.submit(look)
+
+    def _commit(self, sweep: _Sweep, table: Table) -> None:
+        writer, rule = table.writer, SweepRule(sweep.base, self._before(sweep))
+        txns = {swept_id(writer.topic, partition): first for partition, first in rule.before.items()}
+        if isinstance(writer, DeletionVectorWriter):
+            files = writer.snapshot.files
+            rows = {path: doomed for path, doomed in sweep.found.items() if doomed and path in files}
+            try:
+                result = writer.delete_rows(RowDeletion(writer.version, rows, txns, OPERATION, sweep.commit_id))
+            except RowsMoved:
+                return  # the rewritten files are looked at in the next turns
+        else:
+            assert isinstance(writer, CopyOnWriteWriter)  # nosec B101 # there are two kinds
+            result = writer.delete_where(rule.predicate(), txns, OPERATION, sweep.commit_id)
+        sweep.done, sweep.found = True, {}
+        if result is not None:
+            log.info(
+                "snapshot swept", collection=_name(table), version=result.version, rows_removed=result.rows_removed
+            )
+            self._on_swept(table, result)
+
+    def _kafka(self) -> TopicPositions:
+        if self._positions is None:
+            self._positions = self._open_positions()
+        return self._positions
+
+
+def _name(table: Table) -> str:
+    return f"{table.collection.database}.{table.collection.name}"
+
+
+def _warn_of_untold(sweep: _Sweep, table: Table) -> None:
+    assert sweep.bounds is not None  # nosec B101 # just taken
+    swept = table.writer.snapshot.txns
+    topic = table.writer.topic
+    untold = [
+        p for p, first in sweep.bounds.first.items() if first is None and swept_id(topic, sweep.base + p) not in swept
+    ]
+    if untold:
+        log.warning(
+            "Kafka no longer tells which rows are from before the snapshot, so none is deleted: resync the collection "
+            "if documents may have been deleted unseen before it",
+            collection=_name(table),
+            partitions=untold,
+        )
