@@ -181,7 +181,8 @@ class DeletionVectorWriter(DeltaWriter):
 
     def _upload_rows(self, batch: EncodedBatch) -> AddFile:
         """Write the batch's data file, once for all attempts to commit the batch."""
-        if self._uploaded is not None and self._uploaded[0] == batch.commit_id:
+        upload = f"{batch.commit_id}@{self.partition_base}"  # its rows count their partitions from the base
+        if self._uploaded is not None and self._uploaded[0] == upload:
             return self._uploaded[1]
         file = encode_data_file(batch.rows)
         path = f"part-{uuid.uuid4()}.zstd.parquet"
@@ -200,7 +201,7 @@ class DeletionVectorWriter(DeltaWriter):
             data_change=True,
             stats=file.stats,
         )
-        self._uploaded = (batch.commit_id, add)
+        self._uploaded = (upload, add)
         return add
 
     # -- the index ----------------------------------------------------------------------------------------------------
