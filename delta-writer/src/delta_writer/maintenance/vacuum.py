@@ -20,9 +20,11 @@ from obstore.store import ObjectStore
 from cdc_shared.delta.actions import AddFile
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.maintenance.budget import Budget
 from delta_writer.maintenance.retention import RetainedLog, Retention
+from delta_writer.writer.table_metadata import RESTORE_ID
 
 DELETE_BATCH: Final = 1000
 """As many as one request of S3's takes."""
@@ -92,12 +94,28 @@ def clean_up_log(store: ObjectStore, retained: RetainedLog, budget: Budget, *, d
 
 
 def named_files(store: ObjectStore, retained: RetainedLog) -> set[str]:
-    """Return the data and vector files that the oldest retained and the newest version name."""
+    """Return what the oldest retained and the newest version name, and what a RESTORE between brought back."""
     table_log = DeltaLog(store)
-    named: set[str] = set()
-    for state in (table_log.load_version(retained.oldest), table_log.load()):
-        named |= set(_names(state.files.values()))
+    oldest, newest = table_log.load_version(retained.oldest), table_log.load()
+    named = {*_names(oldest.files.values()), *_names(newest.files.values())}
+    for version in _restores(table_log, oldest, newest):
+        actions = table_log.read_entry(version) or []
+        named |= set(_names(action.add for action in actions if action.add is not None))
     return named
+
+
+def _restores(table_log: DeltaLog, older: Snapshot, newer: Snapshot) -> list[int]:
+    """Return the versions between two that are a RESTORE, found by halving: each leaves an id of its own."""
+    if _restore_id(older) == _restore_id(newer):
+        return []
+    if newer.version - older.version == 1:
+        return [newer.version]
+    middle = table_log.load_version((older.version + newer.version) // 2)
+    return _restores(table_log, older, middle) + _restores(table_log, middle, newer)
+
+
+def _restore_id(state: Snapshot) -> str | None:
+    return None if state.metadata is None else state.metadata.configuration.get(RESTORE_ID)
 
 
 def delete_paths(store: ObjectStore, paths: list[str]) -> None:

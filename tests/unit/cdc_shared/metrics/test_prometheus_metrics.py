@@ -12,6 +12,7 @@ pytestmark = pytest.mark.unit
 # What dashboards and alerts rely on: a change here is a change for users.
 CONTRACT = {
     "cdc_events": ("counter", ("pipeline", "database", "collection", "op")),
+    "cdc_rereads": ("counter", ("pipeline", "database", "collection", "outcome")),
     "cdc_events_invalid": ("counter", ("pipeline", "topic", "reason")),
     "cdc_dead_letters": ("counter", ("pipeline", "topic", "reason")),
     "cdc_rescued_values": ("counter", ("pipeline", "database", "collection")),
@@ -23,6 +24,13 @@ CONTRACT = {
     "cdc_commit_conflicts": ("counter", ("pipeline", "database", "collection")),
     "cdc_retries": ("counter", ("pipeline", "operation")),
     "cdc_table_files": ("gauge", ("pipeline", "database", "collection", "kind")),
+    "cdc_table_dead_rows_share": ("gauge", ("pipeline", "database", "collection")),
+    "cdc_maintenance_runs": ("counter", ("pipeline", "database", "collection", "task", "outcome")),
+    "cdc_maintenance_seconds": ("counter", ("pipeline", "database", "collection", "task")),
+    "cdc_maintenance_rest_seconds": ("counter", ("pipeline", "database", "collection", "task")),
+    "cdc_maintenance_bytes": ("counter", ("pipeline", "database", "collection", "direction")),
+    "cdc_maintenance_deleted_files": ("counter", ("pipeline", "database", "collection", "kind")),
+    "cdc_maintenance_deleted_bytes": ("counter", ("pipeline", "database", "collection")),
     "cdc_end_to_end_lag_seconds": ("gauge", ("pipeline", "database", "collection")),
     "cdc_end_to_end_latency_seconds": ("histogram", ("pipeline", "database", "collection")),
     "cdc_consumer_lag_events": ("gauge", ("pipeline", "topic", "partition")),
