@@ -3,6 +3,8 @@
     Kafka ── event_consumer ──> batch_processor ──> event_handler ──> bson_to_delta ──> delta_writer ──> Delta commit
              (where to read:     (closes batches)    (envelopes,       (documents →      (rows + vectors + offsets,
               the table says)                         dead letters)     Arrow rows)       one fenced log entry)
+                                                           ^
+                                       MongoDB ── rereader ┘ documents that were asked for again, in their places
 
 Between batches, `upkeep` looks after the tables: it rewrites small files, deletes what nobody needs, sweeps.
 
@@ -24,6 +26,7 @@ from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, HeldOffsets, OnAssigned, OnRevoked
 from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_events
 from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.source.rereader import Rereader
 from delta_writer.transformers.bson_to_delta import encode_batch
 from delta_writer.upkeep import Upkeep
 from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
@@ -47,6 +50,7 @@ class Pipeline:
         open_tables: Callable[[], Tables],
         new_batches: Callable[[], BatchProcessor],
         dead_letters: DeadLetterWriter,
+        rereader: Rereader,
         upkeep: Upkeep,
         observer: PipelineObserver,
         tracing: Tracing,
@@ -56,6 +60,7 @@ class Pipeline:
         self._open_tables = open_tables
         self._new_batches = new_batches
         self._dead_letters = dead_letters
+        self._rereader = rereader
         self._upkeep = upkeep
         self._observer = observer
         self._tracing = tracing
@@ -109,6 +114,8 @@ class Pipeline:
 
     def _bring_into_table(self, batch: RecordBatch, started: float) -> None:
         read = read_events(batch)
+        if read.has_requests:
+            read = self._waiting_out("re-read", lambda: self._rereader.answer(batch.topic, read))
         self._write_dead_letters(batch, read.invalid)
         table = self._tables.table_for(batch.topic, read.collections)
         if table is None or (batch.must_commit and not table.is_certain):

@@ -2,13 +2,15 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from cdc_shared.documents import REREAD
 from cdc_shared.errors import Fatal, ResyncNeeded
 from cdc_shared.logging.structured_logger import get_logger
-from cdc_shared.metrics.prometheus_metrics import BatchStage, PipelineState, WriterMetrics
+from cdc_shared.metrics.prometheus_metrics import BatchStage, PipelineState, RereadOutcome, WriterMetrics
 from cdc_shared.retry import RetryAttempt
 from delta_writer.consumer.event_handler import DeadLetter
 from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
@@ -124,8 +126,10 @@ class PipelineObserver:
         """The batch is in the table."""
         labels = self._table_labels(table)
         metrics = self._metrics
-        for op, count in events.operations.items():
+        for op, count in Counter(events.ops).items():
             metrics.events.labels(*labels, op).inc(count)
+        for outcome, count in _reread_outcomes(events).items():
+            metrics.rereads.labels(*labels, outcome).inc(count)
         metrics.batch_rows.labels(*labels).observe(len(batch))
         metrics.commit_seconds.labels(*labels).observe(result.seconds.get("commit", 0.0))
         metrics.commit_conflicts.labels(*labels).inc(result.conflicts)
@@ -169,3 +173,11 @@ class PipelineObserver:
 
     def _table_labels(self, table: Table) -> tuple[str, str, str]:
         return self._pipeline, table.collection.database, table.collection.name
+
+
+def _reread_outcomes(events: ChangeEvents) -> Counter[RereadOutcome]:
+    return Counter(
+        RereadOutcome.DELETED if document is None else RereadOutcome.UPSERTED
+        for op, document in zip(events.ops, events.documents, strict=True)
+        if op == REREAD
+    )

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +27,8 @@ from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
 from delta_writer.settings import Settings
+from delta_writer.source.mongodb_source import MongodbSource
+from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
 from delta_writer.writer.batch_processor import BatchProcessor
 from delta_writer.writer.dlq_writer import DEAD_LETTERS_CONFIG, DeadLetterWriter, acknowledged_producer
@@ -117,13 +120,16 @@ class WriterService:
 
     def _run_pipeline(self, spec: PipelineSpec, observer: PipelineObserver, stop: threading.Event) -> None:
         try:
-            self._pipeline(spec, observer, stop).run()
+            with closing(MongodbSource(spec.source, self._settings.secrets)) as source:
+                self._pipeline(spec, source, observer, stop).run()
         except BaseException as error:  # the thread's end: whatever it is, it is shown, and other pipelines go on
             observer.failed(error)
         else:
             observer.stopped()
 
-    def _pipeline(self, spec: PipelineSpec, observer: PipelineObserver, stop: threading.Event) -> Pipeline:
+    def _pipeline(
+        self, spec: PipelineSpec, source: MongodbSource, observer: PipelineObserver, stop: threading.Event
+    ) -> Pipeline:
         settings = self._settings
         config = consumer_config(
             self._bootstrap, spec.name, settings.writer.session_timeout_s, settings.writer.instance_id
@@ -135,6 +141,7 @@ class WriterService:
             ),
             new_batches=lambda: BatchProcessor(spec.batch, time.monotonic),
             dead_letters=DeadLetterWriter(self._producer, spec.name, self._tracing),
+            rereader=Rereader(spec, source),
             upkeep=Upkeep(
                 [Maintenance(spec.name, MaintenancePolicy.of(spec.maintenance), self._maintenance, self._metrics)]
             ),

@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 from fake_kafka import SOURCE, TOPIC, FakeConsumer, FakeKafka
+from fake_source import FakeSource
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from prometheus_client import CollectorRegistry
 
@@ -19,6 +20,7 @@ from cdc_shared.storage.object_store import table_url
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
 from delta_writer.writer.batch_processor import BatchProcessor
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
@@ -39,7 +41,9 @@ class Run:
         self.stop = threading.Event()
         self.kafka = FakeKafka(when_drained=self.stop.set)
         self.letters = Letters()
+        self.source = FakeSource()
         self.statuses = []
+        self.max_rows = 1
         self.metrics = WriterMetrics(CollectorRegistry())
         source = {"connection": "env:X", "database": "db"}
         self.spec = PipelineSpec.model_validate(
@@ -57,8 +61,9 @@ class Run:
         Pipeline(
             self.kafka.open,
             self.tables,
-            lambda: BatchProcessor(BatchSpec(max_rows=1), time.monotonic),
+            lambda: BatchProcessor(BatchSpec(max_rows=self.max_rows), time.monotonic),
             self.letters,
+            Rereader(self.spec, self.source),
             Upkeep([]),
             observer,
             self.tracing,
@@ -206,3 +211,72 @@ def test_a_topic_made_again_stops_the_pipeline_while_it_runs(run):
     with pytest.raises(ResyncNeeded, match="made again"):
         run.go()
     assert run.rows()["_cdc_offset"].to_pylist() == [0]
+
+
+def test_a_request_brings_the_row_to_what_the_source_holds(run):
+    """Attacks I11."""
+    run.kafka.send("1", "c", {"_id": 1, "n": "damaged"})
+    run.kafka.send("2", "c", {"_id": 2, "n": "gone from the source"})
+    run.source.documents = {"things": [{"_id": 1, "n": "true"}, {"_id": 3, "n": "missing"}]}
+    for key in ("1", "2", "3", "4"):
+        run.kafka.send(key, "x", None)
+    run.go()
+    assert run.rows()["n"].to_pylist() == ["true", "missing"]
+    assert run.rows()["_cdc_offset"].to_pylist() == [2, 4]
+    assert [moment.timestamp() for moment in run.rows()["_cdc_source_ts"].to_pylist()] == [FakeSource.TIME_S] * 2
+    outcomes = {s.labels["outcome"]: s.value for s in _samples(run.metrics.rereads) if s.name.endswith("_total")}
+    assert outcomes == {"upserted": 2, "deleted": 2}
+    assert run.letters == []
+
+
+def test_a_request_loses_to_what_comes_later_in_its_batch(run):
+    """Attacks I6 and I11."""
+    run.max_rows = 100
+    run.source.documents = {"things": [{"_id": 1, "n": "read"}, {"_id": 2, "n": "read"}, {"_id": 3, "n": "read"}]}
+    run.kafka.send("1", "x", None)
+    run.kafka.send("1", "u", {"_id": 1, "n": "later"})
+    run.kafka.send("2", "u", {"_id": 2, "n": "before"})
+    run.kafka.send("2", "x", None)
+    run.kafka.send("2", "x", None)
+    run.kafka.send("3", "x", None)
+    run.kafka.send("3", "d", None)
+    run.go()
+    assert run.rows()["n"].to_pylist() == ["later", "read"]
+    assert run.rows()["_cdc_offset"].to_pylist() == [1, 4]
+    assert run.source.queries == 1
+
+
+def test_a_source_that_is_away_is_waited_out_and_nothing_is_dropped(run):
+    run.kafka.send("1", "x", None)
+    run.kafka.send("2", "c", {"_id": 2, "n": "after"})
+    run.source.documents = {"things": [{"_id": 1, "n": "read"}]}
+    run.source.failures = [Transient("away"), Transient("away")]
+    run.go()
+    assert run.rows()["n"].to_pylist() == ["read", "after"]
+    assert run.statuses == [PipelineState.RUNNING, PipelineState.RETRYING, PipelineState.RUNNING]
+    assert run.letters == []
+
+
+def test_a_pipeline_without_requests_never_asks_its_source(run):
+    run.kafka.send("1", "c", {"_id": 1})
+    run.source.failures = [Fatal("no such secret")]
+    run.go()
+    run.kafka.send("1", "x", None)
+    with pytest.raises(Fatal, match="no such secret"):
+        run.go()
+
+
+def test_requests_that_cannot_be_answered_are_dead_letters(run):
+    run.kafka.send("1", "x", None, source={**SOURCE, "collection": "elsewhere"})
+    run.kafka.send('{"a": {"$undefined": true}}', "x", None)
+    run.kafka.send("1", "c", {"_id": 1, "n": "event"})
+    run.go()
+    assert [(letter.offset, letter.reason.partition(":")[0]) for letter in run.letters] == [
+        (0, "a re-read request for a collection that the pipeline does not capture to this topic"),
+        (1, "a key from which no document's _id can be told"),
+    ]
+    assert run.rows()["n"].to_pylist() == ["event"]
+
+
+def _samples(metric):
+    return [sample for family in metric.collect() for sample in family.samples]

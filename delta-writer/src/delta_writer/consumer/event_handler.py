@@ -1,10 +1,10 @@
 """Raw records of one topic → change events, and the records that can never be applied."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
-from cdc_shared.documents import decode_envelopes
+from cdc_shared.documents import REREAD, decode_envelopes
 from delta_writer.transformers.change_batch import ChangeEvents
 from delta_writer.writer.batch_processor import RecordBatch
 
@@ -31,31 +31,44 @@ class DeadLetter:
 
 @dataclass(frozen=True, slots=True)
 class ReadEvents:
-    """What a record batch holds. Event `i` was read from record `positions[i]`; `invalid` says of records why not."""
+    """What a record batch holds.
+
+    Event `i` was read from record `positions[i]` and is of `sources[i]`; `invalid` says of records why not. An event
+    whose op is `x` is a re-read request: its document is yet to be read (`source.rereader`), so events must not be
+    applied while `has_requests`.
+    """
 
     events: ChangeEvents
     positions: list[int]
-    collections: frozenset[Collection]
+    sources: list[Collection]
     invalid: Mapping[int, str]
+    has_requests: bool
+
+    @property
+    def collections(self) -> frozenset[Collection]:
+        """The collections of the events."""
+        return frozenset(self.sources)
 
 
 def read_events(batch: RecordBatch) -> ReadEvents:
     """Read the envelopes of a batch. Tombstones and updates without a document (their delete follows) change no row."""
     envelopes = decode_envelopes(batch.keys, batch.values)
     positions = [i for i, op in enumerate(envelopes.ops) if op is not None]
+    ops = [op for op in envelopes.ops if op is not None]
     events = ChangeEvents(
         keys=[envelopes.key_texts[i] for i in positions],
         documents=[envelopes.afters[i] for i in positions],
         source_ts_ms=[envelopes.source_ts_ms[i] for i in positions],
         partitions=[batch.partitions[i] for i in positions],
         offsets=[batch.offsets[i] for i in positions],
+        ops=ops,
         ranges=batch.ranges,
-        operations=Counter(op for op in envelopes.ops if op is not None),
         must_commit=batch.must_commit,
         watermarks=batch.watermarks,
     )
-    sources = {(envelopes.databases[i], envelopes.collections[i]) for i in positions}
-    return ReadEvents(events, positions, frozenset(Collection(*source) for source in sources), envelopes.invalid)
+    collection = cache(Collection)  # few of them, many events
+    sources = [collection(envelopes.databases[i], envelopes.collections[i]) for i in positions]
+    return ReadEvents(events, positions, sources, envelopes.invalid, REREAD in ops)
 
 
 def dead_letter(batch: RecordBatch, position: int, reason: str) -> DeadLetter:

@@ -20,7 +20,7 @@ class ChangeEvents:
         source_ts_ms: the source's time of the change, ms since the epoch.
         partitions, offsets: where in Kafka each event lies.
         ranges: everything that the batch covers, also what changes no row (tombstones, markers, dead letters).
-        operations: how many events of each Debezium `op` the ranges hold.
+        ops: Debezium's `op` of each (c, u, d, r), or x for a document that was re-read on request.
         must_commit: the ranges are to be committed even when no row changes.
         watermarks: partition → source time in ms: with these ranges, everything strictly before it is in.
     """
@@ -30,8 +30,8 @@ class ChangeEvents:
     source_ts_ms: list[int]
     partitions: list[int]
     offsets: list[int]
+    ops: list[str]
     ranges: Mapping[int, OffsetRange]
-    operations: Mapping[str, int]
     must_commit: bool = False
     watermarks: Mapping[int, int] = field(default_factory=dict)
 

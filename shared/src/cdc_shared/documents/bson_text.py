@@ -38,12 +38,16 @@ def document_key(raw: bytes) -> str:
     if raw[4:9] == _OBJECT_ID_FIRST:
         return f'{{"$oid": "{raw[9:21].hex()}"}}'
     try:
-        keys = [text for name, text in _members(raw, 0, _KEY)[0] if name == '"_id": ']
+        at = 4
+        while type_ := raw[at]:
+            name_end = raw.index(0, at + 1)
+            text, end = _KEY[type_](raw, name_end + 1, _KEY)
+            if raw[at + 1 : name_end] == b"_id":
+                return text
+            at = end
     except _MALFORMED:
         raise InvalidBson("not a BSON document") from None
-    if not keys:
-        raise InvalidBson("a document without _id")
-    return keys[0]
+    raise InvalidBson("a document without _id")
 
 
 Read = tuple[str, int]

@@ -1,4 +1,4 @@
-"""Debezium's MongoDB change events, as Kafka gives them, to columns.
+"""Debezium's MongoDB change events, as Kafka gives them, to columns; and our own re-read requests among them.
 
 Messages are decoded one at a time: decoding many as lines would let one message that holds two documents shift all that
 follow.
@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -16,7 +17,9 @@ from cdc_shared.documents.extended_json import InvalidDocument, parse
 from cdc_shared.errors import InvalidEvent
 
 READ, CREATE, UPDATE, DELETE = "r", "c", "u", "d"
-OPERATIONS: Final = (READ, CREATE, UPDATE, DELETE)
+REREAD = "x"
+"""Not Debezium's: a request to read the document from the source (docs/adr/0008-re-read-requests.md)."""
+OPERATIONS: Final = (READ, CREATE, UPDATE, DELETE, REREAD)
 SOURCE_TS_MAX_MS: Final = 253_402_300_799_999
 """9999-12-31T23:59:59.999Z: what a timestamp column can show."""
 
@@ -28,10 +31,11 @@ _OBJECT_ID_KEY: Final = re.compile(rb'\{"id":"\{\\"\$oid\\": \\"([0-9a-f]{24})\\
 class Envelopes:
     """One entry a message in every list, in order.
 
-    `ops[i]` is `r`, `c`, `u` or `d`; None where there is nothing to apply: a tombstone, an update whose document was
-    gone before Debezium looked it up, or an invalid message. In such a row the other lists mean nothing. `afters[i]` is
-    the document's text (None for a delete), `source_ts_ms[i]` milliseconds since 1970, `key_texts[i]` the text of the
-    document's `_id`, its identity. `invalid` maps row to a reason in plain words that holds nothing of the message.
+    `ops[i]` is `r`, `c`, `u`, `d` or `x`; None where there is nothing to apply: a tombstone, an update whose document
+    was gone before Debezium looked it up, or an invalid message. In such a row the other lists mean nothing.
+    `afters[i]` is the document's text (None for a delete, and for an `x`, whose document is yet to be read),
+    `source_ts_ms[i]` milliseconds since 1970, `key_texts[i]` the text of the document's `_id`, its identity. `invalid`
+    maps row to a reason in plain words that holds nothing of the message.
     """
 
     key_texts: list[str]
@@ -55,7 +59,7 @@ class _Source(msgspec.Struct, gc=False):
 
 
 class _Envelope(msgspec.Struct, gc=False):
-    op: Literal["r", "c", "u", "d"] | None
+    op: Literal["r", "c", "u", "d", "x"] | None
     source: _Source
     after: str | None = None
 
@@ -92,7 +96,7 @@ def decode_envelopes(keys: Sequence[bytes | None], values: Sequence[bytes | None
                 invalid.setdefault(row, "an insert without a document")
             elif values[row] is None:
                 tombstones += 1
-        elif ops[row] == DELETE:
+        elif ops[row] in (DELETE, REREAD):
             afters[row] = None
     for row in invalid:
         ops[row] = afters[row] = None
@@ -108,6 +112,11 @@ def decode_envelopes(keys: Sequence[bytes | None], values: Sequence[bytes | None
         tombstones=tombstones,
         no_ops=no_ops,
     )
+
+
+def event_key(key_text: str) -> bytes:
+    """A record's key as Debezium writes it for the document with this key text: what decides its partition."""
+    return f'{{"id":{encode_basestring(key_text)}}}'.encode()
 
 
 def _envelopes(values: Sequence[bytes | None], invalid: dict[int, str]) -> list[_Envelope]:

@@ -14,12 +14,14 @@ from typing import Any, Final
 
 from bson import Binary, Code, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
 
-from cdc_shared.documents.bson_values import DbPointer, RegularExpression, Symbol, Undefined
+from cdc_shared.documents.bson_values import DbPointer, DuplicateKeys, RegularExpression, Symbol, Undefined
 from cdc_shared.documents.canonical import plain_value
+from cdc_shared.documents.extended_json import InvalidDocument, parse
 from cdc_shared.documents.java_json import java_double, java_string
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_10000_MS: Final = 253_402_300_800_000
+_AMBIGUOUS: Final = "a key from which no document's _id can be told"
 
 
 def key_text(value: Any) -> str:
@@ -29,6 +31,39 @@ def key_text(value: Any) -> str:
     """
     plain = plain_value(value, unwrap=False)
     return _WRITERS[type(plain)](plain)
+
+
+def key_value(text: str) -> Any:
+    """The `_id` that a key text names, as the `bson` package encodes it: for a query, which compares numbers by value.
+
+    A document that such a query finds has this key only if its own key text is the same: 5 finds 5.0 as well.
+
+    Raises InvalidDocument, with a reason that holds nothing of the text, when it is no key of Debezium's spelling, or
+    could be that of several values so that finding nothing would prove nothing: an `_id` with a regex or an undefined
+    value in it, with a name twice, or with U+FFFD, which stands for bytes that are not UTF-8. The other way round, an
+    `_id` that holds sub-documents which look like Extended JSON, deprecated dbPointers, or a name twice, has the key
+    text of another value; MongoDB's drivers do not make such keys.
+    """
+    value = parse(text)
+    encodable = _encodable(value)
+    if type(value) is list or "\ufffd" in text or key_text(value) != text:
+        raise InvalidDocument(_AMBIGUOUS)
+    return encodable
+
+
+def _encodable(value: Any) -> Any:
+    type_ = type(value)
+    if type_ is dict:
+        return {name: _encodable(member) for name, member in value.items()}
+    if type_ is list:
+        return [_encodable(element) for element in value]
+    if type_ is Code and value.scope is not None:
+        return Code(str(value), _encodable(value.scope))
+    if type_ is Symbol:
+        return value.value  # which a query holds equal to the symbol
+    if type_ in (RegularExpression, Undefined, DuplicateKeys):
+        raise InvalidDocument(_AMBIGUOUS)
+    return value
 
 
 def _double(value: float) -> str:

@@ -55,6 +55,13 @@ class MaintenanceOutcome(StrEnum):
     FAILED = "failed"
 
 
+class RereadOutcome(StrEnum):
+    """The value of the `outcome` label of `cdc_rereads_total`."""
+
+    UPSERTED = "upserted"
+    DELETED = "deleted"
+
+
 class WriterMetrics:
     """All metrics of one writer process, registered on `registry`."""
 
@@ -68,8 +75,14 @@ class WriterMetrics:
     def _define_events(self, registry: CollectorRegistry) -> None:
         self.events = Counter(
             "cdc_events_total",
-            "Change events whose effect is committed, by Debezium's op (c, u, d, r).",
+            "Change events whose effect is committed, by Debezium's op (c, u, d, r); x is a re-read on request.",
             (*TABLE, "op"),
+            registry=registry,
+        )
+        self.rereads = Counter(
+            "cdc_rereads_total",
+            "Documents read from the source again on request, by what it did to their row (upserted, deleted).",
+            (*TABLE, "outcome"),
             registry=registry,
         )
         self.events_invalid = Counter(

@@ -56,6 +56,12 @@ class SourceSpec(SpecModel):
     )
     """Only modes whose updates carry the whole document: the table holds whole rows."""
 
+    def captures(self, collection: str) -> bool:
+        """Whether changes of this collection of `database` come to a table."""
+        if self.include_collections:
+            return collection in self.include_collections
+        return collection not in (*self.exclude_collections, SENTINEL_COLLECTION)
+
     @field_validator("database")
     @classmethod
     def _database_can_exist(cls, name: str) -> str:

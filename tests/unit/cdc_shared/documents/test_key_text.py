@@ -8,7 +8,7 @@ import bson
 import pytest
 from bson.codec_options import CodecOptions, DatetimeConversion
 
-from cdc_shared.documents import key_text, parse_document
+from cdc_shared.documents import InvalidDocument, key_text, key_value, parse_document
 from cdc_shared.documents.bson_values import DbPointer, RegularExpression, Symbol, Undefined
 
 pytestmark = pytest.mark.unit
@@ -48,3 +48,21 @@ def test_deprecated_types() -> None:
     assert (
         key_text({"r": RegularExpression("a", "q")}) == '{"r": {"$regularExpression": {"pattern": "a","options": "q"}}}'
     )
+
+
+# One key text, several values: a query that finds none would prove nothing.
+AMBIGUOUS = ("[", '{"a": {"$regularExpression"', '{"r": {"$regularExpression"', '{"$undefined"', '{"$date": 5')
+
+
+@pytest.mark.parametrize("payload", TEXTS, ids=lambda payload: payload["key"][:60].encode("ascii", "replace").decode())
+def test_a_key_gives_its_id_back_or_is_refused(payload: dict[str, str]) -> None:
+    """What comes back has the same key, and a query for it means the same value."""
+    key = payload["key"]
+    if key.startswith(AMBIGUOUS):
+        with pytest.raises(InvalidDocument, match="no document's _id"):
+            key_value(key)
+        return
+    value = key_value(key)
+    if key != '{"$symbol": "sym"}':  # a query holds the string equal to it
+        assert key_text(value) == key
+    bson.encode({"_id": {"$in": [value]}})

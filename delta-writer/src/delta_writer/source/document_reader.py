@@ -1,0 +1,96 @@
+"""Documents of the source by their keys, as they are now."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from bson import CodecOptions
+from bson.raw_bson import RawBSONDocument
+from pymongo import ReadPreference
+from pymongo.read_concern import ReadConcern
+
+from cdc_shared.documents import InvalidBson, InvalidDocument, document_key, document_text, key_value
+from delta_writer.consumer.event_handler import Collection
+from delta_writer.source.mongodb_source import MongodbSource, operation_time_ms
+
+CHUNK_KEYS: Final = 1_000
+CHUNK_BYTES: Final = 4 * 1024 * 1024
+"""Of key texts: a query may have 16 MB, and an `_id` takes no more in BSON than three times its text."""
+MAX_TIME_MS: Final = 15_000
+
+# Linearizable, not majority: a primary that was replaced and has not noticed yet still answers majority reads, with
+# documents older than events that have been applied, and nothing would come later to put that right.
+_NEWEST: Final = ReadConcern("linearizable")
+_RAW: Final = CodecOptions[RawBSONDocument](document_class=RawBSONDocument)
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentRead:
+    """`text` is the document in Debezium's dialect, None when there is none; `source_ts_ms` the source's time of the
+    read.
+    """
+
+    text: str | None
+    source_ts_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentsRead:
+    """What the source says of each key: one entry in `read`, or in `refused` with a reason free of content."""
+
+    read: dict[str, DocumentRead] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+
+def read_documents(source: MongodbSource, collection: Collection, keys: Iterable[str]) -> DocumentsRead:
+    """Read the documents with these key texts from the primary, a chunk a query.
+
+    What is read reflects every write that the source acknowledged to anybody before the call, so that whatever is not
+    in it comes later in the stream of changes. Raises `Transient` and `Fatal` as `MongodbSource.asking` does.
+    """
+    answer = DocumentsRead()
+    ids: dict[str, Any] = {}
+    for key in dict.fromkeys(keys):
+        try:
+            ids[key] = key_value(key)
+        except InvalidDocument as error:
+            answer.refused[key] = str(error)
+    for chunk in _chunks(ids):
+        _read_chunk(source, collection, {key: ids[key] for key in chunk}, answer)
+    return answer
+
+
+def _read_chunk(source: MongodbSource, collection: Collection, ids: dict[str, Any], answer: DocumentsRead) -> None:
+    with source.asking(f"read documents of {collection.database}.{collection.name}") as session:
+        documents: Any = source.database(collection.database).get_collection(
+            collection.name, codec_options=_RAW, read_preference=ReadPreference.PRIMARY, read_concern=_NEWEST
+        )
+        query = {"_id": {"$in": list(ids.values())}}
+        found = [each.raw for each in documents.find(query, session=session, max_time_ms=MAX_TIME_MS)]
+        source_ts_ms = operation_time_ms(session)
+    for key in ids:
+        answer.read[key] = DocumentRead(None, source_ts_ms)
+    for raw in found:
+        key = document_key(raw)
+        if key not in ids:  # equal as numbers are, but another key: 5.0 for 5
+            continue
+        try:
+            answer.read[key] = DocumentRead(document_text(raw), source_ts_ms)
+        except InvalidBson as error:
+            del answer.read[key]
+            answer.refused[key] = f"the source's document is {error}"
+
+
+def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Cut at `CHUNK_KEYS` and, but for a single key, at `CHUNK_BYTES`."""
+    chunk: list[str] = []
+    size = 0
+    for key in keys:
+        length = len(key.encode())
+        if chunk and (len(chunk) >= CHUNK_KEYS or size + length > CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(key)
+        size += length
+    if chunk:
+        yield chunk
