@@ -129,7 +129,7 @@ class CopyOnWriteWriter(DeltaWriter):
             app_transactions=[Transaction(name, version) for name, version in txns.items()],
             max_commit_retries=0,
         )
-        self._in_doubt = commit_id
+        self._will_put(commit_id)
         try:
             metrics = table.delete(predicate, commit_properties=properties)
         except CommitFailedError as error:
