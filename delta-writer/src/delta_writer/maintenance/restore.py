@@ -26,7 +26,7 @@ from cdc_shared.errors import Fatal, ResyncNeeded
 from delta_writer.writer.deletion_vectors import removal
 from delta_writer.writer.delta_writer import TableLocation, store_errors
 from delta_writer.writer.foreign_commits import ENGINE, RESTORE, CommitGuard
-from delta_writer.writer.offsets import ChangeTopic, OffsetRange, app_id, is_ours, start_offset
+from delta_writer.writer.offsets import ChangeTopic, OffsetRange, app_id, is_offset, is_ours, start_offset
 from delta_writer.writer.table_metadata import TableIdentity, check_supported, restored_metadata
 
 CHECKS_AT_ONCE: Final = 16
@@ -118,7 +118,7 @@ class TableRestore:
         metadata = restored_metadata(then.metadata, now.metadata, commit_id)
         restored = Snapshot(now.version + 1, now.protocol, metadata, _restored_txns(now, then), then.files)
         check_supported(restored, self._identity, self._mode, self._topic.partitions, url)
-        replayed = self._replayed(now, restored, held)
+        replayed = self._replayed(now, then, held)
         self._check_files_exist(version, then)
         return RestorePlan(
             version=version,
@@ -156,12 +156,12 @@ class TableRestore:
         entry = self._log.read_entry(version) or []
         return next((action.commit_info.get("timestamp") for action in entry if action.commit_info), None)
 
-    def _replayed(self, now: Snapshot, restored: Snapshot, held: Held) -> dict[int, OffsetRange]:
+    def _replayed(self, now: Snapshot, then: Snapshot, held: Held) -> dict[int, OffsetRange]:
         ranges = {}
         for partition in range(self._topic.partitions):
             low, high = held(partition)
             try:
-                start = start_offset(restored.txns, self._topic, partition, low, high)
+                start = start_offset(then.txns, self._topic, partition, low, high)
             except ResyncNeeded as error:
                 raise ResyncNeeded(
                     f"that version cannot be restored, because Kafka no longer has what came after it ({error}); "
@@ -216,9 +216,9 @@ class TableRestore:
 
 
 def _restored_txns(now: Snapshot, then: Snapshot) -> dict[str, int]:
-    """Return the `txn`s of then. One of ours that came later cannot be taken out of a log: it goes back to 0."""
-    ours = {name: then.txns.get(name, 0) for name in {*now.txns, *then.txns} if is_ours(name)}
-    return now.txns | ours
+    """Return the `txn`s of then. One of ours that came later cannot be taken out of a log: it says nothing instead."""
+    absent = {name: 0 if is_offset(name) else -1 for name in now.txns if is_ours(name)}
+    return now.txns | absent | then.txns
 
 
 def _others(of: Snapshot, than: Snapshot) -> list[str]:

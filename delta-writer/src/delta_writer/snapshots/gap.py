@@ -12,7 +12,7 @@ from delta_writer.writer.table_metadata import RESYNC_SINCE, partition_base
 def has_gap(table: Snapshot, topic: ChangeTopic) -> bool:
     """Tell whether a snapshot is still needed to make the table whole."""
     base = partition_base(table.metadata)
-    return base > 0 and any(swept_id(topic, base + p) not in table.txns for p in range(topic.partitions))
+    return base > 0 and any(table.txns.get(swept_id(topic, base + p), -1) < 0 for p in range(topic.partitions))
 
 
 def gap_before(table: Snapshot, topic: ChangeTopic, notification_topic_id: str) -> int | None:

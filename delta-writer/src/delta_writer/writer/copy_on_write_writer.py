@@ -95,7 +95,7 @@ class CopyOnWriteWriter(DeltaWriter):
         table = DeltaTable(self.location.url, self.version, storage_options=dict(self.location.storage_options))
         columns = {name: f"source.`{name}`" for name in batch.rows.column_names}
         properties = CommitProperties(
-            custom_metadata={"txnId": batch.commit_id},
+            custom_metadata={"txnId": batch.commit_id, "cdcTopic": self.topic.name},
             app_transactions=[Transaction(app_id(self.topic, p), part.end) for p, part in batch.ranges.items()],
             max_commit_retries=0,
         )
@@ -125,7 +125,7 @@ class CopyOnWriteWriter(DeltaWriter):
         """Delete rows on top of exactly the version known, as `_merge` does; return how many."""
         table = DeltaTable(self.location.url, self.version, storage_options=dict(self.location.storage_options))
         properties = CommitProperties(
-            custom_metadata={"txnId": commit_id},
+            custom_metadata={"txnId": commit_id, "cdcTopic": self.topic.name},
             app_transactions=[Transaction(name, version) for name, version in txns.items()],
             max_commit_retries=0,
         )

@@ -3,8 +3,8 @@
 A table's offsets say which events are in it, and every other program leaves them as they are. So whoever else changes
 rows (DELETE, MERGE, INSERT, an overwrite, a RESTORE, which sets rows back but no `txn`) makes them untrue, and going on
 would lose or keep what it should not. Moving rows (OPTIMIZE, `dataChange: false`), vacuum and table properties that the
-writer supports do no harm. Whose an entry is, it says itself: ours has our engine's name, or a `txn` of ours (the
-MERGE commits of copy-on-write, which are delta-rs's).
+writer supports do no harm. Whose an entry is, it says itself: ours has our engine's name, or what copy-on-write gives
+to the MERGE and DELETE commits that delta-rs makes for it: a `txn` of ours, or `cdcTopic`.
 """
 
 import json
@@ -84,10 +84,9 @@ class CommitGuard:
 
 def is_own(entry: Sequence[Action]) -> bool:
     """Tell whether this platform wrote the entry."""
-    return any(
-        (action.commit_info is not None and action.commit_info.get("engineInfo") == ENGINE)
-        or (action.txn is not None and is_ours(action.txn.app_id))
-        for action in entry
+    infos = [action.commit_info for action in entry if action.commit_info]
+    return any(info.get("engineInfo") == ENGINE or "cdcTopic" in info for info in infos) or any(
+        action.txn is not None and is_ours(action.txn.app_id) for action in entry
     )
 
 

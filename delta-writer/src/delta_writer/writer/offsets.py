@@ -62,6 +62,11 @@ def swept_id(topic: ChangeTopic, partition: int) -> str:
     return f"{_SWEPT_PREFIX}{topic.topic_id}:{partition}"
 
 
+def is_offset(name: str) -> bool:
+    """Tell whether a `txn` is the next offset of a topic-partition."""
+    return name.startswith(_PREFIX)
+
+
 def is_ours(name: str) -> bool:
     """Tell whether a `txn` is one of this platform's three kinds, of whatever topic."""
     return name.startswith((_PREFIX, _WATERMARK_PREFIX, _SWEPT_PREFIX))

@@ -8,13 +8,14 @@ import obstore
 import pytest
 from deltalake import DeltaTable
 
+from cdc_shared.delta.actions import Action, Transaction
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog, VersionGone, entry_path
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
 from delta_writer.maintenance.restore import TableRestore
 from delta_writer.writer.delta_writer import TableLocation
-from delta_writer.writer.foreign_commits import ForeignCommit
-from delta_writer.writer.offsets import ChangeTopic, Fenced, OffsetRange
+from delta_writer.writer.foreign_commits import ENGINE, ForeignCommit
+from delta_writer.writer.offsets import CLOSED, ChangeTopic, Fenced, OffsetRange
 from delta_writer.writer.table_metadata import TableIdentity
 
 pytestmark = pytest.mark.unit
@@ -156,6 +157,28 @@ def test_all_three_kinds_of_txn_go_back(filled):
     before = log.load_version(1).txns
     case.restore(1)
     assert log.load().txns == before
+
+
+def test_a_version_of_before_a_resync_is_refused(filled):
+    """Attacks I2: the old topic's offsets come back with it, and what came after them is gone."""
+    case = filled()
+    log = DeltaLog(case.table.store)
+    then = [Action(txn=Transaction("cdc:topic-id:0", CLOSED)), Action(txn=Transaction("cdc:new-id:0", 0))]
+    log.append(4, [Action(commit_info={"operation": "RESYNC", "engineInfo": ENGINE}), *then])
+    new_topic = ChangeTopic("p.db.things", "new-id", 1)
+    with pytest.raises(ResyncNeeded, match=r"cannot be restored.*made again"):
+        case.restore(3, topic=new_topic, held=(0, 0))
+
+
+def test_txns_that_came_later_say_nothing(filled):
+    case = filled()
+    log = DeltaLog(case.table.store)
+    later = {"cdc-wm:topic-id:0": 1_700_000_000_000, "cdc-swept:topic-id:0": 7, "cdc:topic-id:1": 9, "theirs": 3}
+    actions = [Action(txn=Transaction(name, value)) for name, value in later.items()]
+    log.append(4, [Action(commit_info={"operation": "CDC UPSERT", "engineInfo": ENGINE}), *actions])
+    case.restore(1)
+    absent = {"cdc-wm:topic-id:0": -1, "cdc-swept:topic-id:0": -1, "cdc:topic-id:1": 0, "theirs": 3}
+    assert log.load().txns == log.load_version(1).txns | absent
 
 
 def test_a_table_that_another_program_changed_is_put_back(filled):
