@@ -19,6 +19,7 @@ from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.maintenance.restore_command import restore_collection
 from delta_writer.service import WriterService
 from delta_writer.settings import Settings
+from delta_writer.source.reread_command import reread as request_rereads
 
 app = typer.Typer(no_args_is_help=True, help="Applies MongoDB changes from Kafka to Delta Lake tables, exactly once.")
 
@@ -94,6 +95,34 @@ def _restore_target(version: int | None, as_of: str | None) -> int | datetime:
     except ValueError:
         raise typer.BadParameter(f"--as-of {as_of}: write a time as 2026-01-31T12:00:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+@app.command()
+def reread(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    collection: Annotated[str, typer.Argument(help="Name of the collection, without its database.")],
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ID...",
+            help="The documents' _ids in Extended JSON: 42 (an integer; a double is 42.0), '\"text\"', "
+            '\'{"$oid": "…"}\'. 24 hex digits alone are an ObjectId. Put -- before a negative number.',
+        ),
+    ] = None,
+    file: Annotated[
+        typer.FileText | None,
+        typer.Option(help="A file with one _id a line, besides those given; - is standard input."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for those who look at the topic.")] = "delta-writer reread",
+) -> None:
+    """Have the writer read documents from MongoDB again and bring their rows to what it finds: repaired, or deleted."""
+    with _plain_errors():
+        wanted = [*(ids or []), *(line.strip() for line in file or [] if line.strip())]
+        if not wanted:
+            raise typer.BadParameter("give at least one ID, or --file")
+        kafka = load_settings(KafkaSettings)
+        spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
+        request_rereads(kafka.bootstrap_servers, spec, collection, wanted, reason, typer.echo)
 
 
 @contextmanager
