@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from cdc_shared.connect.connector_config import load_template, render_connector_
 from cdc_shared.documents import canonical_document, key_text
 from cdc_shared.kafka.topics import ensure_connector_topics
 from cdc_shared.security.secret_provider import Secret
+from delta_writer.snapshots.notification_reader import NotificationReader
+from delta_writer.snapshots.notifications import Notification
 
 CONNECTOR_TEMPLATE = Path(__file__).parents[2] / "config" / "kafka-connect" / "debezium-mongodb.json"
 CONNECTOR_TIMEOUT_S = 60.0
@@ -30,8 +33,18 @@ EXACT = CodecOptions[dict[str, Any]](
 class MongoPipeline(TrialPipeline):
     """`db` is the pipeline's database: what is written there must come to the tables."""
 
-    def __init__(self, stack: Stack, name: str, root: str, directory: Path, **options: Any) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        name: str,
+        root: str,
+        directory: Path,
+        connector: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        """`connector`: settings of the connector that differ from the template's."""
         super().__init__(stack, name, root, directory, **options)
+        self._connector = dict(connector or {})
         self._client = MongoClient[dict[str, Any]](stack.mongodb_uri)
         self.db: Database[dict[str, Any]] = self._client.get_database(self.database, codec_options=EXACT)
 
@@ -43,9 +56,17 @@ class MongoPipeline(TrialPipeline):
             load_template(CONNECTOR_TEMPLATE), self.spec, Secret(self.stack.mongodb_uri), self.stack.kafka
         )
         with ConnectClient(self.stack.connect_url) as connect:
-            connect.put_config(self.name, config)
+            connect.put_config(self.name, config | self._connector)
             self.start_writer()
             connect.wait_running(self.name, CONNECTOR_TIMEOUT_S)
+
+    def notifications(self) -> list[Notification]:
+        """What the connector has told of its snapshots so far."""
+        told: list[Notification] = []
+        with NotificationReader(self.stack.kafka, self.name) as reader:
+            while not reader.caught_up:
+                told += reader.read(0.5)
+        return told
 
     def documents(self, collection: str) -> dict[str, bytes]:
         """What the collection holds: key text → the canonical form of the document."""

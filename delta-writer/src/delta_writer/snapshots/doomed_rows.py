@@ -8,16 +8,17 @@ before that.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import obstore
+import pyarrow as pa
 import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 from pyroaring import BitMap
 
 from cdc_shared.delta.actions import AddFile
+from cdc_shared.storage.range_file import RangeFile
 
 _PARTITION: Final = "_cdc_partition"
 _OFFSET: Final = "_cdc_offset"
@@ -41,7 +42,7 @@ class SweepRule:
     def rows_of(self, file: AddFile, store: ObjectStore) -> BitMap:
         """Return the obsolete rows of a data file, also those that are deleted already. Lets the store's errors out."""
         doomed = BitMap()
-        with pq.ParquetFile(cast(IO[bytes], obstore.open_reader(store, file.path))) as parquet:
+        with pq.ParquetFile(pa.PythonFile(RangeFile(store, file.path, file.size), mode="r")) as parquet:
             first_row = 0
             for group in range(parquet.num_row_groups):
                 table = parquet.read_row_group(group, columns=[_PARTITION, _OFFSET])
