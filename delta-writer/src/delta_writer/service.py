@@ -27,12 +27,16 @@ from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
 from delta_writer.settings import Settings
+from delta_writer.snapshots.notification_reader import NotificationReader
+from delta_writer.snapshots.sweeper import Sweeper
+from delta_writer.snapshots.topic_positions import TopicPositions
 from delta_writer.source.mongodb_source import MongodbSource
 from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
 from delta_writer.writer.batch_processor import BatchProcessor
+from delta_writer.writer.delta_writer import CommitResult
 from delta_writer.writer.dlq_writer import DEAD_LETTERS_CONFIG, DeadLetterWriter, acknowledged_producer
-from delta_writer.writer.tables import Tables
+from delta_writer.writer.tables import Table, Tables
 
 ENDED_BADLY: Final = frozenset({PipelineState.FAILED, PipelineState.RESYNC_NEEDED})
 LAST_STATUS_TIMEOUT_S: Final = 5.0
@@ -143,11 +147,23 @@ class WriterService:
             dead_letters=DeadLetterWriter(self._producer, spec.name, self._tracing),
             rereader=Rereader(spec, source),
             upkeep=Upkeep(
-                [Maintenance(spec.name, MaintenancePolicy.of(spec.maintenance), self._maintenance, self._metrics)]
+                [
+                    Maintenance(spec.name, MaintenancePolicy.of(spec.maintenance), self._maintenance, self._metrics),
+                    self._sweeper(spec),
+                ]
             ),
             observer=observer,
             tracing=self._tracing,
             stop=stop,
+        )
+
+    def _sweeper(self, spec: PipelineSpec) -> Sweeper:
+        def swept(table: Table, result: CommitResult) -> None:
+            labels = (spec.name, table.collection.database, table.collection.name)
+            self._metrics.rows_swept.labels(*labels).inc(result.rows_removed)
+
+        return Sweeper(
+            lambda: NotificationReader(self._bootstrap, spec.name), lambda: TopicPositions(self._bootstrap), swept
         )
 
     def _end(self, name: str) -> None:

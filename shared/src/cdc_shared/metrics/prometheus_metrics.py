@@ -103,6 +103,12 @@ class WriterMetrics:
             TABLE,
             registry=registry,
         )
+        self.rows_swept = Counter(
+            "cdc_rows_swept_total",
+            "Rows deleted because a completed snapshot of their collection did not send them.",
+            TABLE,
+            registry=registry,
+        )
         self.walked_rows = Counter(
             "cdc_walked_rows_total",
             "Rows decoded one at a time because their block did not fit the fast path.",
