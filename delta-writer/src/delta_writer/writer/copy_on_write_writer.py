@@ -19,7 +19,6 @@ from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter
 from delta_writer.writer.foreign_commits import ENGINE
-from delta_writer.writer.offsets import app_id
 from delta_writer.writer.table_metadata import protocol_for
 
 _DELETED: Final = "__cdc_delete"
@@ -94,11 +93,7 @@ class CopyOnWriteWriter(DeltaWriter):
         """
         table = DeltaTable(self.location.url, self.version, storage_options=dict(self.location.storage_options))
         columns = {name: f"source.`{name}`" for name in batch.rows.column_names}
-        properties = CommitProperties(
-            custom_metadata={"txnId": batch.commit_id, "cdcTopic": self.topic.name},
-            app_transactions=[Transaction(app_id(self.topic, p), part.end) for p, part in batch.ranges.items()],
-            max_commit_retries=0,
-        )
+        properties = self._commit_properties(batch.commit_id, self._offset_txns(batch))
         self._will_put(batch.commit_id)
         try:
             metrics = (
@@ -124,11 +119,7 @@ class CopyOnWriteWriter(DeltaWriter):
     def _delete(self, predicate: str, txns: Mapping[str, int], commit_id: str) -> int:
         """Delete rows on top of exactly the version known, as `_merge` does; return how many."""
         table = DeltaTable(self.location.url, self.version, storage_options=dict(self.location.storage_options))
-        properties = CommitProperties(
-            custom_metadata={"txnId": commit_id, "cdcTopic": self.topic.name},
-            app_transactions=[Transaction(name, version) for name, version in txns.items()],
-            max_commit_retries=0,
-        )
+        properties = self._commit_properties(commit_id, txns)
         self._will_put(commit_id)
         try:
             metrics = table.delete(predicate, commit_properties=properties)
@@ -138,6 +129,15 @@ class CopyOnWriteWriter(DeltaWriter):
             raise _mapped(error, f"DELETE from {self.location.url}") from error
         self._catch_up()
         return int(metrics.get("num_deleted_rows") or 0)
+
+    def _commit_properties(self, commit_id: str, txns: Mapping[str, int]) -> CommitProperties:
+        """Return what delta-rs writes into the entry. No retries: the fence was checked against `version` alone."""
+        watermark = {name: str(at_ms) for name, at_ms in self._watermark_info(txns).items()}
+        return CommitProperties(
+            custom_metadata={"txnId": commit_id, "cdcTopic": self.topic.name} | watermark,
+            app_transactions=[Transaction(name, version) for name, version in txns.items()],
+            max_commit_retries=0,
+        )
 
 
 def _mapped(error: DeltaError, what: str) -> CdcError:

@@ -23,6 +23,7 @@ from obstore.store import ObjectStore
 from cdc_shared.delta.actions import Action, Metadata, Transaction
 from cdc_shared.delta.log import DeltaLog, VersionTaken
 from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.errors import CdcError, Transient
 from cdc_shared.storage.object_store import map_store_error
@@ -123,6 +124,11 @@ class DeltaWriter(ABC):
     def partition_base(self) -> int:
         """What `_cdc_partition` counts from; see `table_metadata.partition_base`."""
         return partition_base(self._snapshot.metadata)
+
+    @property
+    def watermark_ms(self) -> int | None:
+        """The source time strictly before which everything is in the table at `version`; None while there is none."""
+        return table_watermark(self._snapshot.txns, self.topic.topic_id, self.topic.partitions)
 
     def reload(self) -> None:
         """Read the table's state anew.
@@ -236,6 +242,10 @@ class DeltaWriter(ABC):
     def _append(self, actions: list[Action], commit_id: str | None = None) -> None:
         """Write the next log entry and take its effect into the snapshot. `commit_id` as its `commitInfo` has it."""
         version = self._snapshot.version + 1
+        raised = {action.txn.app_id: action.txn.version for action in actions if action.txn is not None}
+        for action in actions:
+            if action.commit_info is not None:
+                action.commit_info.update(self._watermark_info(raised))
         self._will_put(commit_id)
         self._log.append(version, actions)
         self._must_look = False
@@ -297,11 +307,13 @@ class DeltaWriter(ABC):
     def _offset_actions(self, batch: EncodedBatch) -> list[Action]:
         """Return `commitInfo`, and one `txn` for each partition and each watermark."""
         now_ms = int(self._clock() * 1000)
-        txns = {app_id(self.topic, partition): part.end for partition, part in batch.ranges.items()}
-        txns |= self._raised({watermark_id(self.topic, p): at_ms for p, at_ms in batch.watermarks.items()})
         ranges = {str(partition): [part.start, part.end] for partition, part in batch.ranges.items()}
         info = self._commit_info("CDC UPSERT", batch.commit_id, now_ms) | {"cdcRanges": ranges}
-        return [Action(commit_info=info), *self._txns(txns, now_ms)]
+        return [Action(commit_info=info), *self._txns(self._offset_txns(batch), now_ms)]
+
+    def _offset_txns(self, batch: EncodedBatch) -> dict[str, int]:
+        offsets = {app_id(self.topic, partition): part.end for partition, part in batch.ranges.items()}
+        return offsets | self._raised({watermark_id(self.topic, p): at_ms for p, at_ms in batch.watermarks.items()})
 
     def _commit_info(self, operation: str, commit_id: str, now_ms: int) -> dict[str, Any]:
         return {
@@ -313,6 +325,11 @@ class DeltaWriter(ABC):
             "cdcTopic": self.topic.name,
             "cdcRanges": {},
         }
+
+    def _watermark_info(self, raised: Mapping[str, int]) -> dict[str, int]:
+        """Return what the `commitInfo` of an entry with these `txn`s says of the table's watermark."""
+        at_ms = table_watermark({**self._snapshot.txns, **raised}, self.topic.topic_id, self.topic.partitions)
+        return {} if at_ms is None else {COMMIT_INFO_KEY: at_ms}
 
     def _raised(self, txns: Mapping[str, int]) -> dict[str, int]:
         """Return the `txn`s that would rise: these never fall."""

@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from cdc_shared.delta import time_travel
 from cdc_shared.errors import CdcError, ResyncNeeded
 
 _PREFIX: Final = "cdc:"
-_WATERMARK_PREFIX: Final = "cdc-wm:"
 _SWEPT_PREFIX: Final = "cdc-swept:"
 CLOSED: Final = 2**63 - 1
 """The next offset of a topic that a resync has left behind: no batch of it can follow."""
@@ -51,7 +51,7 @@ def app_id(topic: ChangeTopic, partition: int) -> str:
 
 def watermark_id(topic: ChangeTopic, partition: int) -> str:
     """Return the name under which a table records the watermark of a topic-partition, in ms of source time."""
-    return f"{_WATERMARK_PREFIX}{topic.topic_id}:{partition}"
+    return time_travel.watermark_id(topic.topic_id, partition)
 
 
 def swept_id(topic: ChangeTopic, partition: int) -> str:
@@ -69,7 +69,7 @@ def is_offset(name: str) -> bool:
 
 def is_ours(name: str) -> bool:
     """Tell whether a `txn` is one of this platform's three kinds, of whatever topic."""
-    return name.startswith((_PREFIX, _WATERMARK_PREFIX, _SWEPT_PREFIX))
+    return name.startswith((_PREFIX, time_travel.WATERMARK_PREFIX, _SWEPT_PREFIX))
 
 
 def check_fence(txns: Mapping[str, int], topic: ChangeTopic, ranges: Mapping[int, OffsetRange]) -> None:

@@ -136,6 +136,11 @@ class ConnectClient:
         """Start a stopped or paused connector again."""
         self._request("PUT", _path(name, "/resume"), f"resume connector {name}")
 
+    def offsets(self, name: str) -> list[dict[str, Any]]:
+        """The connector's committed positions in its source, one for each part of it; none before the first."""
+        answer = self._request("GET", _path(name, "/offsets"), f"read the offsets of connector {name}")
+        return [each["offset"] for each in answer["offsets"] if each.get("offset")]
+
     def forget_offsets(self, name: str, timeout_s: float) -> None:
         """Let a stopped connector forget how far it has read: it then begins with a snapshot, as a new one does."""
         deadline_s = time.monotonic() + timeout_s
