@@ -6,7 +6,6 @@ rows are deleted that a sweep found, and files are rewritten.
 """
 
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, cast
@@ -18,17 +17,16 @@ import pyarrow.parquet as pq
 from msgspec.structs import replace
 from pyroaring import BitMap
 
-from cdc_shared.delta.actions import Action, AddFile
+from cdc_shared.delta.actions import Action
 from cdc_shared.errors import Fatal
-from cdc_shared.storage.object_store import MULTIPART_CHUNK_BYTES, MULTIPART_CONCURRENCY
 from delta_writer.transformers.change_batch import EncodedBatch
+from delta_writer.writer.batch_upload import BatchUpload
 from delta_writer.writer.deletion_vectors import DeletionVectors, removal, with_vector
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation, store_errors
 from delta_writer.writer.file_changes import FileRewrite, RowDeletion
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
 from delta_writer.writer.key_index import IndexDamaged, KeyIndex, Rows
 from delta_writer.writer.offsets import ChangeTopic
-from delta_writer.writer.parquet_file import encode_data_file
 from delta_writer.writer.table_metadata import TableIdentity, protocol_for, rows_identity
 
 KEY_COLUMN: Final = "_cdc_key"
@@ -51,7 +49,7 @@ class DeletionVectorWriter(DeltaWriter):
         self.vectors = DeletionVectors(location.store, clock)
         self._index: KeyIndex | None = None
         self._index_follows = False
-        self._uploaded: tuple[str, AddFile] | None = None
+        self._upload = BatchUpload(location.store, clock)
         super().__init__(location, identity, topic, cache_dir, clock)
 
     def reload(self) -> None:
@@ -140,7 +138,7 @@ class DeletionVectorWriter(DeltaWriter):
         if not superseded and not batch.rows.num_rows and not batch.must_commit:
             return None
         looked_up = time.perf_counter()
-        new_file = self._upload_rows(batch) if batch.rows.num_rows else None
+        new_file = self._upload.of(batch, self.partition_base) if batch.rows.num_rows else None
         files = self._snapshot.files
         vectors = {path: self.vectors.of(files[path]) | rows for path, rows in superseded.items()}
         actions = self._offset_actions(batch)
@@ -155,7 +153,7 @@ class DeletionVectorWriter(DeltaWriter):
         self._index_follows = False  # until it holds what the entry adds
         self._append(actions, batch.commit_id)
         committed = time.perf_counter()
-        self._uploaded = None
+        self._upload.committed()
         self.vectors.committed(self._snapshot.files, vectors)
         self._index_files({} if new_file is None else {new_file.path: batch.row_hashes})
         return CommitResult(
@@ -178,31 +176,6 @@ class DeletionVectorWriter(DeltaWriter):
             if file is not None and (live := BitMap(rows) - self.vectors.of(file)):
                 superseded[path] = live
         return superseded
-
-    def _upload_rows(self, batch: EncodedBatch) -> AddFile:
-        """Write the batch's data file, once for all attempts to commit the batch."""
-        upload = f"{batch.commit_id}@{self.partition_base}"  # its rows count their partitions from the base
-        if self._uploaded is not None and self._uploaded[0] == upload:
-            return self._uploaded[1]
-        file = encode_data_file(batch.rows)
-        path = f"part-{uuid.uuid4()}.zstd.parquet"
-        obstore.put(
-            self.location.store,
-            path,
-            memoryview(file.body).cast("B"),
-            chunk_size=MULTIPART_CHUNK_BYTES,
-            max_concurrency=MULTIPART_CONCURRENCY,
-        )
-        add = AddFile(
-            path=path,
-            partition_values={},
-            size=file.body.size,
-            modification_time=int(self._clock() * 1000),
-            data_change=True,
-            stats=file.stats,
-        )
-        self._uploaded = (upload, add)
-        return add
 
     # -- the index ----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,50 @@
+"""The data file of a batch: written once, however many attempts its commit takes."""
+
+import uuid
+from collections.abc import Callable
+
+import obstore
+from obstore.store import ObjectStore
+
+from cdc_shared.delta.actions import AddFile
+from cdc_shared.storage.object_store import MULTIPART_CHUNK_BYTES, MULTIPART_CONCURRENCY
+from delta_writer.transformers.change_batch import EncodedBatch
+from delta_writer.writer.parquet_file import encode_data_file
+
+
+class BatchUpload:
+    """Keeps the file of the batch in hand until it is committed. `clock` is the wall clock in seconds."""
+
+    def __init__(self, store: ObjectStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._uploaded: tuple[str, AddFile] | None = None
+
+    def of(self, batch: EncodedBatch, partition_base: int) -> AddFile:
+        """Write the batch's rows to a new file, unless an earlier attempt has; return its `add`."""
+        upload = f"{batch.commit_id}@{partition_base}"  # its rows count their partitions from the base
+        if self._uploaded is not None and self._uploaded[0] == upload:
+            return self._uploaded[1]
+        file = encode_data_file(batch.rows)
+        path = f"part-{uuid.uuid4()}.zstd.parquet"
+        obstore.put(
+            self._store,
+            path,
+            memoryview(file.body).cast("B"),
+            chunk_size=MULTIPART_CHUNK_BYTES,
+            max_concurrency=MULTIPART_CONCURRENCY,
+        )
+        add = AddFile(
+            path=path,
+            partition_values={},
+            size=file.body.size,
+            modification_time=int(self._clock() * 1000),
+            data_change=True,
+            stats=file.stats,
+        )
+        self._uploaded = (upload, add)
+        return add
+
+    def committed(self) -> None:
+        """The batch is in the table; its file is the table's now."""
+        self._uploaded = None
