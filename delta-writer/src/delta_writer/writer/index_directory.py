@@ -98,7 +98,9 @@ def discard_index(root: Path, table_id: str) -> None:
         IndexInUse: a process has it open, and would go on with it. What no process uses is deleted nonetheless.
     """
     in_use = []
-    for path in itertools.takewhile(Path.exists, _directories(root, table_id)):
+    for path in [root / table_id, *root.glob(f"{table_id}.*")]:
+        if not path.exists():
+            continue
         claimed = IndexDirectory._try_claim(path)
         if claimed is None:
             in_use.append(str(path))

@@ -138,7 +138,6 @@ class KeyIndex:
         while self._merges and self._is_crowded():
             wait([merge.merged for merge in self._merges], return_when="FIRST_COMPLETED")
             self._take_up_merges()
-            self._start_merges()
         self._runs.append(run)
         self._indexed.update(run.paths)
         self._added_since_review += len(run)
@@ -189,6 +188,8 @@ class KeyIndex:
 
     def _start_merges(self) -> None:
         """Merge in memory what is small; hand larger merges to the background, one for each thread at a time."""
+        if self._stop.is_set():
+            return
         while (small := _due(self._in_memory())) and entry_count(small) <= INLINE_MERGE_ENTRIES:
             self._exchange(small, merge_in_memory(small, self._known_dead(small)))
         while self._clock() >= self._retry_at:
@@ -223,29 +224,28 @@ class KeyIndex:
 
     def _take_up_merges(self) -> None:
         """Put the outcome of merges that are done in the place of the runs that they merged."""
-        for merge in [merge for merge in self._merges if merge.merged.done()]:
+        done = [merge for merge in self._merges if merge.merged.done()]
+        for merge in done:
             self._merges.remove(merge)
-            try:
-                merged = merge.merged.result()
-            except MergeStopped:
-                continue
-            except (OSError, MemoryError, InvalidRun) as error:
-                self._merge_failed(merge, error)
-            else:
-                self._exchange(merge.runs, merged)
+            error = merge.merged.exception()
+            if error is None:
+                self._exchange(merge.runs, merge.merged.result())
                 merge.thread.submit(_let_go, merge.runs)
+            elif not isinstance(error, MergeStopped):
+                self._merge_failed(merge, error)
+        if done:
+            self._start_merges()
 
-    def _merge_failed(self, merge: _Merge, error: OSError | MemoryError | InvalidRun) -> None:
-        if isinstance(error, InvalidRun):
-            for run in merge.runs:
-                if isinstance(run, DiskRun) and run.path == error.path:
-                    self._drop(run, error)
-                    return
+    def _merge_failed(self, merge: _Merge, error: BaseException) -> None:
+        for run in merge.runs:
+            if isinstance(error, InvalidRun) and isinstance(run, DiskRun) and run.path == error.path:
+                self._drop(run, error)
+                return
         self._retry_at = self._clock() + RETRY_FAILED_MERGE_S
         log.warning(
             "key_index_merge_failed",
             table_id=self.table_id,
-            reason=str(error),
+            reason=repr(error),
             remedy=f"nothing is lost; look-ups get slower until {self._directory.path} takes files again",
         )
 

@@ -1,129 +1,301 @@
-"""The key index finds every row of a key, and is rebuilt rather than trusted."""
+"""The key index finds every live row of a key, whatever happens to its disk and whenever its merges end (I7)."""
 
-from pathlib import Path
+import errno
+import threading
 
 import numpy as np
 import pytest
+from index_table import HeldThreads, IndexTable, catch_up, found, hashes_of
 
-from delta_writer.writer import key_index
-from delta_writer.writer.index_run import IndexRun, InvalidRun
+from delta_writer.writer import index_file, key_index
+from delta_writer.writer.index_directory import IndexInUse, discard_index
+from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys, last_of_each_key
-from delta_writer.writer.key_index import KeyIndex
+from delta_writer.writer.key_index import IndexDamaged, KeyIndex, MergeThreads
 
 pytestmark = pytest.mark.unit
 
 
-class Rows:
-    """Which rows live: all of known files, but for those marked dead."""
-
-    def __init__(self) -> None:
-        self.files: set[str] = set()
-        self.dead: set[tuple[str, int]] = set()
-
-    def live(self, path, rows):
-        return np.array([path in self.files and (path, int(row)) not in self.dead for row in rows], bool)
-
-
-def live_hits(index: KeyIndex, rows: Rows, key: str) -> set[tuple[str, int]]:
-    found = index.find(hash_keys([key]))
-    return {(path, int(r)) for path, hits in found.items() for r in hits[rows.live(path, hits)]}
+@pytest.fixture(autouse=True)
+def small_tiers(monkeypatch):
+    monkeypatch.setattr(key_index, "_SMALLEST_TIER_ENTRIES", 8)
+    monkeypatch.setattr(key_index, "INLINE_MERGE_ENTRIES", 64)
+    monkeypatch.setattr(key_index, "QUICK_MERGE_ENTRIES", 1024)
 
 
 @pytest.fixture
-def small_tiers(monkeypatch):
-    monkeypatch.setattr(key_index, "_SMALLEST_TIER_ENTRIES", 8)
-    monkeypatch.setattr(key_index, "PERSIST_ENTRIES", 128)
+def table():
+    return IndexTable()
 
 
-@pytest.mark.usefixtures("small_tiers")
-def test_random_history_equals_a_dict(tmp_path, rng):
-    rows, model = Rows(), {}
-    index = KeyIndex(tmp_path, "table", rows.live)
-    for number in range(300):
-        path = f"part-{number}"
-        keys = rng.sample([f"k{i}" for i in range(200)], rng.randint(1, 30))
-        for key in keys:
-            if key in model:
-                rows.dead.add(model[key])
-        rows.files.add(path)
-        index.add(path, hash_keys(keys))
-        model |= {key: (path, row) for row, key in enumerate(keys)}
-        if rng.random() < 0.05:
-            index.close()
-            index = KeyIndex(tmp_path, "table", rows.live)
-            assert not index.missing(sorted({path for path, _ in model.values()}))
-        if number % 50 == 49:
-            for key in [f"k{i}" for i in range(210)]:
-                assert live_hits(index, rows, key) == ({model[key]} if key in model else set())
-    assert index.run_count < 40
+@pytest.fixture
+def threads():
+    return HeldThreads()
 
 
-@pytest.mark.usefixtures("small_tiers")
-def test_files_that_left_the_table_are_forgotten(tmp_path):
-    rows = Rows()
-    index = KeyIndex(tmp_path, "table", rows.live)
-    for number in range(16):
-        rows.files.add(f"part-{number}")
-        index.add(f"part-{number}", hash_keys([f"k{number}"]))
-        rows.files.discard("part-3")
-    assert index.missing(["part-3", "part-4"]) == ["part-3"]
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
 
 
-def test_what_was_not_persisted_is_missing_after_a_crash(tmp_path):
-    rows = Rows()
-    rows.files |= {"a", "b"}
-    index = KeyIndex(tmp_path, "table", rows.live)
-    index.add("a", hash_keys(["x"]))
-    index.persist()
-    index.add("b", hash_keys(["y"]))
-    index._lock.close()  # the process dies
-    again = KeyIndex(tmp_path, "table", rows.live)
-    assert again.missing(["a", "b"]) == ["b"]
-    assert live_hits(again, rows, "x") == {("a", 0)}
+def fill(index: KeyIndex, table: IndexTable, files: int, rows: int = 20) -> None:
+    """Commit so many files of new keys."""
+    for _ in range(files):
+        number, table.made = table.made, table.made + 1
+        table.put(f"f{number}", list(range(number * rows, (number + 1) * rows)))
+        index.add(f"f{number}", hashes_of(table.files[f"f{number}"]))
 
 
-@pytest.mark.parametrize("harm", ["truncate", "garbage", "delete", "other table", "manifest"])
-def test_a_damaged_cache_is_not_trusted(tmp_path, harm):
-    rows = Rows()
-    rows.files.add("a")
-    index = KeyIndex(tmp_path, "table", rows.live)
-    index.add("a", hash_keys([f"k{i}" for i in range(1000)]))
+def full_disk(monkeypatch) -> dict[str, bool]:
+    real, disk = index_file._write_all, {"full": True}
+
+    def write(descriptor, body):
+        if disk["full"]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor, body)
+
+    monkeypatch.setattr(index_file, "_write_all", write)
+    return disk
+
+
+def test_a_large_merge_goes_on_while_the_index_is_used(tmp_path, table, threads):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    fill(index, table, 10)
+    assert index.run_count == 10
+    assert found(index, table, range(200)) == table.live()
+    assert threads.work() == 1
+    table.put("meanwhile", [3, 500])
+    index.add("meanwhile", hashes_of([3, 500]))
+    assert index.run_count == 4  # eight were merged to one
+    assert found(index, table, range(501)) == table.live()
+    assert not index.missing(table.files)
+
+
+def test_a_row_that_dies_during_a_merge_is_still_found_as_a_candidate(tmp_path, table, threads):
+    """Rows that were dead at the merge's start are dropped, no others."""
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    fill(index, table, 7)
+    table.put("x", [0])
+    index.add("x", hashes_of([0]))
+    fill(index, table, 1)
+    table.put("y", [1])
+    threads.work()
+    candidates = index.find(hashes_of([0, 1]))
+    assert {path: rows.tolist() for path, rows in candidates.items()} == {"x": [0], "f0": [1]}
+
+
+def test_a_full_disk_costs_nothing_but_speed(tmp_path, table, threads, monkeypatch):
+    clock, disk = Clock(), full_disk(monkeypatch)
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads, clock)
+    fill(index, table, 8)
+    assert threads.work() == 1
+    fill(index, table, 8)
+    assert threads.work() == 0  # it is not tried again at once
+    assert index.run_count == 16
+    assert found(index, table, range(400)) == table.live()
+    clock.now += key_index.RETRY_FAILED_MERGE_S
+    fill(index, table, 1)
+    assert threads.work() == 1
+    assert found(index, table, range(400)) == table.live()
     index.close()
-    (run,) = (tmp_path / "table").glob("*.run")
-    if harm == "truncate":
-        run.write_bytes(run.read_bytes()[:-24])
-    elif harm == "garbage":
-        run.write_bytes(b"not an index run at all")
-    elif harm == "delete":
-        run.unlink()
-    elif harm == "other table":
-        run.write_bytes(run.read_bytes().replace(b'"table"', b'"tabl2"'))
-    else:
-        (tmp_path / "table" / "manifest.json").write_text("{")
-    assert KeyIndex(tmp_path, "table", rows.live).missing(["a"]) == ["a"]
+    assert [path.name for path in (tmp_path / "t").iterdir()] == ["lock"]
+    disk["full"] = False
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads, clock)
+    catch_up(index, table)
+    while threads.work():
+        assert found(index, table, range(400)) == table.live()
+    assert index.run_count == 2
 
 
-def test_a_second_process_gets_a_directory_of_its_own(tmp_path):
-    rows = Rows()
-    rows.files.add("a")
-    first = KeyIndex(tmp_path, "table", rows.live)
-    second = KeyIndex(tmp_path, "table", rows.live)
-    second.add("a", hash_keys(["x"]))
+def test_what_is_closed_is_found_again_without_reading_the_table(tmp_path, table, threads):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    fill(index, table, 11)
+    threads.work()
+    index.close()
+    again = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    assert again.run_count == 2
+    assert not again.missing(table.files)
+    assert found(again, table, range(220)) == table.live()
+
+
+def test_what_was_in_memory_is_missing_after_a_crash(tmp_path, table, threads):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    fill(index, table, 8)
+    threads.work()
+    index.find(hashes_of([1]))
+    fill(index, table, 2)
+    index._directory.release()  # the process dies
+    again = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    assert again.missing(table.files) == ["f8", "f9"]
+
+
+def test_a_crash_before_merged_files_are_deleted_leaves_no_entry_twice(tmp_path, table, threads):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    for _ in range(8):
+        fill(index, table, 8)
+        threads.work()
+    index.find(hashes_of([1]))
+    assert threads.work() == 2  # the last eight in memory are let go, and the eight on disk are merged to one
+    index._directory.release()
+    assert len(list((tmp_path / "t").glob("*.run"))) == 9
+    again = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    assert again.run_count == 1
+    assert len(list((tmp_path / "t").glob("*.run"))) == 1
+    assert not again.missing(table.files)
+
+
+def test_closing_stops_a_merge(tmp_path, table, threads):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    fill(index, table, 8)
+    closing = threading.Thread(target=index.close)
+    closing.start()
+    assert index._stop.wait(60)
+    threads.work()
+    closing.join(60)
+    assert not closing.is_alive()
+    again = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    assert again.run_count == 1  # of what was in memory, and not of a merge that was cut off
+    assert not again.missing(table.files)
+
+
+def test_damage_is_told_until_it_is_repaired(tmp_path, table, threads):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    fill(index, table, 3)
+    index.close()
+    (run,) = (tmp_path / "t").glob("*.run")
+    body = bytearray(run.read_bytes())
+    body[8 * 30] ^= 1  # an entry's high word
+    run.write_bytes(body)
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    assert not index.missing(table.files)
+    for _ in range(2):
+        with pytest.raises(IndexDamaged):
+            index.find(hashes_of([1]))
+    assert index.missing(table.files) == ["f0", "f1", "f2"]
+    catch_up(index, table)
+    assert found(index, table, range(60)) == table.live()
+    assert not run.exists()
+
+
+def test_damage_that_a_merge_finds_is_repaired(tmp_path, table, threads):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    for _ in range(8):
+        fill(index, table, 8)
+        threads.work()
+        index.find(hashes_of([1]))
+    run = next(run for run in index._runs if "f0" in run.paths)
+    run.path.write_bytes(b"\0" * run.path.stat().st_size)
+    threads.work()
+    with pytest.raises(IndexDamaged):
+        index.find(hashes_of([1]))
+    assert set(index.missing(table.files)) == set(run.paths)
+    catch_up(index, table)
+    assert found(index, table, range(64 * 20)) == table.live()
+
+
+def test_entries_of_files_that_left_the_table_are_dropped(tmp_path, table, threads):
+    """Compaction moves all rows to one file: what it replaced must not stay in the index for ever."""
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    for round_ in range(5):
+        fill(index, table, 8)
+        threads.work()
+        output = f"compacted-{round_}"
+        table.compact(list(table.files), output)
+        index.add(output, hashes_of(table.files[output]))
+        threads.work()
+        index.find(hashes_of([0]))
+    threads.work()
+    index.find(hashes_of([0]))
+    paths = {path for run in index._runs for path in run.paths}
+    entries = sum(map(len, index._runs))
+    assert len(paths) < 20
+    assert entries < 4 * len(table.live())
+    assert found(index, table, range(2000)) == table.live()
+
+
+def test_paths_and_entries_follow_the_table_and_not_its_history(tmp_path, table, threads):
+    """Hot keys, 800 commits: each file soon has no live row and leaves."""
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    most_paths = most_entries = most_runs = 0
+    for number in range(800):
+        table.put(f"p{number}", [number % 7, 1000 + number % 90])
+        index.add(f"p{number}", hashes_of(table.files[f"p{number}"]))
+        threads.work()
+        if number % 100 == 99:
+            assert found(index, table, range(1100)) == table.live()
+        most_paths = max(most_paths, sum(len(run.paths) for run in index._runs))
+        most_entries = max(most_entries, sum(map(len, index._runs)))
+        most_runs = max(most_runs, index.run_count)
+    assert (most_paths < 300, most_entries < 600, most_runs < 40) == (True, True, True)
+
+
+def test_one_key_of_a_thousand_rows_costs_one_search(tmp_path, table, threads):
+    table.files = {f"f{number}": [1] for number in range(1000)}
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    catch_up(index, table)
+    threads.work()
+    candidates = index.find(hashes_of([1]))
+    assert {path: rows.tolist() for path, rows in candidates.items()} == {path: [0] for path in table.files}
+
+
+def test_memory_is_bounded_while_an_index_is_built(tmp_path, table, monkeypatch):
+    monkeypatch.setattr(key_index, "MAX_MEMORY_ENTRIES", 500)
+    index = KeyIndex(tmp_path, "t", table.dead_rows, MergeThreads())
+    for number in range(60):
+        table.files[f"f{number}"] = list(range(number * 100, (number + 1) * 100))
+        index.add(f"f{number}", hashes_of(table.files[f"f{number}"]))
+        assert sum(len(run) for run in index._runs if isinstance(run, MemoryRun)) <= 600
+    assert found(index, table, range(6100)) == table.live()
+    index.close()
+
+
+def test_a_second_process_gets_a_directory_of_its_own_and_the_next_takes_it_up(tmp_path, table, threads):
+    first = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    second = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    fill(second, table, 3)
+    assert first.missing(table.files) == ["f0", "f1", "f2"]
     second.close()
-    assert first.missing(["a"]) == ["a"]
+    third = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    assert not third.missing(table.files)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t", "t.2"]
+
+
+def test_a_discarded_index_is_gone(tmp_path, table, threads):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    fill(index, table, 8)
+    closing = threading.Thread(target=index.discard)
+    closing.start()
+    assert index._stop.wait(60)
+    threads.work()
+    closing.join(60)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_index_is_discarded_from_outside_only_when_nobody_uses_it(tmp_path, table, threads):
+    """A restored table's rows come back to life: no index of before may be used."""
+    first, second = (KeyIndex(tmp_path, "t", table.dead_rows, threads) for _ in range(2))
+    other = KeyIndex(tmp_path, "u", table.dead_rows, threads)
     first.close()
+    with pytest.raises(IndexInUse, match=r"t\.2"):
+        discard_index(tmp_path, "t")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.2", "u"]
+    second.close()
+    discard_index(tmp_path, "t")
+    assert [path.name for path in tmp_path.iterdir()] == ["u"]
+    other.close()
 
 
-def test_a_run_finds_keys_that_share_a_high_word(tmp_path: Path):
-    hashes = np.array([[7, 1], [7, 2], [7, 3], [8, 1], [7, 2]], np.uint64)
-    run = IndexRun.of_file("p", hashes)
-    _, rows = run.find(np.array([[7, 2]], np.uint64))
-    assert sorted(rows) == [1, 4]
-    run.write(tmp_path / "r.run", "t")
-    _, rows = IndexRun.open(tmp_path / "r.run", "t").find(np.array([[7, 3], [8, 1], [9, 9]], np.uint64))
-    assert sorted(rows) == [2, 3]
-    with pytest.raises(InvalidRun):
-        IndexRun.open(tmp_path / "r.run", "another")
+def test_keys_are_found_by_both_words(tmp_path, table):
+    index = KeyIndex(tmp_path, "t", table.dead_rows)
+    index.add("a", np.array([[7, 1], [7, 2], [7, 3], [8, 1], [7, 2]], np.uint64))
+    index.add("b", np.empty((0, 2), np.uint64))
+    assert {p: sorted(r.tolist()) for p, r in index.find(np.array([[7, 2], [9, 9]], np.uint64)).items()} == {
+        "a": [1, 4]
+    }
+    assert index.find(np.empty((0, 2), np.uint64)) == {}
+    assert index.missing(["a", "b", "c"]) == ["c"]
 
 
 def test_last_of_each_key_keeps_the_last_in_order():
