@@ -130,7 +130,8 @@ class PipelineObserver:
             metrics.events.labels(*labels, op).inc(count)
         for outcome, count in _reread_outcomes(events).items():
             metrics.rereads.labels(*labels, outcome).inc(count)
-        metrics.batch_rows.labels(*labels).observe(len(batch))
+        if len(batch):
+            metrics.batch_rows.labels(*labels).observe(len(batch))
         metrics.commit_seconds.labels(*labels).observe(result.seconds.get("commit", 0.0))
         metrics.commit_conflicts.labels(*labels).inc(result.conflicts)
         metrics.table_files.labels(*labels, "data").set(len(table.writer.snapshot.files))
@@ -140,7 +141,8 @@ class PipelineObserver:
             now = self._clock()
             metrics.end_to_end_lag.labels(*labels).set(max(0.0, now - events.source_ts_ms[-1] / 1000))
             metrics.end_to_end_latency.labels(*labels).observe(max(0.0, now - min(events.source_ts_ms) / 1000))
-        log.info(
+        # A quiet table's offsets and watermark alone are news every few seconds, and interest nobody.
+        (log.info if len(batch) else log.debug)(
             "batch committed",
             pipeline=self._pipeline,
             collection=f"{table.collection.database}.{table.collection.name}",
@@ -152,6 +154,16 @@ class PipelineObserver:
             seconds=round(seconds, 3),
         )
         self.running()
+
+    def watermark(self, table: Table, time_ms: int | None) -> None:
+        """The table's watermark is this; None: it has none, or its topic is no longer read here."""
+        labels = self._table_labels(table)
+        for gauge in (self._metrics.table_watermark, self._metrics.table_watermark_age):
+            gauge.remove(*labels)
+        if time_ms is not None:
+            self._metrics.table_watermark.labels(*labels).set(time_ms / 1000)
+            # Reckoned when it is asked for: it must grow when the pipeline stands still.
+            self._metrics.table_watermark_age.labels(*labels).set_function(lambda: self._clock() - time_ms / 1000)
 
     def lagging(self, lags: dict[tuple[str, int], int]) -> None:
         """So many offsets lie between the table and the end of each partition."""

@@ -54,6 +54,13 @@ class WriterSettings(EnvironmentSettings):
         "its pod's in a stateful set): a restart then goes on at once, where Kafka would otherwise wait for the "
         "killed one's session to end; a stopped writer's tables likewise wait that long for another one",
     )
+    connect_url: str | None = Field(
+        default=None,
+        validation_alias="CONNECT_URL",
+        pattern=r"^https?://\S+$",
+        description="the URL of a Kafka Connect worker, for example http://localhost:8083; only pipelines with "
+        "watermark.source: resume_token need it",
+    )
 
 
 @dataclass(frozen=True, slots=True)

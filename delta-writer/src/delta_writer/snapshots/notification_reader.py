@@ -26,6 +26,8 @@ class NotificationReader:
         self.history = SnapshotHistory()
         self.caught_up = False
         """Whether everything that was in the topic has been read at least once."""
+        self.position = 0
+        """Everything before this offset has been read."""
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -44,8 +46,9 @@ class NotificationReader:
         for message in self._consumer.consume(MAX_RECORDS_A_READ, timeout_s):
             error = message.error()
             if error is not None:
-                self._note(error)
+                self._note(error, int(message.offset() or 0))
                 continue
+            self.position = int(message.offset() or 0) + 1
             notification = decode_notification(message.value(), int(message.offset() or 0))
             if notification is not None:
                 self.history.add(notification)
@@ -64,9 +67,9 @@ class NotificationReader:
     ) -> None:
         self.close()
 
-    def _note(self, error: KafkaError) -> None:
+    def _note(self, error: KafkaError, offset: int) -> None:
         if error.code() == KafkaError._PARTITION_EOF:
-            self.caught_up = True
+            self.caught_up, self.position = True, offset
             return
         mapped = map_kafka_error(error, f"read {self._topic}")
         if not isinstance(mapped, Transient):  # librdkafka reconnects by itself

@@ -94,13 +94,14 @@ class Sweeper:
                 if sweep is not None and not sweep.done:
                     self._step(sweep, table, (topic, 0) in assigned)
 
-    def snapshot_complete(self, topic: str, table: Table) -> bool:
+    def snapshot_complete(self, topic: str, table: Table, notified_to: int = 0) -> bool:
         """Tell whether the table holds what snapshots sent, and no longer what they did not. Call it between turns.
 
-        False while that is not known. A collection that no snapshot names was made after them: complete.
+        False while that is not known, also of what the notification topic holds before offset `notified_to`. A
+        collection that no snapshot names was made after them: complete.
         """
         reader = self._notifications
-        if reader is None or not reader.caught_up:
+        if reader is None or not reader.caught_up or reader.position < notified_to:
             return False
         if not reader.history.is_complete(
             _name(table), gap_before(table.writer.snapshot, table.writer.topic, reader.topic_id)

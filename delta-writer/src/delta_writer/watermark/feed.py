@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from cdc_shared.errors import CdcError
+from cdc_shared.kafka.topics import notification_topic
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.watermark.claims import Claims
 from delta_writer.watermark.sentinel import SentinelTopicTaken
@@ -21,6 +22,9 @@ Partition = tuple[str, int]
 """(topic, partition)."""
 WrittenEnds = Callable[[Collection[Partition]], Mapping[Partition, int]]
 """Reads how far partitions are written; see `partition_ends.written_ends`."""
+IsWhole = Callable[[str, Table, int], bool]
+"""(topic, table, offset) → whether no snapshot is still to come into the table or to be swept, of those that the
+notification topic tells of before the offset; see `Sweeper.snapshot_complete`."""
 ShowWatermark = Callable[[Table, int | None], None]
 """Shows a table's watermark, in ms; None while it has none, or when this process no longer reads its topic."""
 
@@ -62,18 +66,17 @@ class WatermarkFeed:
 
     def __init__(
         self,
+        pipeline: str,
         source: TimeSource,
         written_ends: WrittenEnds,
         claims: Claims,
-        is_whole: Callable[[Table], bool],
+        is_whole: IsWhole,
         show: ShowWatermark,
         interval_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`is_whole` tells whether no snapshot that a table needs is still to come or to be swept.
-
-        Tables get a claim at most every half `interval_s`, however often sentinels come. `clock` is monotonic.
-        """
+        """Tables get a claim at most every half `interval_s`, however often times come. `clock` is monotonic."""
+        self._notifications: Partition = (notification_topic(pipeline), 0)
         self._source = source
         self._written_ends = written_ends
         self._claims = claims
@@ -113,11 +116,12 @@ class WatermarkFeed:
 
     def _take_over(self, told: _Told, tables: Mapping[str, Table]) -> None:
         """Make claims of what was told, for partitions that are still those that were looked at."""
-        for (topic, partition), end in told.ends.items():
-            table = tables.get(topic)
-            if table is None or self._topic_ids.get((topic, partition)) != told.topic_ids.get((topic, partition)):
+        notified_to = told.ends.get(self._notifications, 0)
+        for (topic, partition), topic_id in told.topic_ids.items():
+            table, end = tables.get(topic), told.ends.get((topic, partition))
+            if table is None or end is None or self._topic_ids.get((topic, partition)) != topic_id:
                 continue
-            if self._is_whole(table):
+            if self._is_whole(topic, table, notified_to):
                 self._claims.add(topic, partition, end, told.time_ms)
             carried_ms = table.writer.snapshot.txns.get(watermark_id(table.writer.topic, partition), -1)
             self._claims.settle(topic, {partition: carried_ms})
@@ -163,7 +167,7 @@ class WatermarkFeed:
                 now_ms=time_ms,
             )
         topic_ids = self._topic_ids
-        ends = self._written_ends(list(topic_ids))
+        ends = self._written_ends([self._notifications, *topic_ids])
         self._told.put(_Told(time_ms, ends, topic_ids))
         self._looked_at, self._newest_ms = self._clock(), time_ms
         if self._trouble is not None:

@@ -27,10 +27,10 @@ class ResumeTokenSource:
         connector: str,
         connect: ConnectClient,
         interval_s: float,
-        sleep: Callable[[float], object],
         clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """`clock` is monotonic, in seconds; `sleep` may end early. `connect` is closed with this."""
+        """`clock` is monotonic, in seconds. `connect` is closed with this."""
         self._connector = connector
         self._connect = connect
         self._interval_s = interval_s

@@ -102,7 +102,8 @@ class _Watermarks:
 
 def _listed(store: ObjectStore) -> tuple[set[int], set[int]]:
     """Return the versions that have an entry in the log, and those that have a checkpoint."""
-    entries, checkpoints = set(), set()
+    entries: set[int] = set()
+    checkpoints: set[int] = set()
     for page in obstore.list(store, f"{LOG_DIR}/"):
         for item in page:
             if match := _LOG_FILE.search(item["path"]):

@@ -173,6 +173,18 @@ class WriterMetrics:
             buckets=LATENCY_BUCKETS,
             registry=registry,
         )
+        self.table_watermark = Gauge(
+            "cdc_table_watermark_seconds",
+            "Source time (Unix seconds) strictly before which everything is in the table; none while it is undefined.",
+            TABLE,
+            registry=registry,
+        )
+        self.table_watermark_age = Gauge(
+            "cdc_table_watermark_age_seconds",
+            "Seconds since the table's watermark, by the writer's clock.",
+            TABLE,
+            registry=registry,
+        )
         self.consumer_lag_events = Gauge(
             "cdc_consumer_lag_events",
             "Offsets between the end of a partition and what is committed to the table; transaction markers count.",
