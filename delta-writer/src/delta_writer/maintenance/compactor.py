@@ -1,8 +1,8 @@
 """Rewriting data files as of a version: the rows that lived then, in one new file, in the table's columns.
 
-Memory is bounded whatever the files' sizes: inputs are copied to the local disk one after the other and read in
-batches of `BATCH_ROWS`, the output is written there row group by row group (`ROW_GROUP_BYTES` decoded) and then
-uploaded. Beside that a job holds 24 bytes a row: key hashes, and where each row came from.
+Memory is bounded whatever the files' sizes: inputs are copied to the local disk one after the other (small ones to
+memory) and read in batches of `BATCH_ROWS`; the output is written there row group by row group (`ROW_GROUP_BYTES`
+decoded) and then uploaded. Beside that a job holds 24 bytes a row: key hashes, and where each row came from.
 """
 
 import tempfile
@@ -29,6 +29,7 @@ from delta_writer.writer.key_hash import hash_keys
 from delta_writer.writer.parquet_file import DataFileStream
 
 BATCH_ROWS: Final = 16_384
+SMALL_BYTES: Final = 8 * 1024 * 1024
 KEY_COLUMN: Final = "_cdc_key"
 
 
@@ -57,8 +58,7 @@ def rewrite_files(
     with tempfile.TemporaryDirectory(prefix="cdc-rewrite-") as directory:
         stream = DataFileStream(Path(directory) / "output", schema)
         for number, file in enumerate(files):
-            local = _download(store, file, Path(directory) / "input", budget)
-            for start, batch in _batches(local):
+            for start, batch in _batches(_open(store, file, Path(directory) / "input", budget)):
                 at = np.arange(start, start + len(batch), dtype=np.uint32)
                 live = np.isin(at, np.frombuffer(dead[file.path].to_array(), np.uint32), invert=True)
                 rows = _conformed(batch.filter(pa.array(live)), schema)
@@ -81,24 +81,30 @@ def _arrow_schema(schema_string: str) -> pa.Schema:
     return pa.schema(deltalake.Schema.from_json(schema_string).to_arrow())  # type: ignore[arg-type]  # by its C interface
 
 
-def _download(store: ObjectStore, file: AddFile, to: Path, budget: Budget) -> Path:
-    with to.open("wb") as local:
+def _open(store: ObjectStore, file: AddFile, local_path: Path, budget: Budget) -> pa.NativeFile:
+    if file.size <= SMALL_BYTES:
+        body = obstore.get(store, file.path).bytes()
+        budget.used(read=len(body))
+        return pa.BufferReader(body)
+    with local_path.open("wb") as local:
         for chunk in obstore.get(store, file.path).stream(min_chunk_size=MULTIPART_CHUNK_BYTES):
             local.write(chunk)
             budget.used(read=len(chunk))
-    return to
+    return pa.OSFile(str(local_path), "rb")
 
 
-def _batches(path: Path) -> Iterator[tuple[int, pa.Table]]:
+def _batches(source: pa.NativeFile) -> Iterator[tuple[int, pa.Table]]:
     """Yield the rows of a file in pieces, each with the position of its first row."""
     start = 0
-    with pq.ParquetFile(path) as file:
+    with source, pq.ParquetFile(source) as file:
         for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
             yield start, pa.Table.from_batches([batch])
             start += len(batch)
 
 
 def _conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
+    if rows.schema == schema:
+        return rows.replace_schema_metadata(None)
     columns = [
         rows.column(field.name).cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
         for field in schema

@@ -31,4 +31,5 @@ class MaintenancePolicy:
     @property
     def log_retention(self) -> str:
         """The value of `delta.logRetentionDuration` that says the same to other programs."""
-        return f"interval {self.retention.versions_s / DAY_S:.0f} days"
+        days, rest_s = divmod(self.retention.versions_s, DAY_S)
+        return f"interval {days:.0f} days" if not rest_s else f"interval {self.retention.versions_s:.0f} seconds"

@@ -50,26 +50,30 @@ class DataFileStream:
         self._schema = schema
         self._writer: pq.ParquetWriter | None = None
         self._waiting: list[pa.Table] = []
+        self._waiting_rows = self._waiting_bytes = 0
         self._may_hold_nan = float_columns(schema)
         self._nan: list[list[str]] = []
 
     def write(self, rows: pa.Table) -> None:
         """Append rows, which have exactly the schema."""
         self._waiting.append(rows)
-        waiting = self._waiting
-        if sum(map(len, waiting)) >= ROW_GROUP_ROWS or sum(each.nbytes for each in waiting) >= ROW_GROUP_BYTES:
+        self._waiting_rows += len(rows)
+        self._waiting_bytes += rows.nbytes
+        if self._waiting_rows >= ROW_GROUP_ROWS or self._waiting_bytes >= ROW_GROUP_BYTES:
             self._write_group()
 
     def finish(self) -> str:
         """Write what waits and the footer; return the file's Delta `stats` (JSON text). To be called once, last."""
         if self._waiting or self._writer is None:
             self._write_group()
-        self._close()
+        if self._writer is not None:
+            self._writer.close()
         return footer_stats(self._schema, pq.read_metadata(self._path), self._nan.__contains__)
 
     def _write_group(self) -> None:
         rows = pa.concat_tables([self._schema.empty_table(), *self._waiting])
         self._waiting = []
+        self._waiting_rows = self._waiting_bytes = 0
         for path in [path for path in self._may_hold_nan if has_nan(rows, path)]:
             self._may_hold_nan.remove(path)
             self._nan.append(path)
@@ -83,10 +87,6 @@ class DataFileStream:
                 store_schema=False,
             )
         self._writer.write_table(rows, row_group_size=max(1, len(rows)))
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
 
 
 def _repetitive_columns(rows: pa.Table) -> list[str]:
