@@ -19,7 +19,8 @@ class MergeThread(Executor):
 
     def __init__(self, name: str) -> None:
         self._queue: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._name = name
+        self._thread: threading.Thread | None = None  # made when needed: one from before a fork cannot be started
         self._starting = threading.Lock()
 
     def submit(self, call: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -32,7 +33,8 @@ class MergeThread(Executor):
                 future.set_exception(error)
 
         with self._starting:
-            if not self._thread.is_alive():
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
         self._queue.put(run)
         return future
