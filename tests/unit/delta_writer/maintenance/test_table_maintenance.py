@@ -1,0 +1,288 @@
+"""What is due for a table, when, and what becomes of it: the worker's part and the pipeline's part together."""
+
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import obstore
+import pytest
+from prometheus_client import CollectorRegistry
+from waiting import wait_until
+
+from cdc_shared.errors import Transient
+from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
+from cdc_shared.models.common import MaintenanceSpec
+from delta_writer.maintenance import table_maintenance
+from delta_writer.maintenance.chore import Maintenance
+from delta_writer.maintenance.policy import MB, MaintenancePolicy
+from delta_writer.maintenance.retention import Retention
+from delta_writer.maintenance.table_maintenance import TableMaintenance
+from delta_writer.maintenance.worker import MaintenanceWorker, Urgency
+from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
+from delta_writer.writer.delta_writer import TableLocation, store_errors
+from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.table_metadata import TableIdentity
+
+pytestmark = pytest.mark.unit
+
+LABELS = ("p", "db", "things")
+WAIT_S = 30.0
+
+
+def policy(**changes):
+    settings = {
+        "retention": Retention(0.0, 0.0),
+        "target_bytes": 128 * MB,
+        "cpu_share": 1.0,
+        "bytes_per_s": 1e9,
+        "first_vacuum_s": 1e9,
+        "commits_a_checkpoint": 20,
+    }
+    return MaintenancePolicy(**(settings | changes))
+
+
+class Maintained:
+    """A table with a maintainer whose clock the test turns."""
+
+    def __init__(self, table, worker, writer=None, **changes):
+        self.table = table
+        self.writer = writer or table.open()
+        self.now = 0.0
+        self.metrics = WriterMetrics(CollectorRegistry())
+        self.maintenance = TableMaintenance(
+            self.writer, LABELS, policy(**changes), worker, self.metrics, clock=lambda: self.now
+        )
+
+    def apply(self, *keys, value=0):
+        self.table.apply(self.writer, [(key, {"n": value}) for key in keys])
+
+    def runs(self, task, outcome=MaintenanceOutcome.DONE):
+        return self.metrics.maintenance_runs.labels(*LABELS, task, outcome)._value.get()
+
+    def turn_until(self, condition, what):
+        def turn():
+            self.maintenance.turn()
+            return condition()
+
+        wait_until(turn, WAIT_S, what)
+
+
+@pytest.fixture
+def worker():
+    worker = MaintenanceWorker()
+    yield worker
+    worker.close()
+
+
+@pytest.fixture
+def maintained(new_table, worker):
+    made = []
+
+    def make(**changes):
+        made.append(Maintained(new_table(), worker, **changes))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.maintenance.close()
+        each.writer.close()
+
+
+def test_small_files_become_one_and_the_table_stays_the_same(maintained):
+    it = maintained()
+    for key in range(8):
+        it.apply(key)
+    it.turn_until(lambda: len(it.writer.snapshot.files) == 1, "eight files are one")
+    it.apply(3, value=9)
+    it.table.assert_equals_model(it.writer)
+    it.table.assert_equals_model(it.table.open())
+    assert it.runs(MaintenanceTask.COMPACTION) == 1
+    assert it.metrics.maintenance_bytes.labels(*LABELS, "read")._value.get() > 0
+    assert it.metrics.maintenance_seconds.labels(*LABELS, MaintenanceTask.COMPACTION)._value.get() > 0
+
+
+def test_a_table_that_does_not_exist_needs_nothing(maintained):
+    it = maintained()
+    it.maintenance.turn()
+    assert it.writer.version == -1
+
+
+def test_checkpoints_come_every_so_many_commits(maintained):
+    it = maintained(commits_a_checkpoint=10)
+    for key in range(25):
+        it.apply(0, value=key)
+        it.maintenance.turn()
+    it.turn_until(lambda: it.runs(MaintenanceTask.CHECKPOINT) == 2, "two checkpoints are written")
+    names = sorted(path.name for path in Path(it.table.url, "_delta_log").glob("*.checkpoint.parquet"))
+    assert names == ["00000000000000000010.checkpoint.parquet", "00000000000000000020.checkpoint.parquet"]
+
+
+def test_a_rewrite_overtaken_by_another_is_dropped_and_counted(maintained):
+    it = maintained()
+    for key in range(8):
+        it.apply(key)
+    it.maintenance.turn()
+    wait_until(lambda: it.maintenance._rewrite is not None, WAIT_S, "the files are rewritten")
+    mine = it.maintenance._rewrite
+    it.maintenance._rewrite = None
+    it.writer.replace_files(mine)
+    it.maintenance._rewrite = replace(mine, commit_id="another")
+    it.maintenance.turn()
+    assert it.runs(MaintenanceTask.COMPACTION, MaintenanceOutcome.ABORTED) == 1
+    assert it.maintenance._rewrite is None
+    it.table.assert_equals_model(it.writer)
+
+
+def test_a_rewrite_waits_for_a_store_that_is_away(maintained, monkeypatch):
+    it = maintained()
+    for key in range(8):
+        it.apply(key)
+    it.maintenance.turn()
+    wait_until(lambda: it.maintenance._rewrite is not None, WAIT_S, "the files are rewritten")
+    real, failures = obstore.put, iter([OSError("away"), OSError("away")])
+
+    def put(store, path, *args, **kwargs):
+        if path.startswith("_delta_log/") and (failure := next(failures, None)):
+            raise failure
+        return real(store, path, *args, **kwargs)
+
+    monkeypatch.setattr(obstore, "put", put)
+    for _ in range(2):
+        with pytest.raises(Transient):
+            it.maintenance.turn()
+    it.maintenance.turn()
+    assert len(it.writer.snapshot.files) == 1
+    it.table.assert_equals_model(it.writer)
+
+
+def test_a_failure_is_counted_and_tried_again_later(maintained, monkeypatch):
+    it = maintained()
+    real = table_maintenance.rewrite_files
+
+    def fail(*args):
+        with store_errors("reading files"):
+            raise OSError("the store is away")
+
+    monkeypatch.setattr(table_maintenance, "rewrite_files", fail)
+    for key in range(8):
+        it.apply(key)
+    failed = (MaintenanceTask.COMPACTION, MaintenanceOutcome.FAILED)
+    it.turn_until(lambda: it.runs(*failed) == 1, "the failure is counted")
+    wait_until(lambda: not it.maintenance._queued, WAIT_S, "the job is over")
+    monkeypatch.setattr(table_maintenance, "rewrite_files", real)
+    for key in range(8, 16):
+        it.apply(key)
+        it.maintenance.turn()
+    assert not it.maintenance._queued
+    assert it.runs(*failed) == 1, "not before a while has passed"
+    it.now += table_maintenance.AFTER_FAILURE_S
+    it.turn_until(lambda: it.runs(MaintenanceTask.COMPACTION) == 1, "it is tried again")
+
+
+def test_vacuum_comes_at_its_time_and_tells_others_of_the_retention(maintained):
+    it = maintained(first_vacuum_s=600.0, vacuum_every_s=86_400.0)
+    for key in range(5):
+        it.apply(0, value=key)
+    it.maintenance.turn()
+    assert len(list(Path(it.table.url).glob("*.parquet"))) == 5
+    it.now = 600.0
+    it.turn_until(lambda: it.runs(MaintenanceTask.VACUUM) == 1, "the table is vacuumed")
+    assert len(list(Path(it.table.url).glob("*.parquet"))) == 1
+    assert it.metrics.maintenance_deleted_files.labels(*LABELS, "data")._value.get() == 4
+    assert it.writer.snapshot.metadata.configuration["delta.logRetentionDuration"] == "interval 0 days"
+    it.now += 86_399.0
+    it.maintenance.turn()
+    assert not it.maintenance._queued
+
+
+def test_the_retention_of_a_spec_needs_no_commit_when_the_table_says_it_already(maintained):
+    it = maintained(retention=MaintenancePolicy.of(MaintenanceSpec()).retention, first_vacuum_s=0.0)
+    it.apply(1)
+    it.turn_until(lambda: it.runs(MaintenanceTask.VACUUM) == 1, "the table is vacuumed")
+    assert it.writer.version == 0
+
+
+def test_closing_ends_the_job_under_way_at_once_and_drops_the_queued(maintained, worker):
+    it = maintained(cpu_share=1e-6)  # every step rests for hours
+    blocked = threading.Event()
+    for key in range(8):
+        it.apply(key)
+    it.maintenance.turn()
+    wait_until(lambda: it.maintenance._running.locked(), WAIT_S, "the job is under way")
+    worker.submit(Urgency.VACUUM, blocked.set)
+    started = time.monotonic()
+    it.maintenance.close()
+    assert time.monotonic() - started < 2
+    assert blocked.wait(WAIT_S), "the worker goes on with other tables"
+    assert it.maintenance._rewrite is None
+    assert it.runs(MaintenanceTask.COMPACTION, MaintenanceOutcome.FAILED) == 0
+
+
+def test_other_writers_commits_count_too(new_table, worker):
+    """Also while the one that looks after the table commits nothing itself."""
+    table = new_table()
+    topic = ChangeTopic("p.db.things", "topic-id", 2)
+
+    def open_writer(cache):
+        location = TableLocation(table.url, table.store, {})
+        return DeletionVectorWriter(location, TableIdentity("p", "db", "things"), topic, table.cache_dir / cache)
+
+    it, other = Maintained(table, worker, open_writer("one")), open_writer("two")
+    for key in range(8):
+        table.apply(other, [(key, {"n": 0})])
+    it.maintenance.turn()
+    assert it.writer.version == -1
+    it.now += table_maintenance.LOOK_AT_OTHERS_S
+    it.turn_until(lambda: len(it.writer.snapshot.files) == 1, "the other's files are one")
+    table.apply(other, [(3, {"n": 1})])
+    table.assert_equals_model(other)
+    it.maintenance.close()
+
+
+def test_of_several_writers_the_one_with_partition_0_looks_after_a_table(new_table, worker):
+    table = new_table()
+    writer = table.open()
+    tables = {"p.db.things": SimpleNamespace(writer=writer, collection=SimpleNamespace(database="db", name="things"))}
+    chore = Maintenance("p", policy(), worker, WriterMetrics(CollectorRegistry()))
+    for key in range(8):
+        table.apply(writer, [(key, {"n": 0})])
+    for _ in range(3):
+        chore.turn(tables, [("p.db.things", 1)])
+    assert not chore._tables
+
+    def turn():
+        chore.turn(tables, [("p.db.things", 0), ("p.db.things", 1)])
+        return len(writer.snapshot.files) == 1
+
+    wait_until(turn, WAIT_S, "eight files are one")
+    reopened = table.open()
+    tables["p.db.things"].writer = reopened
+    chore.turn(tables, [("p.db.things", 0)])
+    assert chore._tables["p.db.things"].writer is reopened
+    chore.turn(tables, [])
+    assert not chore._tables
+    chore.close()
+
+
+def test_a_job_that_fails_unexpectedly_does_not_end_the_worker(worker):
+    done = threading.Event()
+
+    def fail():
+        raise ZeroDivisionError
+
+    worker.submit(Urgency.COMPACTION, fail)
+    worker.submit(Urgency.COMPACTION, done.set)
+    assert done.wait(WAIT_S)
+
+
+def test_the_more_urgent_job_goes_first(worker):
+    order, go, over = [], threading.Event(), threading.Event()
+    worker.submit(Urgency.CHECKPOINT, lambda: go.wait(WAIT_S))
+    worker.submit(Urgency.VACUUM, lambda: (order.append("vacuum"), over.set()))
+    worker.submit(Urgency.COMPACTION, lambda: order.append("compaction"))
+    worker.submit(Urgency.CHECKPOINT, lambda: order.append("checkpoint"))
+    go.set()
+    assert over.wait(WAIT_S)
+    assert order == ["checkpoint", "compaction", "vacuum"]
