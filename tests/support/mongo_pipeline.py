@@ -77,11 +77,10 @@ class MongoPipeline(TrialPipeline):
         self.await_rows(collection, lambda: self.documents(collection), timeout_s)
 
     def close(self) -> None:
-        """Remove the connector and the database, then the rest."""
+        """Remove the connector, then the rest."""
         with ExitStack() as cleanup:
             cleanup.callback(super().close)
             cleanup.callback(self._client.close)
-            cleanup.callback(self._client.drop_database, self.database)
             cleanup.callback(self._delete_connector)
 
     def _delete_connector(self) -> None:

@@ -87,6 +87,7 @@ class Stack:
         return {
             "MONGODB_URI": self.mongodb_uri,
             "KAFKA_BOOTSTRAP_SERVERS": self.kafka,
+            "CONNECT_URL": self.connect_url,
             "S3_ENDPOINT": self.s3_endpoint,
             "AWS_ACCESS_KEY_ID": self.access_key_id,
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,

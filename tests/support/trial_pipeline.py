@@ -14,10 +14,12 @@ from typing import Any
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 from delta_reading import Reader, canonical_rows, open_table, read_with_query_builder
+from pymongo import MongoClient
 from stack_endpoints import Stack
 from waiting import wait_until
 from writer_process import WriterProcess
 
+from cdc_shared.delta.time_travel import table_watermark, watermark_id
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, send_record
 from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, notification_topic, signal_topic, topic_id
 from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
@@ -110,6 +112,17 @@ class TrialPipeline:
         stands = {p: table.transaction_version(app_id(topic, p)) for p in range(topic.partitions)}
         return {partition: offset for partition, offset in stands.items() if offset is not None}
 
+    def watermark_ms(self, collection: str) -> int | None:
+        """The watermark of the collection's table; None while it has none."""
+        name, url = self.topic(collection), self.table_url(collection)
+        table = open_table(url, self.stack.object_store)
+        if table is None:
+            return None
+        identity = topic_id(self.admin, name)
+        names = [watermark_id(identity.id, partition) for partition in range(identity.partitions)]
+        each = {name: table.transaction_version(name) for name in names}
+        return table_watermark({name: at for name, at in each.items() if at is not None}, *identity)
+
     def await_rows(self, collection: str, expected: Callable[[], CanonicalRows], timeout_s: float) -> None:
         """Wait until the table holds exactly what `expected` gives. Raises AssertionError with the difference."""
         last = ""
@@ -137,6 +150,7 @@ class TrialPipeline:
         """Stop the writer and remove everything that the pipeline made. What fails does not keep the rest."""
         with ExitStack() as cleanup:
             cleanup.callback(self._delete_tables)
+            cleanup.callback(self._delete_database)
             cleanup.callback(self._forget_status)
             cleanup.callback(self._delete_group)
             cleanup.callback(self._delete_topics)
@@ -157,6 +171,11 @@ class TrialPipeline:
 
     def _forget_status(self) -> None:
         send_record(Producer({"bootstrap.servers": self.stack.kafka}), STATUS_TOPIC, self.name.encode(), None)
+
+    def _delete_database(self) -> None:
+        # Also where a test fills the topics itself: the writer keeps its sentinel there.
+        with MongoClient[dict[str, Any]](self.stack.mongodb_uri) as client:
+            client.drop_database(self.database)
 
     def _delete_tables(self) -> None:
         delete_everything(f"{self.root}/{self.name}", self.stack.object_store)

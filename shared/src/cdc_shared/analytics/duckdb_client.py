@@ -5,12 +5,16 @@ is downloaded, and nothing is written to the user's `~/.duckdb`. Needs the extra
 """
 
 import importlib.resources
+from datetime import datetime
 from urllib.parse import urlsplit
 
 import duckdb
+from obstore.exceptions import BaseError
 
+from cdc_shared.delta.time_travel import NoSuchMoment, version_as_of
 from cdc_shared.errors import Fatal
 from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.storage.object_store import map_store_error, open_store
 
 EXTENSIONS = ("httpfs", "delta")
 
@@ -42,6 +46,22 @@ def delta_scan_sql(table_url: str, version: int | None = None) -> str:
     """The table as a SQL table function, for use after FROM; `version` reads it as it was then."""
     travel = "" if version is None else f", version = {int(version)}"
     return f"delta_scan({_literal(table_url)}{travel})"
+
+
+def as_of_sql(settings: ObjectStoreSettings, table_url: str, when: datetime) -> str:
+    """The table as it was at a time in the source, for use after FROM: `delta_scan_sql` of the version for it.
+
+    Everything strictly before that version's watermark is in it, and the watermark is the newest that is not later than
+    `when`, an aware datetime (`cdc_shared.delta.time_travel.version_as_of` tells both). Raises `NoSuchMoment` when the
+    table does not go back so far or has no watermark, `Transient` or `Fatal` when the store does not answer.
+    """
+    try:
+        version, _ = version_as_of(open_store(table_url, settings), int(when.timestamp() * 1000))
+    except NoSuchMoment as error:
+        raise NoSuchMoment(f"{table_url} as of {when.isoformat()}: {error}") from None
+    except (BaseError, OSError) as error:
+        raise map_store_error(error, f"reading the log of {table_url}") from error
+    return delta_scan_sql(table_url, version)
 
 
 def _secret_sql(settings: ObjectStoreSettings) -> str:
