@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import shutil
 import tempfile
+from itertools import count
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from index_table import HeldThreads, IndexTable, catch_up, found, hashes_of
 
-from delta_writer.writer import index_file, key_index
+from delta_writer.writer import index_file, index_merge, key_index
 from delta_writer.writer.key_index import KeyIndex
 
 pytestmark = pytest.mark.unit
@@ -31,6 +33,8 @@ class IndexHistory(RuleBasedStateMachine):
         self.patch.setattr(key_index, "MERGE_FANOUT", 3)
         self.patch.setattr(key_index, "INLINE_MERGE_ENTRIES", 24)
         self.patch.setattr(key_index, "QUICK_MERGE_ENTRIES", 60)
+        uuids = count(1)
+        self.patch.setattr(index_merge, "uuid4", lambda: UUID(int=next(uuids)))  # runs in the same order in a replay
         self.real_write = index_file._write_all
         self.patch.setattr(index_file, "_write_all", self.write)
         self.root = Path(tempfile.mkdtemp())
@@ -123,7 +127,7 @@ class IndexHistory(RuleBasedStateMachine):
         elif harm == "other table":
             shutil.copy(self.another_tables_run(), run)
         elif harm == "twice":
-            shutil.copy(run, run.with_name("copy.run"))
+            shutil.copy(run, run.with_name(f"{index_merge.uuid4().hex}.run"))
         else:
             for stale in self.stale.iterdir():
                 shutil.copy(stale, run.parent)
