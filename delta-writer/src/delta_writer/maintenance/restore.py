@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import obstore
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from cdc_shared.delta.actions import Action, AddFile, Metadata, Transaction
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog, VersionGone, VersionTaken
 from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
 from cdc_shared.errors import Fatal, ResyncNeeded
 from delta_writer.writer.deletion_vectors import removal
 from delta_writer.writer.delta_writer import TableLocation, store_errors
@@ -111,7 +112,7 @@ class TableRestore:
             if not 0 <= version < now.version:
                 raise Fatal(f"{url} has no earlier version {version}: its newest is {now.version}")
             then = self._log.load_version(version)
-            CommitGuard(url, self._identity).check_newest(self._log, version)
+            CommitGuard(url, self._identity, self._mode).check_newest(self._log, version)
         if then.metadata is None:
             raise Fatal(f"version {version} of {url} names no schema: the table is damaged")
         commit_id = str(uuid.uuid4())
@@ -193,7 +194,7 @@ class TableRestore:
 
     def _actions(self, now: Snapshot, restored: Snapshot, version: int, commit_id: str) -> list[Action]:
         now_ms = int(self._clock() * 1000)
-        info = {
+        info: dict[str, Any] = {
             "timestamp": now_ms,
             "operation": RESTORE,
             "operationParameters": {"version": version},
@@ -202,6 +203,9 @@ class TableRestore:
             "cdcTopic": self._topic.name,
             "cdcRanges": {},
         }
+        watermark_ms = table_watermark(restored.txns, self._topic.topic_id, self._topic.partitions)
+        if watermark_ms is not None:
+            info[COMMIT_INFO_KEY] = watermark_ms
         changed = {name: to for name, to in restored.txns.items() if now.txns.get(name) != to}
         return [
             Action(commit_info=info),

@@ -21,6 +21,7 @@ from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, Maintenanc
 from delta_writer.maintenance.budget import Budget, Stopped
 from delta_writer.maintenance.checkpointer import write_checkpoint
 from delta_writer.maintenance.compactor import rewrite_files
+from delta_writer.maintenance.copy_on_write_compactor import compact_copy_on_write
 from delta_writer.maintenance.policy import MaintenancePolicy
 from delta_writer.maintenance.retention import retained_log
 from delta_writer.maintenance.rewrite_plan import FANOUT, FileShape, choose_files
@@ -66,6 +67,7 @@ class TableMaintenance:
         self._checkpoint_from = self._next_checkpoint()
         self._vacuum_after = clock() + policy.first_vacuum_s
         self._seen = (-1, 0.0)
+        self._overtaken = False  # a job of ours has committed past the writer
 
     def turn(self) -> None:
         """Commit what the worker has finished, and give it what is due. Blocks for one commit at most.
@@ -103,6 +105,9 @@ class TableMaintenance:
 
     def _follow_others(self) -> None:
         """Where there are other writers, their commits count for what is due too."""
+        if self._overtaken:  # a MERGE on the view of before would only fail
+            self._overtaken = False
+            self.writer.refresh()
         version, at = self._seen
         if self.writer.version != version:
             self._seen = (self.writer.version, self._clock())
@@ -122,6 +127,8 @@ class TableMaintenance:
         files = list(self.writer.snapshot.files.values())
         if isinstance(self.writer, DeletionVectorWriter):
             self._start(MaintenanceTask.COMPACTION, partial(self._compact, version, metadata.schema_string, files))
+        else:
+            self._start(MaintenanceTask.COMPACTION, partial(self._compact_copy_on_write, version, files))
 
     def _land(self) -> None:
         """Commit the rewrite that the worker has finished."""
@@ -195,6 +202,13 @@ class TableMaintenance:
             store = self.writer.location.store
             self._rewrite = rewrite_files(store, version, schema_string, chosen, budget, self._wall_clock)
         return False
+
+    def _compact_copy_on_write(self, version: int, files: list[AddFile], budget: Budget) -> bool:
+        target_bytes = self._policy.target_bytes
+        try:
+            return compact_copy_on_write(self.writer.location, version, files, target_bytes, budget)
+        finally:
+            self._overtaken = True
 
     def _vacuum(self, budget: Budget) -> bool:
         store, retention = self.writer.location.store, self._policy.retention

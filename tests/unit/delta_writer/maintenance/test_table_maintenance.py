@@ -16,6 +16,7 @@ from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, Maintenanc
 from cdc_shared.models.common import MaintenanceSpec
 from delta_writer.maintenance import table_maintenance
 from delta_writer.maintenance.chore import Maintenance
+from delta_writer.maintenance.copy_on_write_compactor import MIN_SMALL_FILES
 from delta_writer.maintenance.policy import MB, MaintenancePolicy
 from delta_writer.maintenance.retention import Retention
 from delta_writer.maintenance.table_maintenance import TableMaintenance
@@ -218,6 +219,23 @@ def test_closing_ends_the_job_under_way_at_once_and_drops_the_queued(maintained,
     assert blocked.wait(WAIT_S), "the worker goes on with other tables"
     assert it.maintenance._rewrite is None
     assert it.runs(MaintenanceTask.COMPACTION, MaintenanceOutcome.FAILED) == 0
+
+
+def test_a_copy_on_write_table_is_compacted_and_vacuumed_too(new_table, worker):
+    """delta-rs commits there, in the worker's thread; a MERGE that it overtakes is done again."""
+    it = Maintained(new_table("copy_on_write"), worker)
+    for key in range(MIN_SMALL_FILES):
+        it.apply(key)
+    it.turn_until(lambda: it.runs(MaintenanceTask.COMPACTION) == 1, "the small files are one")
+    it.turn_until(lambda: len(it.writer.snapshot.files) == 1, "the writer has seen it")
+    it.apply(3, 100, value=7)
+    it.table.assert_equals_model(it.writer)
+    it.now = 1e9
+    it.turn_until(lambda: it.runs(MaintenanceTask.VACUUM) == 1, "the table is vacuumed")
+    on_disk = {path.name for path in Path(it.table.url).glob("*.parquet")}
+    assert on_disk == set(it.writer.snapshot.files)
+    it.table.assert_equals_model(it.writer)
+    it.maintenance.close()
 
 
 def test_other_writers_commits_count_too(new_table, worker):
