@@ -20,7 +20,7 @@ from cdc_shared.documents import DocumentSchema
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
 from delta_writer.consumer.event_handler import read_events
-from delta_writer.transformers.bson_to_delta import encode_batch
+from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
@@ -132,11 +132,10 @@ class ChangeBench:
 
     def _encode_records(self, records: RecordBatch) -> EncodedBatch:
         read = read_events(records)
-        batch, invalid = encode_batch(read.events, self._table_schema, self._known_schema)
-        if invalid or read.invalid or batch.rescued_values:
-            raise AssertionError(
-                f"benchmark events must decode whole: {invalid or read.invalid or batch.rescued_values}"
-            )
+        decoded = decode_events(read.events, self._known_schema)
+        batch = encode_batch(decoded, self._table_schema)
+        if problem := decoded.invalid or read.invalid or batch.rescued_values:
+            raise AssertionError(f"benchmark events must decode whole: {problem}")
         self._known_schema = batch.schema
         return batch
 

@@ -23,7 +23,7 @@ from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import delete_everything, open_store
 from delta_writer.consumer.event_handler import read_events
-from delta_writer.transformers.bson_to_delta import encode_batch
+from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
@@ -102,9 +102,9 @@ def table(request: pytest.FixtureRequest, place: Place, tmp_path_factory: pytest
     url = f"{place.root}/{request.param.mode}"
     location = TableLocation(url, open_store(url, place.store), place.store.storage_options())
     writer = request.param(location, IDENTITY, TOPIC, tmp_path_factory.mktemp("cache"))
-    batch, invalid = encode_batch(read_events(_records()).events, writer.schema, writer.schema)
-    assert not invalid
-    writer.commit(batch)
+    decoded = decode_events(read_events(_records()).events, writer.schema)
+    assert not decoded.invalid
+    writer.commit(encode_batch(decoded, writer.schema))
     writer.close()
     return DeltaTable(url, storage_options=place.store.storage_options())
 

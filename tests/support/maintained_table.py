@@ -17,7 +17,7 @@ from cdc_shared.storage.object_store import open_store
 from delta_writer.maintenance.policy import MaintenancePolicy
 from delta_writer.maintenance.table_maintenance import TableMaintenance
 from delta_writer.maintenance.worker import MaintenanceWorker
-from delta_writer.transformers.bson_to_delta import encode_batch
+from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.transformers.change_batch import ChangeEvents
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import TableLocation
@@ -76,9 +76,9 @@ class MaintainedTable:
             ops=["d" if document is None else "u" for document in documents],
             ranges={0: OffsetRange(self._offset, end)},
         )
-        batch, invalid = encode_batch(events, self.writer.schema, self.writer.schema)
-        assert not invalid
-        if self.writer.commit(batch) is not None:
+        decoded = decode_events(events, self.writer.schema)
+        assert not decoded.invalid
+        if self.writer.commit(encode_batch(decoded, self.writer.schema)) is not None:
             self._offset = end
         self.maintenance.turn()
 

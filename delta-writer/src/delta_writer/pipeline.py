@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from cdc_shared.errors import Transient
@@ -27,12 +28,13 @@ from delta_writer.consumer.event_consumer import EventConsumer, HeldOffsets, OnA
 from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_events
 from delta_writer.pipeline_observer import PipelineObserver
 from delta_writer.source.rereader import Rereader
-from delta_writer.transformers.bson_to_delta import encode_batch
+from delta_writer.transformers.bson_to_delta import DecodedEvents, decode_events, encode_batch
 from delta_writer.upkeep import Upkeep
 from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
 from delta_writer.writer.delta_writer import CommitResult, SchemaMoved
 from delta_writer.writer.dlq_writer import DeadLetterWriter
 from delta_writer.writer.offsets import Fenced
+from delta_writer.writer.sink import Sink
 from delta_writer.writer.tables import Table, Tables
 
 POLL_S: Final = 0.1
@@ -116,46 +118,72 @@ class Pipeline:
         read = read_events(batch)
         if read.has_requests:
             read = self._waiting_out("re-read", lambda: self._rereader.answer(batch.topic, read))
-        self._write_dead_letters(batch, read.invalid)
         table = self._tables.table_for(batch.topic, read.collections)
+        self._write_dead_letters(batch, read.invalid, table)
         if table is None or (batch.must_commit and not table.is_certain):
             self._batches.not_committed(batch)
             return
         if self._tables.topic_moved(batch.topic):
             raise Transient(f"topic {batch.topic} is no longer the one that its table was filled from")
         try:
-            result = self._encode_and_commit(batch, read, table)
+            results = self._encode_and_commit(batch, read, table)
         except Fenced as fenced:
             log.warning("batch dropped", reason=str(fenced), topic=batch.topic)
             self._read_again(batch.topic, table)
             return
-        if result is None:
+        if not results:
             self._batches.not_committed(batch)
             return
         self._batches.committed(batch)
         self._has_committed = True
         self._consumer.hint_offsets({(batch.topic, each): part.end for each, part in batch.ranges.items()})
-        self._observer.committed(table, batch, read.events, result, time.perf_counter() - started)
+        self._observer.committed(table, batch, read.events, results, time.perf_counter() - started)
 
-    def _encode_and_commit(self, batch: RecordBatch, read: ReadEvents, table: Table) -> CommitResult | None:
+    def _encode_and_commit(self, batch: RecordBatch, read: ReadEvents, table: Table) -> dict[str, CommitResult]:
+        """Commit the batch to each table that lacks it; return what came of it by table, where there was a need."""
+        events = read.events
+        if table.history is not None and len(events):  # what changes no row of today is a row of the history
+            events = replace(events, must_commit=True)
+        decodings: list[DecodedEvents] = []
+        results = {}
+        for sink in table.sinks:
+            if sink.has(batch.ranges):
+                continue
+            result = self._commit_to(sink, batch, replace(read, events=events), table, decodings)
+            if result is not None:
+                results[sink.name] = result
+        return results
+
+    def _commit_to(
+        self, sink: Sink, batch: RecordBatch, read: ReadEvents, table: Table, decodings: list[DecodedEvents]
+    ) -> CommitResult | None:
+        """Commit the batch to one table. Documents are decoded once for all tables that have the same schema."""
         while True:
             with self._observer.decoding():
-                encoded, invalid = encode_batch(read.events, table.writer.schema, table.known_schema)
-            self._write_dead_letters(batch, {read.positions[i]: why for i, why in invalid.items()})
+                decoded = next((each for each in decodings if each.known_schema == sink.known_schema), None)
+                decoded = decoded or decode_events(read.events, sink.known_schema)
+                encoded = encode_batch(decoded, sink.writer.schema, sink.stands, history=sink.is_history)
+            if not decodings:
+                self._write_dead_letters(batch, {read.positions[i]: why for i, why in decoded.invalid.items()}, table)
+            decodings.append(decoded)
             try:
-                result = self._waiting_out("commit", lambda: table.writer.commit(encoded))  # noqa: B023
+                result = self._waiting_out("commit", lambda: sink.writer.commit(encoded))  # noqa: B023
             except SchemaMoved:
                 continue
-            table.seen_schema = encoded.schema
-            self._observer.encoded(table, encoded)
+            sink.seen_schema = encoded.schema
+            self._observer.encoded(table, sink, encoded)
             return result
 
-    def _write_dead_letters(self, batch: RecordBatch, invalid: Mapping[int, str]) -> None:
-        if not invalid:
-            return
-        letters = [dead_letter(batch, position, reason) for position, reason in sorted(invalid.items())]
-        self._waiting_out("dead letters", lambda: self._dead_letters.write(letters))
-        self._observer.dead_lettered(letters)
+    def _write_dead_letters(self, batch: RecordBatch, invalid: Mapping[int, str], table: Table | None) -> None:
+        """Send the records that can never be applied; not those that one of the tables has left behind already."""
+        letters = [
+            dead_letter(batch, position, reason)
+            for position, reason in sorted(invalid.items())
+            if table is None or table.is_new(batch.partitions[position], batch.offsets[position])
+        ]
+        if letters:
+            self._waiting_out("dead letters", lambda: self._dead_letters.write(letters))
+            self._observer.dead_lettered(letters)
 
     def _waiting_out(self, what: str, operation: Callable[[], T]) -> T:
         """Repeat the operation while the store or Kafka is away, a living member of the group that reads nothing."""
@@ -196,9 +224,9 @@ class Pipeline:
                 self._consumer.seek(topic, partition, offset)
 
     def _read_again(self, topic: str, table: Table) -> None:
-        table.writer.reload()
+        table.reload()
         for partition in self._batches.discard(topic):
             low, high = self._consumer.held(topic, partition)
-            offset = table.writer.next_offset(partition, low, high)
+            offset = table.start_offset(partition, low, high)
             self._batches.start_at(topic, partition, offset)
             self._consumer.seek(topic, partition, offset)

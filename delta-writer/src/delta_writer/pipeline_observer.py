@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,6 +16,7 @@ from delta_writer.consumer.event_handler import DeadLetter
 from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.delta_writer import CommitResult
+from delta_writer.writer.sink import Sink
 from delta_writer.writer.tables import Table
 
 log = get_logger(__name__)
@@ -112,40 +113,44 @@ class PipelineObserver:
                 reason=letter.reason,
             )
 
-    def encoded(self, table: Table, batch: EncodedBatch) -> None:
-        """The batch is in the table; its decoder had this to say."""
-        labels = self._table_labels(table)
+    def encoded(self, table: Table, sink: Sink, batch: EncodedBatch) -> None:
+        """The batch is in one of the collection's tables; its decoder had this to say."""
+        labels = self._labels(table, sink)
         self._metrics.rescued_values.labels(*labels).inc(batch.rescued_values)
         self._metrics.walked_rows.labels(*labels).inc(batch.walked_rows)
         if batch.schema.typed() != batch.base_schema:
             self._metrics.schema_changes.labels(*labels, "create" if not batch.base_schema.fields else "widen").inc()
 
     def committed(
-        self, table: Table, batch: RecordBatch, events: ChangeEvents, result: CommitResult, seconds: float
+        self,
+        table: Table,
+        batch: RecordBatch,
+        events: ChangeEvents,
+        results: Mapping[str, CommitResult],
+        seconds: float,
     ) -> None:
-        """The batch is in the table."""
-        labels = self._table_labels(table)
-        metrics = self._metrics
-        for op, count in Counter(events.ops).items():
-            metrics.events.labels(*labels, op).inc(count)
-        for outcome, count in _reread_outcomes(events).items():
-            metrics.rereads.labels(*labels, outcome).inc(count)
+        """The batch is in the collection's tables; `results` says by name which of them it was written to now."""
+        for sink in table.sinks:
+            if sink.name in results:
+                self._written(table, sink, batch, results[sink.name], seconds)
+        if table.current.name in results:  # else it was read again for the history alone
+            self._applied(table, events)
+        self.running()
+
+    def _written(self, table: Table, sink: Sink, batch: RecordBatch, result: CommitResult, seconds: float) -> None:
+        metrics, labels = self._metrics, self._labels(table, sink)
         if len(batch):
             metrics.batch_rows.labels(*labels).observe(len(batch))
         metrics.commit_seconds.labels(*labels).observe(result.seconds.get("commit", 0.0))
         metrics.commit_conflicts.labels(*labels).inc(result.conflicts)
-        metrics.table_files.labels(*labels, "data").set(len(table.writer.snapshot.files))
+        metrics.table_files.labels(*labels, "data").set(len(sink.writer.snapshot.files))
         for stage, spent in result.seconds.items():
             self._stage(BatchStage(stage), spent)
-        if len(events):
-            now = self._clock()
-            metrics.end_to_end_lag.labels(*labels).set(max(0.0, now - events.source_ts_ms[-1] / 1000))
-            metrics.end_to_end_latency.labels(*labels).observe(max(0.0, now - min(events.source_ts_ms) / 1000))
         # A quiet table's offsets and watermark alone are news every few seconds, and interest nobody.
         (log.info if len(batch) else log.debug)(
             "batch committed",
             pipeline=self._pipeline,
-            collection=f"{table.collection.database}.{table.collection.name}",
+            collection=f"{table.collection.database}.{sink.name}",
             version=result.version,
             records=len(batch),
             rows_written=result.rows_written,
@@ -153,7 +158,17 @@ class PipelineObserver:
             files_swapped=result.files_swapped,
             seconds=round(seconds, 3),
         )
-        self.running()
+
+    def _applied(self, table: Table, events: ChangeEvents) -> None:
+        metrics, labels = self._metrics, self._table_labels(table)
+        for op, count in Counter(events.ops).items():
+            metrics.events.labels(*labels, op).inc(count)
+        for outcome, count in _reread_outcomes(events).items():
+            metrics.rereads.labels(*labels, outcome).inc(count)
+        if len(events):
+            now = self._clock()
+            metrics.end_to_end_lag.labels(*labels).set(max(0.0, now - events.source_ts_ms[-1] / 1000))
+            metrics.end_to_end_latency.labels(*labels).observe(max(0.0, now - min(events.source_ts_ms) / 1000))
 
     def watermark(self, table: Table, time_ms: int | None) -> None:
         """The table's watermark is this; None: it has none, or its topic is no longer read here."""
@@ -182,6 +197,9 @@ class PipelineObserver:
 
     def _stage(self, stage: BatchStage, seconds: float) -> None:
         self._metrics.batch_seconds.labels(self._pipeline, stage).observe(seconds)
+
+    def _labels(self, table: Table, sink: Sink) -> tuple[str, str, str]:
+        return self._pipeline, table.collection.database, sink.name
 
     def _table_labels(self, table: Table) -> tuple[str, str, str]:
         return self._pipeline, table.collection.database, table.collection.name

@@ -18,7 +18,7 @@ from cdc_shared.documents import canonical_document, canonical_row
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
 from delta_writer.consumer.event_handler import read_events
-from delta_writer.transformers.bson_to_delta import encode_batch
+from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation
@@ -76,9 +76,9 @@ class TableDriver:
         return batch
 
     def encode(self, writer: DeltaWriter, batch: RecordBatch) -> EncodedBatch:
-        encoded, invalid = encode_batch(read_events(batch).events, writer.schema, writer.schema)
-        assert not invalid
-        return encoded
+        decoded = decode_events(read_events(batch).events, writer.schema)
+        assert not decoded.invalid
+        return encode_batch(decoded, writer.schema)
 
     def apply(self, writer: DeltaWriter, changes: list[tuple[int, dict[str, Any] | None]]) -> CommitResult | None:
         """Encode and commit one batch; the range of one that changes nothing is part of the next."""

@@ -2,71 +2,127 @@
 
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cdc_shared.documents import Decoded, DocumentSchema, decode, parquet_schema
+from cdc_shared.documents import DELETE, Decoded, DocumentSchema, decode, parquet_schema
 from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
-from delta_writer.writer.key_hash import hash_keys, last_of_each_key
+from delta_writer.writer.key_hash import KeyHashes, hash_keys, last_of_each_key
+from delta_writer.writer.offsets import OffsetRange
 
 _TIMESTAMP: Final = pa.timestamp("us", "UTC")
+_NO_HASHES: Final[KeyHashes] = np.empty((0, 2), np.uint64)
+
+Positions = npt.NDArray[np.int64]
 
 
-def encode_batch(
-    events: ChangeEvents, table_schema: DocumentSchema, known_schema: DocumentSchema
-) -> tuple[EncodedBatch, Mapping[int, str]]:
-    """Encode the last event of each key; return the batch, and why (by position in `events`) documents are no JSON.
+@dataclass(frozen=True, slots=True)
+class DecodedEvents:
+    """Events with all of their documents decoded.
 
-    Every document is decoded, also one that a later event supersedes: which columns come to be, and what is a dead
-    letter, must not depend on where a batch happens to end. A key whose last document is invalid takes the state of
-    the event before it. `known_schema` is `table_schema` or a wider one that an earlier batch came back with, which
-    saves looking for types again.
+    Attributes:
+        known_schema: what the decoder was given; `decoded.schema` is what became of it.
+        rows: the decoder's row of each event; -1 for a delete.
+        invalid: why documents are no JSON, by position in `events`.
+    """
+
+    events: ChangeEvents
+    known_schema: DocumentSchema
+    decoded: Decoded
+    rows: Positions
+    invalid: Mapping[int, str]
+
+
+def decode_events(events: ChangeEvents, known_schema: DocumentSchema) -> DecodedEvents:
+    """Decode every document, also one that a later event supersedes.
+
+    Which columns come to be, and what is a dead letter, must not depend on where a batch happens to end.
+    `known_schema` is a table's, or a wider one that an earlier batch came back with, which saves looking for types
+    again.
     """
     documents = [i for i, document in enumerate(events.documents) if document is not None]
     decoded = decode([events.documents[i] or "" for i in documents], known_schema)
+    rows = np.full(len(events), -1, np.int64)
+    rows[documents] = np.arange(len(documents))
     invalid = {documents[row]: reason for row, reason in decoded.invalid.items()}
-    row_of = np.full(len(events), -1, np.int64)  # the decoder's row of each event; -1 for a delete
-    row_of[documents] = np.arange(len(documents))
-    hashes = hash_keys(events.keys)
-    valid = np.delete(np.arange(len(events)), list(invalid))
-    last = valid[last_of_each_key(hashes[valid])]
-    upserts, deletes = last[row_of[last] >= 0], last[row_of[last] < 0]
-    batch = EncodedBatch(
+    return DecodedEvents(events, known_schema, decoded, rows, invalid)
+
+
+def encode_batch(
+    source: DecodedEvents,
+    table_schema: DocumentSchema,
+    stands: Mapping[int, int] | None = None,
+    *,
+    history: bool = False,
+) -> EncodedBatch:
+    """Encode the last event of each key for the table of the current state, or with `history` every event.
+
+    `stands` tells of partitions where the table stood when they were assigned: what lies before that is in it already.
+    A key whose last document is invalid takes the state of the event before it.
+    """
+    events, decoded = source.events, source.decoded
+    ranges, taken = _beyond(source, stands or {})
+    upserts, deletes, hashes = taken, taken[:0], _NO_HASHES
+    if not history:
+        hashes = hash_keys(events.keys)
+        last = taken[last_of_each_key(hashes[taken])]
+        upserts, deletes = last[source.rows[last] >= 0], last[source.rows[last] < 0]
+    return EncodedBatch(
         base_schema=table_schema,
         schema=decoded.schema,
-        rows=_rows(events, upserts, decoded, row_of[upserts]),
-        row_hashes=hashes[upserts],
+        rows=_rows(source, upserts, history=history),
+        row_hashes=_NO_HASHES if history else hashes[upserts],
         deleted_keys=[events.keys[i] for i in deletes],
-        deleted_hashes=hashes[deletes],
-        ranges=events.ranges,
+        deleted_hashes=_NO_HASHES if history else hashes[deletes],
+        ranges=ranges,
         must_commit=events.must_commit,
-        watermarks=events.watermarks,
+        watermarks={p: time_ms for p, time_ms in events.watermarks.items() if p in ranges},
         commit_id=str(uuid.uuid4()),
         rescued_values=decoded.stats.rescued_values,
         walked_rows=decoded.stats.walked_rows,
     )
-    return batch, invalid
 
 
-def _rows(
-    events: ChangeEvents, upserts: npt.NDArray[np.int64], decoded: Decoded, rows: npt.NDArray[np.int64]
-) -> pa.Table:
-    """Return the decoder's `rows`, which belong to the events `upserts`, with the `_cdc_` columns."""
+def _beyond(source: DecodedEvents, stands: Mapping[int, int]) -> tuple[dict[int, OffsetRange], Positions]:
+    """Return what the ranges cover from where the table stood on, and the positions of the valid events there."""
+    events = source.events
+    valid = np.delete(np.arange(len(events)), list(source.invalid))
+    if all(stands.get(partition, 0) <= part.start for partition, part in events.ranges.items()):
+        return dict(events.ranges), valid
+    starts = np.array([stands.get(partition, 0) for partition in events.partitions], np.int64)
+    ranges = {
+        partition: OffsetRange(max(part.start, stands.get(partition, 0)), part.end)
+        for partition, part in events.ranges.items()
+        if stands.get(partition, 0) <= part.end
+    }
+    return ranges, valid[np.asarray(events.offsets, np.int64)[valid] >= starts[valid]]
+
+
+def _rows(source: DecodedEvents, taken: Positions, *, history: bool) -> pa.Table:
+    """Return the rows of the events `taken`, with the `_cdc_` columns; a delete's has no document."""
+    events, decoded = source.events, source.decoded
     documents, rescued = decoded.table, decoded.rescued
-    if len(rows) < len(rescued):
-        documents, rescued = documents.take(rows), rescued.take(rows)
+    rows = source.rows[taken]
+    if len(rows) != len(rescued) or (rows < 0).any():
+        chosen = pa.array(rows, pa.int64(), mask=rows < 0)
+        documents, rescued = documents.take(chosen), rescued.take(chosen)
     columns: dict[str, Any] = {name: documents.column(name) for name in documents.column_names}
-    source_ts = pa.array(np.asarray(events.source_ts_ms, np.int64)[upserts] * 1000)
+    source_ts = pa.array(np.asarray(events.source_ts_ms, np.int64)[taken] * 1000)
     columns |= {
-        "_cdc_key": pa.array([events.keys[i] for i in upserts], pa.string()),
+        "_cdc_key": pa.array([events.keys[i] for i in taken], pa.string()),
         "_cdc_source_ts": source_ts.cast(_TIMESTAMP),
-        "_cdc_partition": pa.array(np.asarray(events.partitions, np.int32)[upserts]),
-        "_cdc_offset": pa.array(np.asarray(events.offsets, np.int64)[upserts]),
-        "_cdc_rules_version": pa.nulls(len(upserts), pa.int32()),
+        "_cdc_partition": pa.array(np.asarray(events.partitions, np.int32)[taken]),
+        "_cdc_offset": pa.array(np.asarray(events.offsets, np.int64)[taken]),
+        "_cdc_rules_version": pa.nulls(len(taken), pa.int32()),
         "_cdc_rescued": rescued,
     }
-    target = parquet_schema(decoded.schema)
+    if history:
+        # A re-read that found no document is a delete like any other: what counts is that the document was gone.
+        ops = [DELETE if source.rows[i] < 0 else events.ops[i] for i in taken]
+        columns["_cdc_op"] = pa.array(ops, pa.string())
+    target = parquet_schema(decoded.schema, history=history)
     return pa.Table.from_arrays([columns[field.name] for field in target], schema=target)

@@ -95,7 +95,7 @@ class DeltaWriter(ABC):
         self._cache_dir = cache_dir
         self._clock = clock
         self._log = DeltaLog(location.store)
-        self._guard = CommitGuard(location.url, identity)
+        self._guard = CommitGuard(location.url, identity, self.mode)
         self._snapshot = Snapshot()
         self._schema = schema_of(None)
         self._moved = MovedFiles(since=-1)

@@ -15,10 +15,11 @@ from cdc_shared.delta.actions import Action, Metadata
 from cdc_shared.delta.log import DeltaLog, VersionGone
 from cdc_shared.errors import Fatal
 from delta_writer.writer.offsets import is_ours
-from delta_writer.writer.table_metadata import OWN_PROPERTIES, TableIdentity
+from delta_writer.writer.table_metadata import HISTORY, OWN_PROPERTIES, TableIdentity
 
 ENGINE: Final = "cdc-delta-writer"
 RESTORE: Final = "RESTORE"
+DELETE: Final = "DELETE"
 
 
 class ForeignCommit(Fatal):
@@ -28,13 +29,13 @@ class ForeignCommit(Fatal):
 class CommitGuard:
     """Judges the entries of one table's log that this platform did not write.
 
-    `allowed` names operations that may change rows, for a table whose rows follow from nothing else in it.
+    People may DELETE from a history table: nothing in it follows from its older rows.
     """
 
-    def __init__(self, url: str, identity: TableIdentity, allowed: frozenset[str] = frozenset()) -> None:
+    def __init__(self, url: str, identity: TableIdentity, mode: str) -> None:
         self._url = url
         self._identity = identity
-        self._allowed = allowed
+        self._mode = mode
 
     def check_newest(self, log: DeltaLog, version: int) -> None:
         """Check the entries from the last of ours up to `version`: those of others that no writer of ours has seen.
@@ -63,7 +64,7 @@ class CommitGuard:
             return
         info = next((action.commit_info for action in entry if action.commit_info), {})
         operation = str(info.get("operation", "an unnamed operation"))
-        if operation in self._allowed:
+        if self._mode == HISTORY and operation == DELETE:
             return
         if operation.upper() == RESTORE or any(_changes_rows(action) for action in entry):
             raise self._refusal(version, operation, info, "changed rows")
@@ -73,11 +74,11 @@ class CommitGuard:
 
     def _refusal(self, version: int, operation: str, info: dict[str, Any], what: str) -> ForeignCommit:
         engine = info.get("engineInfo") or info.get("clientVersion") or "unnamed"
-        pipeline, collection = self._identity.pipeline, self._identity.collection
+        table = f"{self._identity.pipeline} {self._identity.collection}" + " --history" * (self._mode == HISTORY)
         return ForeignCommit(
             f"version {version} of {self._url} was committed by another program ({operation}, engine {engine}) and "
             f"{what}, so the table's offsets no longer say what is in it; nothing was written since. To put it back: "
-            f"stop the pipeline's writers, run `delta-writer restore {pipeline} {collection} --version {version - 1}`, "
+            f"stop the pipeline's writers, run `delta-writer restore {table} --version {version - 1}`, "
             "and start them again; or move the table away and resync the collection"
         )
 

@@ -19,6 +19,8 @@ COLLECTION: Final = "cdc.collection"
 MODE: Final = "cdc.sinkMode"
 TOPIC_PARTITIONS: Final = "cdc.topicPartitions"
 SCHEMA_VERSION: Final = "cdc.schemaVersion"
+HISTORY: Final = "history"
+"""The `MODE` of a history table."""
 RESTORE_ID: Final = "cdc.restoreId"
 """Names the last restore: what was derived from the table's rows before it no longer holds."""
 
@@ -74,7 +76,7 @@ def new_metadata(identity: TableIdentity, schema: DocumentSchema, mode: str, par
     return Metadata(
         id=str(uuid.uuid4()),
         format=TableFormat("parquet", {}),
-        schema_string=to_delta_schema(schema),
+        schema_string=to_delta_schema(schema, history=mode == HISTORY),
         partition_columns=[],
         configuration=configuration,
         created_time=now_ms,
@@ -85,7 +87,8 @@ def with_schema(metadata: Metadata, schema: DocumentSchema) -> Metadata:
     """Return the metadata with another schema, its version one higher."""
     version = int(metadata.configuration.get(SCHEMA_VERSION, "0")) + 1
     configuration = metadata.configuration | {SCHEMA_VERSION: str(version)}
-    return msgspec.structs.replace(metadata, schema_string=to_delta_schema(schema), configuration=configuration)
+    schema_string = to_delta_schema(schema, history=metadata.configuration.get(MODE) == HISTORY)
+    return msgspec.structs.replace(metadata, schema_string=schema_string, configuration=configuration)
 
 
 def restored_metadata(then: Metadata, now: Metadata | None, restore_id: str) -> Metadata:

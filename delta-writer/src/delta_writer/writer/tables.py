@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from cdc_shared.documents import DocumentSchema
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.topics import TopicIdentity, change_topic
 from cdc_shared.models.common import PipelineSpec
@@ -15,35 +15,79 @@ from delta_writer.consumer.event_handler import Collection
 from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import DeltaWriter, TableLocation
+from delta_writer.writer.history_writer import HistoryWriter
 from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.sink import Sink
 from delta_writer.writer.table_metadata import TableIdentity
 
 WRITERS: dict[str, type[DeltaWriter]] = {writer.mode: writer for writer in (DeletionVectorWriter, CopyOnWriteWriter)}
 
 
+HISTORY_SUFFIX: Final = "__changes"
+"""How the name of a history table ends; it begins with the collection's."""
+
+
 @dataclass(slots=True)
 class Table:
-    """An open table: its collection, its writer, and the widest schema that its documents have shown."""
+    """The open table of a collection, and its history when the pipeline keeps one."""
 
     collection: Collection
-    writer: DeltaWriter
-    seen_schema: DocumentSchema
+    current: Sink
+    history: Sink | None = None
     named_by_event: bool = False
+
+    @property
+    def writer(self) -> DeltaWriter:
+        """The writer of the current state."""
+        return self.current.writer
+
+    @property
+    def sinks(self) -> tuple[Sink, ...]:
+        """Where a batch goes, in this order: a history that has all that the current state has can be gone on with."""
+        return (self.current,) if self.history is None else (self.history, self.current)
 
     @property
     def is_certain(self) -> bool:
         """Whether the collection is known, and not only taken from the topic's name."""
         return self.named_by_event or self.writer.version >= 0
 
-    @property
-    def known_schema(self) -> DocumentSchema:
-        """The table's schema with the null-only fields seen so far; the table's alone after somebody changed it."""
-        return self.seen_schema if self.seen_schema.typed() == self.writer.schema else self.writer.schema
+    def refresh(self) -> None:
+        """Follow what others have committed since. Raises what `DeltaWriter.reload` does."""
+        for sink in self.sinks:
+            sink.writer.refresh()
+        self.lead_history()
+
+    def reload(self) -> None:
+        """Read the state of both tables anew. Raises what `DeltaWriter.reload` does."""
+        for sink in self.sinks:
+            sink.writer.reload()
+        self.lead_history()
+
+    def start_offset(self, partition: int, low: int, high: int) -> int:
+        """Return where to read a partition from: at the lower of the tables. See `Sink.start_offset`."""
+        return min(sink.start_offset(partition, low, high) for sink in self.sinks)
+
+    def is_new(self, partition: int, offset: int) -> bool:
+        """Tell whether no table stood beyond the offset: then nobody has dealt with what lies there."""
+        return all(sink.stands.get(partition, 0) <= offset for sink in self.sinks)
+
+    def close(self) -> None:
+        """Close the writers."""
+        for sink in self.sinks:
+            sink.writer.close()
+
+    def lead_history(self) -> None:
+        """Tell the history where the current state stands: see `HistoryWriter.follow`."""
+        if self.history is not None and isinstance(self.history.writer, HistoryWriter):
+            self.history.writer.follow(self.writer.snapshot)
 
 
-def table_location(spec: PipelineSpec, stores: ObjectStoreSettings, collection: Collection) -> TableLocation:
-    """Return where a collection's table is. Makes no request."""
-    url = table_url(stores.root_for(spec.sink.root), spec.name, collection.database, collection.name)
+def table_location(
+    spec: PipelineSpec, stores: ObjectStoreSettings, collection: Collection, *, history: bool = False
+) -> TableLocation:
+    """Return where a collection's table is, or its history. Makes no request."""
+    name = collection.name + HISTORY_SUFFIX * history
+    url = table_url(stores.root_for(spec.sink.root), spec.name, collection.database, name)
     return TableLocation(url, open_store(url, stores), stores.storage_options())
 
 
@@ -77,13 +121,13 @@ class Tables:
         if self.topic_moved(topic):
             self._close(topic)
         if (known := self._tables.get(topic)) is not None:
-            known.writer.refresh()  # another writer may have had the partition meanwhile
+            known.refresh()  # another writer may have had the partition meanwhile
         table = self._current(topic)
         if table is None:
             return held()[0]
         # Asked for after the table is read: another writer may still move the table, never past the topic's end.
         low, high = held()
-        return low if table.writer.version < 0 else table.writer.next_offset(partition, low, high)
+        return table.start_offset(partition, low, high)
 
     def table_for(self, topic: str, collections: frozenset[Collection]) -> Table | None:
         """Return the table of a batch whose events come from `collections`; None when that is not known yet.
@@ -130,18 +174,36 @@ class Tables:
         return self._open(topic, Collection(self._spec.source.database, topic.removeprefix(prefix)))
 
     def _open(self, topic: str, collection: Collection) -> Table:
-        identity = TableIdentity(self._spec.name, collection.database, collection.name)
-        location = table_location(self._spec, self._stores, collection)
+        if self._spec.sink.history:
+            _check_name(collection)
         change = _change_topic(topic, self._describe_topic(topic))
-        writer = WRITERS[self._spec.sink.mode](location, identity, change, self._cache_dir)
-        table = Table(collection, writer, writer.schema)
+        table = Table(collection, self._sink(WRITERS[self._spec.sink.mode], collection, change))
         self._tables[topic] = table
+        if self._spec.sink.history:
+            table.history = self._sink(HistoryWriter, collection, change)
+            table.lead_history()
         return table
+
+    def _sink(self, kind: type[DeltaWriter], collection: Collection, topic: ChangeTopic) -> Sink:
+        identity = TableIdentity(self._spec.name, collection.database, collection.name)
+        history = kind is HistoryWriter
+        location = table_location(self._spec, self._stores, collection, history=history)
+        writer = kind(location, identity, topic, self._cache_dir)
+        return Sink(collection.name + HISTORY_SUFFIX * history, writer, writer.schema)
 
     def _close(self, topic: str) -> None:
         table = self._tables.pop(topic, None)
         if table is not None:
-            table.writer.close()
+            table.close()
+
+
+def _check_name(collection: Collection) -> None:
+    if collection.name.endswith(HISTORY_SUFFIX):
+        raise Fatal(
+            f"the table of collection {collection.database}.{collection.name} would go where the history of "
+            f"{collection.name.removesuffix(HISTORY_SUFFIX)} goes: exclude it from the pipeline, rename it, or set "
+            "sink.history to false"
+        )
 
 
 def _change_topic(name: str, identity: TopicIdentity) -> ChangeTopic:

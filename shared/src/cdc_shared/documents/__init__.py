@@ -15,13 +15,14 @@ from cdc_shared.documents.delta_schema import (
     parquet_schema,
     to_delta_schema,
 )
-from cdc_shared.documents.envelope import REREAD, Envelopes, decode_envelopes, event_key
+from cdc_shared.documents.envelope import DELETE, REREAD, Envelopes, decode_envelopes, event_key
 from cdc_shared.documents.extended_json import InvalidDocument, dump, parse, parse_document
 from cdc_shared.documents.inference import infer
 from cdc_shared.documents.key_text import key_text, key_value
 from cdc_shared.documents.types import DocumentSchema, Field
 
 __all__ = [
+    "DELETE",
     "REREAD",
     "DecodeStats",
     "Decoded",

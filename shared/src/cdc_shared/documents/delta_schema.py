@@ -29,6 +29,8 @@ _OWN_COLUMNS: "Final[list[pa.Field[Any]]]" = [
 ]
 CDC_DELETED: Final = pa.field("_cdc_deleted", pa.bool_())
 """The further column of a table with soft deletes."""
+CDC_OP: Final = pa.field("_cdc_op", pa.string())
+"""The further column of a history table, whose rows are events."""
 
 _REGEX_MEMBERS: Final = ("pattern", "options")
 _TIMESTAMP_MEMBERS: Final = ("t", "i")
@@ -52,21 +54,22 @@ _CDC_DELTA: Final = {
 _PARAMETER: Final = re.compile(r"(decimal|binary):([0-9a-f]{1,2})")
 
 
-def cdc_columns(*, soft_deletes: bool = False) -> pa.Schema:
+def cdc_columns(*, soft_deletes: bool = False, history: bool = False) -> pa.Schema:
     """The platform's own columns of a table."""
-    return pa.schema([*_OWN_COLUMNS, CDC_DELETED] if soft_deletes else _OWN_COLUMNS)
+    further = [CDC_OP] * history + [CDC_DELETED] * soft_deletes
+    return pa.schema([*_OWN_COLUMNS, *further])
 
 
-def parquet_schema(schema: t.DocumentSchema, *, soft_deletes: bool = False) -> pa.Schema:
+def parquet_schema(schema: t.DocumentSchema, *, soft_deletes: bool = False, history: bool = False) -> pa.Schema:
     """The Arrow schema of a table's Parquet files: the platform's columns, then the document's."""
-    return pa.schema([*cdc_columns(soft_deletes=soft_deletes), *schema.storage.fields])
+    return pa.schema([*cdc_columns(soft_deletes=soft_deletes, history=history), *schema.storage.fields])
 
 
-def to_delta_schema(schema: t.DocumentSchema, *, soft_deletes: bool = False) -> str:
+def to_delta_schema(schema: t.DocumentSchema, *, soft_deletes: bool = False, history: bool = False) -> str:
     """The `schemaString` of a table's `metaData` action. Fields without a known type are not in it."""
     own = [
         _field_json(column.name, _CDC_DELTA[column.type], column.nullable, {})
-        for column in cdc_columns(soft_deletes=soft_deletes)
+        for column in cdc_columns(soft_deletes=soft_deletes, history=history)
     ]
     return json.dumps(
         {"type": "struct", "fields": own + _members_json(schema)}, ensure_ascii=False, separators=(",", ":")
@@ -137,7 +140,7 @@ def _parsed_fields(schema_string: str) -> dict[str, dict[str, Any]]:
 
 
 def _check_cdc_columns(fields: dict[str, dict[str, Any]]) -> None:
-    for column in cdc_columns(soft_deletes=CDC_DELETED.name in fields):
+    for column in cdc_columns(soft_deletes=CDC_DELETED.name in fields, history=CDC_OP.name in fields):
         if fields.get(column.name, {}).get("type") != _CDC_DELTA[column.type]:
             raise _foreign(column.name, f"it is missing or not of type {_CDC_DELTA[column.type]}")
 

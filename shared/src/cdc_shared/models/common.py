@@ -92,6 +92,8 @@ class SinkSpec(SpecModel):
     root: str | None = None
     """`s3://bucket/prefix`, `gs://…`, `az://…`, `file:///path` or an absolute path; None is the writer's DELTA_ROOT."""
     mode: Literal["deletion_vectors", "copy_on_write"] = "deletion_vectors"
+    history: bool = False
+    """Whether each collection also gets an append-only table `<collection>__changes`, a row for every event."""
 
     @field_validator("root")
     @classmethod
