@@ -19,15 +19,15 @@ def end_offset(bootstrap_servers: str, topic: str) -> int:
         consumer.close()
 
 
-def records_since(bootstrap_servers: str, topic: str, offset: int) -> list[Message]:
-    """Every record of partition 0 from `offset` up to the end as it is now."""
+def records_since(bootstrap_servers: str, topic: str, offset: int, partition: int = 0) -> list[Message]:
+    """Every record of the partition from `offset` up to the end as it is now."""
     consumer = _consumer(bootstrap_servers)
     try:
-        end = int(consumer.get_watermark_offsets(TopicPartition(topic, 0), READ_TIMEOUT_S)[1])
-        consumer.assign([TopicPartition(topic, 0, offset)])
+        end = int(consumer.get_watermark_offsets(TopicPartition(topic, partition), READ_TIMEOUT_S)[1])
+        consumer.assign([TopicPartition(topic, partition, offset)])
         deadline = time.monotonic() + READ_TIMEOUT_S
         records: list[Message] = []
-        while consumer.position([TopicPartition(topic, 0)])[0].offset < end and offset < end:
+        while consumer.position([TopicPartition(topic, partition)])[0].offset < end and offset < end:
             assert time.monotonic() < deadline, f"{topic} was not read up to {end} in time"
             records += [message for message in consumer.consume(500, 0.5) if message.error() is None]
         return records

@@ -114,7 +114,8 @@ class _Sending:
 
 def _partitions(bootstrap_servers: str, topic: str) -> int:
     try:
-        return topic_id(AdminClient({"bootstrap.servers": bootstrap_servers}), topic).partitions
+        # Not at librdkafka's own level, 6: it would tell people that it closed an admin client's queue.
+        return topic_id(AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 5}), topic).partitions
     except UnknownTopic:
         raise Fatal(
             f"there is no topic {topic}: nothing of this collection has been captured; check the names of the "
