@@ -2,7 +2,8 @@
 
 Memory is bounded whatever the files' sizes: inputs are copied to the local disk one after the other (small ones to
 memory) and read in batches of `BATCH_ROWS`; the output is written there row group by row group (`ROW_GROUP_BYTES`
-decoded) and then uploaded. Beside that a job holds 24 bytes a row: key hashes, and where each row came from.
+decoded) and then uploaded. Beside that a job holds 50 bytes a row: key hashes, the same sorted, and where each row came
+from.
 """
 
 import tempfile
@@ -25,6 +26,7 @@ from cdc_shared.storage.object_store import MULTIPART_CHUNK_BYTES, MULTIPART_CON
 from delta_writer.maintenance.budget import Budget
 from delta_writer.writer.deletion_vectors import DeletionVectors
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile
+from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys
 from delta_writer.writer.parquet_file import DataFileStream
 
@@ -72,7 +74,8 @@ def rewrite_files(
         outputs = []
         if len(rows_of):
             add = _upload(store, Path(directory) / "output", stats, budget, clock)
-            outputs.append(RewrittenFile(add, np.concatenate(hashes), np.concatenate(numbers), rows_of))
+            keys = MemoryRun.of_file(add.path, np.concatenate(hashes))
+            outputs.append(RewrittenFile(add, keys, np.concatenate(numbers), rows_of))
     return FileRewrite(version, dead, outputs, str(uuid.uuid4()))
 
 

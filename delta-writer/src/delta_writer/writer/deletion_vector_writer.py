@@ -6,7 +6,7 @@ rows are deleted that a sweep found, and files are rewritten.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, cast
 
@@ -24,6 +24,7 @@ from delta_writer.writer.batch_upload import BatchUpload
 from delta_writer.writer.deletion_vectors import DeletionVectors, removal, with_vector
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation, store_errors
 from delta_writer.writer.file_changes import FileRewrite, RowDeletion
+from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
 from delta_writer.writer.key_index import IndexDamaged, KeyIndex, Rows
 from delta_writer.writer.offsets import ChangeTopic
@@ -122,10 +123,11 @@ class DeletionVectorWriter(DeltaWriter):
                 path = out.add.path
                 add = with_vector(out.add, descriptors[path]) if path in descriptors else out.add
                 actions.append(Action(add=replace(add, data_change=False)))
+            self._follow()  # now: what it lacks would be forgotten once the outputs are in
             self._index_follows = False  # until it holds what the entry adds
             self._append(actions, rewrite.commit_id)
             self.vectors.committed(self._snapshot.files, vectors)
-            self._index_files({out.add.path: out.key_hashes for out in outputs})
+            self._index_files([out.keys for out in outputs])
             rows = sum(len(out.rows) for out in outputs)
             return CommitResult(self.version, rows_written=rows, files_swapped=len(inputs))
 
@@ -155,7 +157,7 @@ class DeletionVectorWriter(DeltaWriter):
         committed = time.perf_counter()
         self._upload.committed()
         self.vectors.committed(self._snapshot.files, vectors)
-        self._index_files({} if new_file is None else {new_file.path: batch.row_hashes})
+        self._index_files([] if new_file is None else [MemoryRun.of_file(new_file.path, batch.row_hashes)])
         return CommitResult(
             version=self.version,
             rows_written=batch.rows.num_rows,
@@ -182,8 +184,7 @@ class DeletionVectorWriter(DeltaWriter):
     def _candidates(self, hashes: KeyHashes) -> dict[str, Rows]:
         """Return, for each data file that has any, rows that have or had one of the keys."""
         while True:
-            if not self._index_follows:
-                self._open_index()
+            self._follow()
             if self._index is None:
                 return {}
             try:
@@ -191,18 +192,24 @@ class DeletionVectorWriter(DeltaWriter):
             except IndexDamaged:
                 self._index_follows = False
 
-    def _index_files(self, new_files: Mapping[str, KeyHashes]) -> None:
+    def _index_files(self, new_files: Sequence[MemoryRun]) -> None:
         """Take files that a commit of ours has added, which the snapshot holds already, into the index."""
         index = self._index or self._new_index()
-        for path, hashes in new_files.items():
-            index.add(path, hashes)
+        for run in new_files:
+            index.add_run(run)
         self._index_follows = True
+
+    def _follow(self) -> None:
+        """Bring the index up to the snapshot if something has kept it from following."""
+        if not self._index_follows:
+            self._open_index()
 
     def _open_index(self) -> None:
         """Open the key index and bring it up to the snapshot. The table is the truth: what is missing is read."""
         metadata = self._snapshot.metadata
         if self._index is not None and (metadata is None or rows_identity(metadata) != self._index.table_id):
-            self.close()
+            index, self._index, self._index_follows = self._index, None, False
+            index.discard()  # of rows that are no more, or that may live again
         if metadata is None:
             return
         index = self._index or self._new_index()

@@ -11,7 +11,7 @@ from pyroaring import BitMap
 
 from cdc_shared.delta.actions import Action, AddFile
 from cdc_shared.errors import CdcError
-from delta_writer.writer.key_hash import KeyHashes
+from delta_writer.writer.index_run import MemoryRun
 
 _MAX_REMEMBERED: Final = 50_000
 
@@ -40,10 +40,13 @@ class RowDeletion:
 
 @dataclass(frozen=True, slots=True)
 class RewrittenFile:
-    """A new data file: `add` without a vector; of its row `i` the key's hash, and the input (by position) and row."""
+    """A new data file: `add` without a vector; of its row `i` the input (by position) and the row there.
+
+    `keys` is `MemoryRun.of_file` of its keys: sorting those of a large file takes too long for the commit path.
+    """
 
     add: AddFile
-    key_hashes: KeyHashes
+    keys: MemoryRun
     inputs: npt.NDArray[np.uint32]
     rows: npt.NDArray[np.uint32]
 

@@ -134,6 +134,22 @@ def test_a_deleted_cache_is_rebuilt(new_table):
     table.assert_equals_model(writer)
 
 
+def test_a_damaged_cache_is_rebuilt(new_table):
+    """Attacks I5: a flipped bit in the index must not hide a row."""
+    table = new_table()
+    writer = table.open()
+    table.apply(writer, [(i, {"n": i}) for i in range(100)])
+    writer.close()
+    (run,) = table.cache_dir.glob("*/*.run")
+    body = bytearray(run.read_bytes())
+    for entry in range(100):
+        body[8 * entry] ^= 1
+    run.write_bytes(body)
+    writer = table.open()
+    table.apply(writer, [(i, {"n": -i}) for i in range(0, 110, 2)])
+    table.assert_equals_model(writer)
+
+
 def test_a_schema_that_somebody_else_widened_means_encoding_again(new_table):
     table = new_table()
     writer = table.open()
@@ -217,14 +233,14 @@ def test_a_commit_that_landed_is_recognised_after_trouble_with_the_index(new_tab
     writer = table.open()
     if not first_commit:
         table.apply(writer, [(1, {"n": 1}), (2, {"n": 1})])
-    real, failures = KeyIndex.add, iter([OSError("no space left on device")])
+    real, failures = KeyIndex.add_run, iter([OSError("no space left on device")])
 
-    def add(self, path, hashes):
+    def add_run(self, run):
         for failure in failures:
             raise failure
-        real(self, path, hashes)
+        real(self, run)
 
-    monkeypatch.setattr(KeyIndex, "add", add)
+    monkeypatch.setattr(KeyIndex, "add_run", add_run)
     records = table.batch([(1, {"n": 2}), (3, {"n": 3})])
     batch = table.encode(writer, records)
     with pytest.raises(Transient, match="no space"):

@@ -1,6 +1,7 @@
 """Commits that are no batches: rows deleted that were found before, files rewritten as of an older version."""
 
 import uuid
+from unittest.mock import Mock
 
 import numpy as np
 import obstore
@@ -10,8 +11,11 @@ import pytest
 from pyroaring import BitMap
 
 from cdc_shared.delta.actions import AddFile
+from cdc_shared.errors import Transient
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile, RowDeletion, RowsMoved
+from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys
+from delta_writer.writer.key_index import KeyIndex
 from delta_writer.writer.parquet_file import encode_data_file
 
 pytestmark = pytest.mark.unit
@@ -32,8 +36,8 @@ def rewrite_of(writer):
     path = f"part-{uuid.uuid4()}.zstd.parquet"
     obstore.put(writer.location.store, path, bytes(file.body))
     add = AddFile(path, {}, file.body.size, 0, False, file.stats)
-    hashes = hash_keys(rows.column("_cdc_key").to_pylist())
-    output = RewrittenFile(add, hashes, np.concatenate(numbers), np.concatenate(positions))
+    keys = MemoryRun.of_file(path, hash_keys(rows.column("_cdc_key").to_pylist()))
+    output = RewrittenFile(add, keys, np.concatenate(numbers), np.concatenate(positions))
     return FileRewrite(writer.version, inputs, [output], str(uuid.uuid4()))
 
 
@@ -73,6 +77,22 @@ def test_a_rewrite_carries_over_what_changed_meanwhile(table, writer):
     table.apply(writer, [(1, {"n": 11}), (3, None), (35, {"n": 350}), (21, None)])
     table.assert_equals_model(writer)
     table.assert_equals_model(table.open())
+
+
+def test_a_rewrite_forgets_no_file_that_the_index_still_lacks(table, writer, monkeypatch):
+    """Attacks I7: a batch landed, the index did not hear of it, and a rewrite is committed before the batch's retry."""
+    rewrite = rewrite_of(writer)
+    records = table.batch([(1, {"n": 100}), (60, {"n": 60})])
+    batch = table.encode(writer, records)
+    with monkeypatch.context() as patch:
+        patch.setattr(KeyIndex, "add_run", Mock(side_effect=OSError("disk")))
+        with pytest.raises(Transient):
+            writer.commit(batch)
+    assert writer.replace_files(rewrite)
+    assert writer.commit(batch)
+    table.committed = records.ranges[0].end
+    table.apply(writer, [(1, {"n": 101}), (60, {"n": 61}), (2, None)])
+    table.assert_equals_model(writer)
 
 
 def test_a_second_rewrite_of_the_same_files_is_refused(table, writer):
