@@ -149,7 +149,9 @@ def _insert_last(pipeline: MongoPipeline) -> None:
 def test_damaged_rows_are_repaired_from_the_command_line(new_pipeline: Callable[..., MongoPipeline]) -> None:
     """A row re-read is the row that the document's own event made, in every column and every BSON type."""
     pipeline = new_pipeline(partitions=PARTITIONS)
-    documents = [uniform_document(1_000 + n) for n in range(20)] + [{"_id": each, **golden_document()} for each in IDS[::9]]
+    documents = [uniform_document(1_000 + n) for n in range(20)] + [
+        {"_id": each, **golden_document()} for each in IDS[::9]
+    ]
     pipeline.db[COLLECTION].insert_many(documents)
     pipeline.await_equal(COLLECTION, TIMEOUT_S)
     before = _rows(pipeline)

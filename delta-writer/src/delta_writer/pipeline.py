@@ -117,7 +117,7 @@ class Pipeline:
     def _bring_into_table(self, batch: RecordBatch, started: float) -> None:
         read = read_events(batch)
         if read.has_requests:
-            read = self._waiting_out("re-read", lambda: self._rereader.answer(batch.topic, read))
+            read = self._waiting_out("re-read", lambda: self._rereader.answer(batch.topic, read, self._still_alive))
         table = self._tables.table_for(batch.topic, read.collections)
         self._write_dead_letters(batch, read.invalid, table)
         if table is None or (batch.must_commit and not table.is_certain):
@@ -200,6 +200,9 @@ class Pipeline:
         while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
             self._consumer.keep_alive(min(left, POLL_S))
             self._show_lag()
+
+    def _still_alive(self) -> None:
+        self._consumer.keep_alive(0)
 
     def _show_lag(self) -> None:
         stands = self._batches.next_offsets()

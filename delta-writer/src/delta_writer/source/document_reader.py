@@ -1,6 +1,6 @@
 """Documents of the source by their keys, as they are now."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,8 +42,10 @@ class DocumentsRead:
     refused: dict[str, str] = field(default_factory=dict)
 
 
-def read_documents(source: MongodbSource, collection: Collection, keys: Iterable[str]) -> DocumentsRead:
-    """Read the documents with these key texts from the primary, a chunk a query.
+def read_documents(
+    source: MongodbSource, collection: Collection, keys: Iterable[str], between: Callable[[], None] = lambda: None
+) -> DocumentsRead:
+    """Read the documents with these key texts from the primary, a chunk a query; `between` is called between queries.
 
     What is read reflects every write that the source acknowledged to anybody before the call, so that whatever is not
     in it comes later in the stream of changes. Raises `Transient` and `Fatal` as `MongodbSource.asking` does.
@@ -55,7 +57,9 @@ def read_documents(source: MongodbSource, collection: Collection, keys: Iterable
             ids[key] = key_value(key)
         except InvalidDocument as error:
             answer.refused[key] = str(error)
-    for chunk in _chunks(ids):
+    for number, chunk in enumerate(_chunks(ids)):
+        if number:
+            between()
         _read_chunk(source, collection, {key: ids[key] for key in chunk}, answer)
     return answer
 

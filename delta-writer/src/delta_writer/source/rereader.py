@@ -5,7 +5,7 @@ so a change that the read does not show has its event behind the request: whatev
 right by what comes later. The last event of a key in a batch wins as always, be it a request or not.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -26,11 +26,11 @@ class Rereader:
         self._spec = spec
         self._source = source
 
-    def answer(self, topic: str, read: ReadEvents) -> ReadEvents:
+    def answer(self, topic: str, read: ReadEvents, between: Callable[[], None] = lambda: None) -> ReadEvents:
         """Return the events with the requests' documents in their places: None where the source has none, a delete.
 
-        A request that can never be answered is in `invalid` instead. Raises `Transient` and `Fatal` as
-        `MongodbSource.asking` does; then nothing was answered.
+        A request that can never be answered is in `invalid` instead. `between` is called between queries. Raises
+        `Transient` and `Fatal` as `MongodbSource.asking` does; then nothing was answered.
         """
         if not read.has_requests:
             return read
@@ -43,7 +43,7 @@ class Rereader:
                 refused[i] = NOT_THIS_TOPICS
         found: dict[int, DocumentRead] = {}
         for collection, events in wanted.items():
-            answer = read_documents(self._source, collection, [read.events.keys[i] for i in events])
+            answer = read_documents(self._source, collection, [read.events.keys[i] for i in events], between)
             for i in events:
                 key = read.events.keys[i]
                 if key in answer.refused:

@@ -102,8 +102,11 @@ def test_a_document_that_cannot_be_read_is_refused() -> None:
 def test_many_keys_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(document_reader, "CHUNK_KEYS", 10)
     source = source_of(*({"_id": i} for i in range(35)))
-    answer = read_documents(source, THINGS, [str(i) for i in [*range(35), *range(35)]])  # type: ignore[arg-type]
+    between: list[int] = []
+    keys = [str(i) for i in [*range(35), *range(35)]]
+    answer = read_documents(source, THINGS, keys, lambda: between.append(source.queries))  # type: ignore[arg-type]
     assert source.queries == 4
+    assert between == [1, 2, 3]
     assert [read.text for read in answer.read.values()] == [f'{{"_id": {i}}}' for i in range(35)]
     monkeypatch.setattr(document_reader, "CHUNK_BYTES", 3)
     assert len(read_documents(source, THINGS, ["100", "1", "2", "300"]).read) == 4  # type: ignore[arg-type]
