@@ -20,7 +20,7 @@ from delta_writer.snapshots.notifications import NotificationKind
 
 pytestmark = pytest.mark.faults
 
-DOCUMENTS = 4_000
+DOCUMENTS = 2_500
 SLOW_SNAPSHOT = {
     "snapshot.fetch.size": "20",
     "max.batch.size": "20",

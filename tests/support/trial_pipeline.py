@@ -21,7 +21,7 @@ from writer_process import WriterProcess
 
 from cdc_shared.delta.time_travel import table_watermark, watermark_id
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, send_record
-from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, notification_topic, signal_topic, topic_id
+from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, held_offsets, notification_topic, signal_topic, topic_id
 from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
 from cdc_shared.storage.object_store import delete_everything, table_url
 from delta_writer.writer.offsets import ChangeTopic, app_id
@@ -122,6 +122,10 @@ class TrialPipeline:
         names = [watermark_id(identity.id, partition) for partition in range(identity.partitions)]
         each = {name: table.transaction_version(name) for name in names}
         return table_watermark({name: at for name, at in each.items() if at is not None}, *identity)
+
+    def held(self, collection: str, partition: int) -> tuple[int, int]:
+        """The first offset that Kafka holds of a partition of the collection's topic, and its end."""
+        return held_offsets(self.admin, self.topic(collection), partition + 1)[partition]
 
     def await_rows(self, collection: str, expected: Callable[[], CanonicalRows], timeout_s: float) -> None:
         """Wait until the table holds exactly what `expected` gives. Raises AssertionError with the difference."""

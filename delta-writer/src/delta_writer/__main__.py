@@ -10,15 +10,18 @@ from typing import Annotated
 
 import typer
 
+from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.errors import CdcError
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, read_spec
 from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.models.common import InvalidSpec, load_spec
-from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, load_settings
+from cdc_shared.settings import ConnectSettings, KafkaSettings, ObjectStoreSettings, load_settings
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.maintenance.restore_command import restore_collection
 from delta_writer.service import WriterService
 from delta_writer.settings import Settings
+from delta_writer.snapshots.resync import Resync
+from delta_writer.snapshots.resync_progress import ResyncProgress
 from delta_writer.source.reread_command import reread as request_rereads
 
 app = typer.Typer(no_args_is_help=True, help="Applies MongoDB changes from Kafka to Delta Lake tables, exactly once.")
@@ -123,6 +126,34 @@ def reread(
         kafka = load_settings(KafkaSettings)
         spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
         request_rereads(kafka.bootstrap_servers, spec, collection, wanted, reason, typer.echo)
+
+
+@app.command()
+def resync(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    collection: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this collection, without its database; may be repeated. Otherwise the whole pipeline."),
+    ] = None,
+    wait: Annotated[bool, typer.Option(help="Show how it goes until every table is whole again.")] = True,
+) -> None:
+    """Take a new snapshot, after which the tables equal the source whatever was missed; readers keep the old rows.
+
+    The way out of "resync needed", and out of a gap in the source's log (then without --collection). Ctrl-C, once the
+    snapshot was asked for, only ends the waiting.
+    """
+    with _plain_errors():
+        kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
+        spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
+        with ConnectClient(load_settings(ConnectSettings).url) as connect:
+            request = Resync(spec, kafka, stores, connect, collection or [], typer.echo)
+            topics = request.start()
+            if not wait:
+                return
+            try:
+                ResyncProgress(request, spec, topics, kafka.bootstrap_servers, connect, typer.echo).run()
+            except KeyboardInterrupt:
+                typer.echo("no longer waiting; the resync goes on")
 
 
 @contextmanager

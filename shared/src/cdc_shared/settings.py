@@ -43,6 +43,16 @@ class KafkaSettings(EnvironmentSettings):
     )
 
 
+class ConnectSettings(EnvironmentSettings):
+    """How Kafka Connect is reached, for what has to tell it something."""
+
+    url: str = Field(
+        validation_alias="CONNECT_URL",
+        pattern=r"^https?://[^\s/]+/?$",
+        description="the URL of Kafka Connect's REST interface, for example http://localhost:8083",
+    )
+
+
 class ObjectStoreSettings(EnvironmentSettings):
     """How S3-compatible stores are reached. Google and Azure read their own usual variables; local paths none."""
 

@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,9 +19,9 @@ from pyroaring import BitMap
 from cdc_shared.delta.actions import AddFile
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.snapshots.doomed_rows import SweepRule
-from delta_writer.snapshots.gap import gap_before
 from delta_writer.snapshots.notification_reader import NotificationReader
 from delta_writer.snapshots.notifications import SnapshotAttempt
+from delta_writer.snapshots.table_state import gap_before, is_swept
 from delta_writer.snapshots.topic_positions import AttemptBounds, TopicPositions
 from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
@@ -67,13 +67,14 @@ class Sweeper:
         open_positions: Callable[[], TopicPositions],
         on_swept: Callable[[Table, CommitResult], None],
         clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
     ) -> None:
-        """`on_swept` hears of each commit; `clock` is monotonic, in seconds."""
+        """`on_swept` hears of each commit; `clock` is monotonic, in seconds; `executor` takes the thread's place."""
         self._open_notifications = open_notifications
         self._open_positions = open_positions
         self._on_swept = on_swept
         self._clock = clock
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="sweep")
+        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="sweep")
         self._stop = threading.Event()
         self._notifications: NotificationReader | None = None
         self._opening: Future[NotificationReader] | None = None
@@ -152,7 +153,7 @@ class Sweeper:
             job.result()()
         if sweep.bounds is None:
             self._ask_bounds(sweep, table)
-        elif self._nothing_left(sweep, table):
+        elif is_swept(table.writer.snapshot, sweep.topic, sweep.bounds):
             sweep.done = True
         elif len(sweep.arrived) < table.writer.topic.partitions or not is_ours:
             self._check_arrival(sweep, table)
@@ -174,14 +175,6 @@ class Sweeper:
             return take
 
         sweep.job = self._executor.submit(ask)
-
-    def _nothing_left(self, sweep: _Sweep, table: Table) -> bool:
-        """Tell whether the table says that the attempt was swept, or cannot have a row from before it."""
-        first = self._before(sweep)
-        if sweep.base == 0 and not any(first.values()):
-            return True
-        stands = table.writer.snapshot.txns
-        return all(stands.get(swept_id(table.writer.topic, p), -1) >= before for p, before in first.items())
 
     def _check_arrival(self, sweep: _Sweep, table: Table) -> None:
         """Find out, now and then, whether the table holds the attempt; another writer may have to bring it there."""
@@ -209,18 +202,17 @@ class Sweeper:
 
         sweep.job = self._executor.submit(ask)
 
-    def _before(self, sweep: _Sweep) -> dict[int, int]:
-        """Return the attempt's first offset for each partition, counted as rows do; 0 where Kafka does not tell."""
+    def _rule(self, sweep: _Sweep) -> SweepRule:
         assert sweep.bounds is not None  # nosec B101 # asked for before
-        return {sweep.base + partition: first or 0 for partition, first in sweep.bounds.first.items()}
+        return SweepRule(sweep.base, sweep.bounds.before(sweep.base))
 
     def _not_looked_at(self, sweep: _Sweep, table: Table) -> list[AddFile]:
-        rule = SweepRule(sweep.base, self._before(sweep))
+        rule = self._rule(sweep)
         files = table.writer.snapshot.files
         return [file for path, file in files.items() if path not in sweep.found and rule.admits(file)]
 
     def _look_for_rows(self, sweep: _Sweep, table: Table, files: list[AddFile]) -> None:
-        rule = SweepRule(sweep.base, self._before(sweep))
+        rule = self._rule(sweep)
         store, url = table.writer.location.store, table.writer.location.url
 
         def look() -> Callable[[], None]:
@@ -242,7 +234,7 @@ class Sweeper:
         sweep.job = self._executor.submit(look)
 
     def _commit(self, sweep: _Sweep, table: Table) -> None:
-        writer, rule = table.writer, SweepRule(sweep.base, self._before(sweep))
+        writer, rule = table.writer, self._rule(sweep)
         txns = {swept_id(writer.topic, partition): first for partition, first in rule.before.items()}
         if isinstance(writer, DeletionVectorWriter):
             files = writer.snapshot.files

@@ -7,7 +7,8 @@ partition).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -33,6 +34,10 @@ class AttemptBounds:
 
     first: Mapping[int, int | None]
     end: Mapping[int, int]
+
+    def before(self, base: int) -> dict[int, int]:
+        """Return by row partition, counted from `base`, the offset before which rows are obsolete; 0 for untold."""
+        return {base + partition: first or 0 for partition, first in self.first.items()}
 
 
 class TopicPositions:
@@ -100,6 +105,14 @@ class TopicPositions:
         """Give the consumers back."""
         self._everything.close()
         self._committed.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     def _first_since(self, topic: str, partition: int, time_ms: int) -> int | None:
         with kafka_errors(f"looking for a time in {topic}[{partition}]"):

@@ -94,7 +94,7 @@ def start_offset(txns: Mapping[str, int], topic: ChangeTopic, partition: int, lo
     """
     where = f"{topic.name}[{partition}]"
     stands_at = txns.get(app_id(topic, partition))
-    if stands_at is None and any(_is_of_another_topic(name, topic) and at < CLOSED for name, at in txns.items()):
+    if stands_at is None and any(is_offset_of_another_topic(name, topic) and at < CLOSED for name, at in txns.items()):
         raise ResyncNeeded(
             f"resync needed: topic {topic.name} was deleted and made again (its id is now {topic.topic_id}), so "
             "changes may be missing; take a new snapshot of the collection"
@@ -113,5 +113,6 @@ def start_offset(txns: Mapping[str, int], topic: ChangeTopic, partition: int, lo
     return next_offset
 
 
-def _is_of_another_topic(name: str, topic: ChangeTopic) -> bool:
+def is_offset_of_another_topic(name: str, topic: ChangeTopic) -> bool:
+    """Tell whether a `txn` is the next offset of another topic, or of this one before it was made again."""
     return name.startswith(_PREFIX) and not name.startswith(f"{_PREFIX}{topic.topic_id}:")

@@ -83,6 +83,18 @@ def collection_pattern(source: SourceSpec) -> str:
     return _exactly(database + ".*")
 
 
+def collection_regex(source: SourceSpec, collection: str) -> str:
+    """A regular expression that matches one collection's `database.collection`, as Debezium's signals take it."""
+    return rf"{_literal(source.database)}\.{_literal(collection)}"
+
+
+def captures(source: SourceSpec, collection: str) -> bool:
+    """Whether the collection is among those that the spec captures for tables."""
+    if source.include_collections:
+        return collection in source.include_collections
+    return collection not in source.exclude_collections
+
+
 def split_credentials(connection: Secret) -> tuple[str, dict[str, str]]:
     """The connection string without user and password, and the settings that carry them instead.
 

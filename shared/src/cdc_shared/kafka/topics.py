@@ -27,6 +27,13 @@ STATUS_TOPIC = "cdc.status"
 
 COMPACTED = {"cleanup.policy": "compact"}
 SIGNALS_CONFIG = {"cleanup.policy": "delete", "retention.ms": str(7 * 24 * 3600 * 1000)}
+# As Kafka Connect makes change topics by the connector's template; for one that must be there before it does.
+CHANGE_TOPIC_CONFIG = {
+    "cleanup.policy": "delete",
+    "retention.ms": str(7 * 24 * 3600 * 1000),
+    "message.timestamp.type": "CreateTime",
+    "max.message.bytes": str(90 * 1024 * 1024),
+}
 # A few hundred bytes a snapshot and a restart. Kept for as long as that takes, so that a writer that was away learns of
 # every snapshot; the producer's clock, because a snapshot's records are told by it (docs/adr/0009-snapshot-sweep.md).
 NOTIFICATIONS_CONFIG = {

@@ -1,10 +1,12 @@
-"""A gap in what a table was told: Kafka no longer had what came next, and reading went on without it.
+"""What a table itself says of snapshots: which were swept, and whether one is still needed.
 
-From such a moment on until a snapshot begun later is swept, the table may lack changes and hold what is gone. The table
-itself says so: its partition base has moved up (docs/adr/0010-resync.md), and no sweep is recorded above it yet.
+When Kafka no longer has what comes next and reading goes on without it, the stream has a gap: until a snapshot begun
+later is swept, the table may lack changes and hold what is gone. The table's partition base has moved up then
+(docs/adr/0010-resync.md), and no sweep is recorded above it yet.
 """
 
 from cdc_shared.delta.snapshot import Snapshot
+from delta_writer.snapshots.topic_positions import AttemptBounds
 from delta_writer.writer.offsets import ChangeTopic, swept_id
 from delta_writer.writer.table_metadata import RESYNC_SINCE, partition_base
 
@@ -24,3 +26,12 @@ def gap_before(table: Snapshot, topic: ChangeTopic, notification_topic_id: str) 
         return None
     topic_id, _, offset = table.metadata.configuration.get(RESYNC_SINCE, "").rpartition(":")
     return int(offset) if topic_id == notification_topic_id else 0
+
+
+def is_swept(table: Snapshot, topic: ChangeTopic, bounds: AttemptBounds) -> bool:
+    """Tell whether the table has no row from before an attempt: it was swept, or never had one."""
+    base = partition_base(table.metadata)
+    before = bounds.before(base)
+    if base == 0 and not any(before.values()):
+        return True
+    return all(table.txns.get(swept_id(topic, partition), -1) >= offset for partition, offset in before.items())

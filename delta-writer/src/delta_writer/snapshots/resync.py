@@ -1,0 +1,186 @@
+"""Resync: a new snapshot of collections on request, after which their tables equal the source whatever was missed.
+
+Of the whole pipeline: the connector forgets how far it had read and begins with a snapshot, which also serves when its
+position in the source's log is lost. Of single collections: it is told to snapshot them between two changes of the
+stream. The writer sweeps by itself once the snapshot is in. A table that cannot read on where it stands starts anew
+first. May be repeated; what an interrupted resync has begun goes on by itself or is begun again.
+"""
+
+import json
+import uuid
+from collections.abc import Callable, Collection
+from typing import Final
+
+import obstore
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from cdc_shared.connect.connect_client import ConnectClient
+from cdc_shared.connect.connector_config import captures, collection_regex
+from cdc_shared.delta.log import DeltaLog
+from cdc_shared.errors import Fatal
+from cdc_shared.kafka.spec_topic import publish_spec, send_record
+from cdc_shared.kafka.topics import (
+    CHANGE_TOPIC_CONFIG,
+    UnknownTopic,
+    change_topic,
+    ensure_connector_topics,
+    ensure_topic,
+    held_offsets,
+    notification_topic,
+    signal_topic,
+    topic_id,
+)
+from cdc_shared.models.common import PipelineSpec
+from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
+from cdc_shared.storage.object_store import map_store_error, open_store, table_url
+from delta_writer.consumer.event_handler import Collection as CollectionName
+from delta_writer.snapshots.new_start import HeldOffsets, plan_new_start, start_anew
+from delta_writer.writer.delta_writer import TableLocation
+from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.table_metadata import COLLECTION, MODE, TableIdentity
+from delta_writer.writer.tables import table_location
+
+CONNECT_TIMEOUT_S: Final = 90.0
+SNAPSHOTLESS_MODES: Final = frozenset({"no_data"})
+
+Say = Callable[[str], None]
+
+
+class Resync:
+    """One resync of one pipeline. Blocks on Kafka, Connect and the store; raises `Transient` when one is away."""
+
+    def __init__(
+        self,
+        spec: PipelineSpec,
+        kafka: KafkaSettings,
+        stores: ObjectStoreSettings,
+        connect: ConnectClient,
+        collections: Collection[str],
+        say: Say,
+    ) -> None:
+        """`collections` without their database; none means the whole pipeline. `say` gets lines for people.
+
+        Raises `Fatal` for a collection that the pipeline does not capture.
+        """
+        if strange := sorted(name for name in collections if not captures(spec.source, name)):
+            raise Fatal(f"pipeline {spec.name} does not capture {', '.join(strange)}; correct the name, or the spec")
+        self._spec = spec
+        self._kafka = kafka
+        self._stores = stores
+        self._connect = connect
+        self._wanted = sorted(set(collections))
+        self._say = say
+        self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
+        self.since = 0
+        """The snapshot that was asked for begins at this offset of the notification topic, or later."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is of the whole pipeline."""
+        return not self._wanted
+
+    def start(self) -> dict[str, ChangeTopic]:
+        """Ask for the snapshot; return the collections that it is of, with their topics as they are then.
+
+        Raises `Fatal` when there is no connector, or one that takes no snapshots.
+        """
+        name = self._spec.name
+        if self._connect.status(name) is None:
+            raise Fatal(f"Kafka Connect has no connector {name}: deploy the pipeline first")
+        if self.is_whole and self._spec.source.snapshot_mode in SNAPSHOTLESS_MODES:
+            raise Fatal(
+                f"pipeline {name} has source.snapshot_mode {self._spec.source.snapshot_mode}, so its connector never "
+                "begins with a snapshot; name the collections with --collection"
+            )
+        ensure_connector_topics(self._admin, name)
+        collections = self._wanted or self._tables()
+        must_stop = self.is_whole or any(self._must_start_anew(each) for each in collections)
+        if must_stop:
+            self._say(f"stopping connector {name}")
+            self._connect.stop(name, CONNECT_TIMEOUT_S)
+        notifications = notification_topic(name)
+        (self.since,) = (end for _, end in held_offsets(self._admin, notifications, 1).values())
+        topics = {each: self._topic(each) for each in collections}
+        for collection, topic in topics.items():
+            self._start_anew(collection, topic, f"{topic_id(self._admin, notifications).id}:{self.since}")
+        if self.is_whole:
+            self._say(f"connector {name} forgets its position and begins with a snapshot")
+            self._connect.forget_offsets(name, CONNECT_TIMEOUT_S)
+        if must_stop:
+            self._connect.resume(name)
+        self._connect.wait_running(name, CONNECT_TIMEOUT_S)
+        if not self.is_whole:
+            self._signal(collections)
+        # Writers that had ended begin again.
+        publish_spec(self._kafka.bootstrap_servers, self._spec, topic=self._kafka.pipelines_topic)
+        return topics
+
+    def location(self, collection: str) -> TableLocation:
+        """Where a collection's table is."""
+        return table_location(self._spec, self._stores, CollectionName(self._spec.source.database, collection))
+
+    def _must_start_anew(self, collection: str) -> bool:
+        name = self._topic_name(collection)
+        table = DeltaLog(self.location(collection).store).load()
+        if table.metadata is None:
+            return False
+        try:
+            topic = ChangeTopic(name, *topic_id(self._admin, name))
+        except UnknownTopic:
+            return True
+        return plan_new_start(table, topic, self._held(topic)) is not None
+
+    def _start_anew(self, collection: str, topic: ChangeTopic, resync_since: str) -> None:
+        database = self._spec.source.database
+        identity = TableIdentity(self._spec.name, database, collection)
+        start = start_anew(
+            self.location(collection), identity, self._spec.sink.mode, topic, self._held(topic), resync_since
+        )
+        if start is not None:
+            offsets = ", ".join(f"{p} at {offset:,}" for p, offset in start.offsets.items())
+            self._say(f"{database}.{collection} starts anew, partition {offsets}: {start.reason}")
+
+    def _topic(self, collection: str) -> ChangeTopic:
+        """Return the collection's topic. Made when it is missing: offsets of a topic yet to be cannot be committed."""
+        name = self._topic_name(collection)
+        try:
+            return ChangeTopic(name, *topic_id(self._admin, name))
+        except UnknownTopic:
+            ensure_topic(self._admin, name, self._spec.topic_partitions, CHANGE_TOPIC_CONFIG)
+            return ChangeTopic(name, *topic_id(self._admin, name))
+
+    def _topic_name(self, collection: str) -> str:
+        return change_topic(self._spec.name, self._spec.source.database, collection)
+
+    def _held(self, topic: ChangeTopic) -> HeldOffsets:
+        return held_offsets(self._admin, topic.name, topic.partitions)
+
+    def _tables(self) -> list[str]:
+        """Return the collections that have a table of their current state."""
+        root = table_url(self._stores.root_for(self._spec.sink.root), self._spec.name, self._spec.source.database, "")
+        store = open_store(root.rstrip("/"), self._stores)
+        try:
+            found = obstore.list_with_delimiter(store)["common_prefixes"]
+        except Exception as error:
+            raise map_store_error(error, f"listing the tables under {root}") from error
+        names = []
+        for prefix in found:
+            url = f"{root.rstrip('/')}/{prefix.strip('/').rpartition('/')[2]}"
+            metadata = DeltaLog(open_store(url, self._stores)).load().metadata
+            if metadata is not None and metadata.configuration.get(MODE) == self._spec.sink.mode:
+                names.append(metadata.configuration[COLLECTION])
+        return sorted(names)
+
+    def _signal(self, collections: Collection[str]) -> None:
+        """Have the connector snapshot the collections. Its signals are kept until it has taken them."""
+        name, request = self._spec.name, str(uuid.uuid4())
+        patterns = [collection_regex(self._spec.source, each) for each in collections]
+        signal = {
+            "id": request,
+            "type": "execute-snapshot",
+            "data": {"data-collections": patterns, "type": "BLOCKING"},
+        }
+        producer = Producer({"bootstrap.servers": self._kafka.bootstrap_servers, "enable.idempotence": True})
+        send_record(producer, signal_topic(name), name.encode(), json.dumps(signal).encode())
+        self._say(f"connector {name} was asked for a snapshot of {', '.join(collections)}")
