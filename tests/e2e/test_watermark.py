@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
@@ -93,7 +94,7 @@ def test_it_rises_in_a_quiet_database_and_holds_under_load(
     pipeline.db["items"].insert_one({"_id": -1, "n": 0})
     wait_until(lambda: pipeline.watermark_ms("items") is not None, FIRST_TIMEOUT_S, "the table has a watermark")
     seen = rises(pipeline, 2)
-    pauses = [later - sooner for (sooner, _), (later, _) in zip(seen, seen[1:], strict=False)]
+    pauses = [later - sooner for (sooner, _), (later, _) in pairwise(seen)]
     measured("watermark, quiet: longest pause between rises", max(pauses), "s")
     measured("watermark, quiet: highest age when seen", max(at - ms / 1000 for at, ms in seen), "s")
     assert max(pauses) < 10
