@@ -69,7 +69,7 @@ def change_unseen(pipeline: MongoPipeline, rng: random.Random, ids: str) -> None
 def expire(pipeline: MongoPipeline, rng: random.Random) -> None:
     """Kafka drops changes that the stopped writer has not read."""
     change_unseen(pipeline, rng, "expired")
-    ends = {}
+    ends: dict[int, int] = {}
 
     def changes_have_come() -> bool:
         held = {p: pipeline.held("items", p)[1] for p in range(2)}
