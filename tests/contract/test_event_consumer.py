@@ -15,7 +15,8 @@ from stack_endpoints import Stack
 from waiting import wait_until
 
 from cdc_shared.kafka.topics import ensure_topic
-from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
+from delta_writer.consumer.event_consumer import EventConsumer, PartitionEnd, consumer_config
+from delta_writer.watermark.partition_ends import written_ends
 
 pytestmark = pytest.mark.contract
 
@@ -79,10 +80,29 @@ def read(consumer: Any, count: int) -> list[tuple[int, bytes]]:
     found: list[tuple[int, bytes]] = []
 
     def enough() -> bool:
-        found.extend((record.offset(), record.value()) for record in consumer.poll(0.1))
+        polled = [each for each in consumer.poll(0.1) if not isinstance(each, PartitionEnd)]
+        found.extend((record.offset(), record.value()) for record in polled)
         return len(found) >= count
 
     wait_until(enough, READ_TIMEOUT_S, f"{count} records are read")
+    return found
+
+
+def read_to_end(consumer: Any, offset: int) -> list[int]:
+    """Poll until the partition's end is told to be at the offset; the offsets of the records that came before."""
+    found: list[int] = []
+
+    def at_end() -> bool:
+        for each in consumer.poll(0.1):
+            if isinstance(each, PartitionEnd):
+                assert each.offset <= offset, "an end further than there is anything"
+                if each.offset == offset:
+                    return True
+            else:
+                found.append(each.offset())
+        return False
+
+    wait_until(at_end, READ_TIMEOUT_S, f"the end at {offset} is told")
     return found
 
 
@@ -128,3 +148,79 @@ def test_a_hint_is_never_read(broker: Broker) -> None:
     consumer.hint_offsets({(broker.topic, 0): 3})
     consumer.close()
     assert [offset for offset, _ in read(broker.join(1), 2)] == [1, 2]
+
+
+def test_the_end_is_told_when_it_is_reached(broker: Broker) -> None:
+    broker.send(values(0, 1, 2))
+    consumer = broker.join(1)
+    assert read_to_end(consumer, 3) == [1, 2]
+    broker.send(values(3))
+    assert read_to_end(consumer, 4) == [3]
+    consumer.seek(broker.topic, 0, 2)
+    assert read_to_end(consumer, 4) == [2, 3]
+
+
+@pytest.fixture
+def real(stack: Stack) -> Iterator[RealBroker]:
+    with ExitStack() as cleanup:
+        yield RealBroker(stack, cleanup)
+
+
+@pytest.mark.integration
+def test_an_end_that_was_reached_is_told_again_after_a_pause_and_nothing_is_skipped(real: RealBroker) -> None:
+    """Attacks I2: the watermark of a quiet table rests on the end; librdkafka counts it as a record that was taken."""
+    real.send(values(0))
+    consumer = real.join(0)
+    assert read_to_end(consumer, 1) == [0]
+    consumer.keep_alive(0.3)
+    assert read_to_end(consumer, 1) == []
+    consumer.keep_alive(0.3)
+    real.send(values(1))
+    assert read_to_end(consumer, 2) == [1]
+
+
+@pytest.mark.integration
+def test_an_open_transaction_is_written_but_not_at_the_end_and_its_marker_is(real: RealBroker, stack: Stack) -> None:
+    """Attacks I12: what is behind the last stable offset is never taken for read, and claims reach beyond it."""
+    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    producer = Producer({"bootstrap.servers": stack.kafka, "transactional.id": real.topic})
+    producer.init_transactions(READ_TIMEOUT_S)
+
+    def write(value: bytes) -> None:
+        producer.begin_transaction()
+        producer.produce(real.topic, value, b"k", partition=0)
+        assert producer.flush(READ_TIMEOUT_S) == 0
+
+    consumer = real.join(0)
+    assert read_to_end(consumer, 0) == []
+    write(b"0")
+    assert written_ends(admin, [(real.topic, 0), (f"{real.topic}.none", 0)]) == {(real.topic, 0): 1}
+    assert consumer.held(real.topic, 0) == (0, 0)
+    consumer.seek(real.topic, 0, 0)
+    assert read_to_end(consumer, 0) == []
+    producer.commit_transaction(READ_TIMEOUT_S)
+    assert read_to_end(consumer, 2) == [0]
+    write(b"aborted")
+    producer.abort_transaction(READ_TIMEOUT_S)
+    assert read_to_end(consumer, 4) == []
+    assert (written_ends(admin, [(real.topic, 0)]), consumer.held(real.topic, 0)) == ({(real.topic, 0): 4}, (0, 4))
+    assert consumer.lag(real.topic, 0, 4) == 0
+
+
+@pytest.mark.integration
+def test_the_sentinels_topic_is_no_collections(real: RealBroker, stack: Stack) -> None:
+    """The group is given every topic of the pipeline but that one, also those whose names look like it."""
+    admin = AdminClient({"bootstrap.servers": stack.kafka})
+    pipeline, _, _ = real.topic.split(".")
+    sentinel, alike = f"{pipeline}.db.cdc_heartbeat", f"{pipeline}.db.my.cdc_heartbeat"
+    for topic in (sentinel, alike):
+        ensure_topic(admin, topic, 1, {})
+    consumer = real.join(0)
+    try:
+        wait_until(
+            lambda: consumer.poll(0.1) is None or len(consumer.assigned()) > 1, READ_TIMEOUT_S, "all is assigned"
+        )
+        assert sorted(topic for topic, _ in consumer.assigned()) == sorted([real.topic, alike])
+    finally:
+        for future in admin.delete_topics([sentinel, alike]).values():
+            future.result()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from cdc_shared.kafka.topics import TopicIdentity
-from delta_writer.consumer.event_consumer import OnAssigned, OnRevoked
+from delta_writer.consumer.event_consumer import OnAssigned, OnRevoked, PartitionEnd
 
 TOPIC = "p.db.things"
 SOURCE = {"ts_ms": 1_700_000_000_000, "db": "db", "collection": "things"}
@@ -51,6 +51,7 @@ class FakeKafka:
         self.topics: dict[str, list[FakeRecord]] = {}
         self.ids: dict[str, str] = {}
         self.low = 0
+        self.records_a_poll = 1_000_000
 
     def send(
         self,
@@ -88,12 +89,13 @@ class FakeConsumer:
         self._kafka = kafka
         self._positions = {topic: on_assigned(topic, 0, partial(self.held, topic, 0)) for topic in kafka.topics}
 
-    def poll(self, timeout_s: float) -> list[FakeRecord]:
+    def poll(self, timeout_s: float) -> list[FakeRecord | PartitionEnd]:
         for topic, records in self._kafka.topics.items():
-            rest = records[self._positions[topic] :]
-            if rest:
-                self._positions[topic] = len(records)
-                return rest
+            position = self._positions[topic]
+            if rest := records[position : position + self._kafka.records_a_poll]:
+                self._positions[topic] += len(rest)
+                at_end = self._positions[topic] == len(records)
+                return [*rest, PartitionEnd(topic, 0, len(records))] if at_end else [*rest]
         self._kafka.when_drained()
         return []
 
