@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from delta_reading import canonical_rows, read_with_duckdb
 from deltalake import DeltaTable
-from maintained_table import MaintainedTable
+from maintained_table import Change, MaintainedTable, random_document
 
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
 from cdc_shared.delta.log import entry_path
@@ -50,7 +50,7 @@ def test_after_20_000_commits_nothing_grows(tmp_path: Path, measured: Callable[[
     }
     stores = ObjectStoreSettings()
     with MaintainedTable(str(tmp_path / "table"), stores, tmp_path / "cache", policy) as table:
-        table.apply([(key, _document(rng)) for key in range(KEYS)])
+        table.apply([(key, random_document(rng)) for key in range(KEYS)])
         table.writer.set_properties({"delta.deletedFileRetentionDuration": f"interval {RETENTION_S:.0f} seconds"})
         log = _LogBytes(tmp_path / "table", table.writer.version)
         for interval in range(INTERVALS):
@@ -99,12 +99,8 @@ class _LogBytes:
         return taken
 
 
-def _document(rng: random.Random) -> dict[str, object]:
-    return {"n": rng.random(), "text": f"text {rng.randrange(100)}", "sub": {"a": rng.randrange(10), "b": "x"}}
-
-
-def _change(rng: random.Random) -> tuple[int, dict[str, object] | None]:
-    return rng.randrange(KEYS), None if rng.random() < 0.1 else _document(rng)
+def _change(rng: random.Random) -> Change:
+    return rng.randrange(KEYS), None if rng.random() < 0.1 else random_document(rng)
 
 
 def _checkpoints(table: MaintainedTable) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""Maintenance as a pipeline's chore: the tables that this process looks after."""
+"""Maintenance as a pipeline's chore: the tables that this process looks after, and their histories."""
 
 from collections.abc import Collection, Mapping
 
@@ -21,19 +21,24 @@ class Maintenance:
         self._policy = policy
         self._worker = worker
         self._metrics = metrics
-        self._tables: dict[str, TableMaintenance] = {}
+        self._tables: dict[tuple[str, str], TableMaintenance] = {}
 
     def turn(self, tables: Mapping[str, Table], assigned: Collection[tuple[str, int]]) -> None:
         """See `upkeep.Chore`."""
-        ours = {topic: table for topic, table in tables.items() if (topic, 0) in assigned}
-        for topic, maintained in list(self._tables.items()):
-            if topic not in ours or ours[topic].writer is not maintained.writer:  # taken away, or opened anew
-                self._tables.pop(topic).close()
-        for topic, table in ours.items():
-            if topic not in self._tables:
-                labels = (self._pipeline, table.collection.database, table.collection.name)
-                self._tables[topic] = TableMaintenance(table.writer, labels, self._policy, self._worker, self._metrics)
-            self._tables[topic].turn()
+        ours = {
+            (topic, sink.name): (table, sink.writer)
+            for topic, table in tables.items()
+            if (topic, 0) in assigned
+            for sink in table.sinks
+        }
+        for key, maintained in list(self._tables.items()):
+            if key not in ours or ours[key][1] is not maintained.writer:  # taken away, or opened anew
+                self._tables.pop(key).close()
+        for key, (table, writer) in ours.items():
+            if key not in self._tables:
+                labels = (self._pipeline, table.collection.database, key[1])
+                self._tables[key] = TableMaintenance(writer, labels, self._policy, self._worker, self._metrics)
+            self._tables[key].turn()
 
     def close(self) -> None:
         """See `upkeep.Chore`."""

@@ -4,7 +4,6 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import obstore
 import pytest
@@ -14,6 +13,7 @@ from waiting import wait_until
 from cdc_shared.errors import Transient
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
 from cdc_shared.models.common import MaintenanceSpec
+from delta_writer.consumer.event_handler import Collection
 from delta_writer.maintenance import table_maintenance
 from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.copy_on_write_compactor import MIN_SMALL_FILES
@@ -24,7 +24,9 @@ from delta_writer.maintenance.worker import MaintenanceWorker, Urgency
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import TableLocation, store_errors
 from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.sink import Sink
 from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.tables import Table
 
 pytestmark = pytest.mark.unit
 
@@ -262,7 +264,7 @@ def test_other_writers_commits_count_too(new_table, worker):
 def test_of_several_writers_the_one_with_partition_0_looks_after_a_table(new_table, worker):
     table = new_table()
     writer = table.open()
-    tables = {"p.db.things": SimpleNamespace(writer=writer, collection=SimpleNamespace(database="db", name="things"))}
+    tables = {"p.db.things": Table(Collection("db", "things"), Sink("things", writer, writer.schema))}
     chore = Maintenance("p", policy(), worker, WriterMetrics(CollectorRegistry()))
     for key in range(8):
         table.apply(writer, [(key, {"n": 0})])
@@ -276,9 +278,9 @@ def test_of_several_writers_the_one_with_partition_0_looks_after_a_table(new_tab
 
     wait_until(turn, WAIT_S, "eight files are one")
     reopened = table.open()
-    tables["p.db.things"].writer = reopened
+    tables["p.db.things"] = Table(Collection("db", "things"), Sink("things", reopened, reopened.schema))
     chore.turn(tables, [("p.db.things", 0)])
-    assert chore._tables["p.db.things"].writer is reopened
+    assert [each.writer for each in chore._tables.values()] == [reopened]
     chore.turn(tables, [])
     assert not chore._tables
     chore.close()
