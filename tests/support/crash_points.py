@@ -10,7 +10,6 @@ import re
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import obstore
@@ -18,8 +17,11 @@ from deltalake import DeltaTable
 from recorded_topic import RecordedConsumer
 
 from delta_writer import pipeline
+from delta_writer.maintenance import table_maintenance, vacuum
 from delta_writer.writer import delta_writer, key_index
-from delta_writer.writer.index_run import IndexRun
+from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
+from delta_writer.writer.index_file import DiskRun, RunFileWriter
+from delta_writer.writer.parquet_file import DataFileStream
 
 Moment = Literal["before", "after"]
 
@@ -46,8 +48,8 @@ def _path_of_put(pattern: str) -> Callable[..., bool]:
     return lambda _, path, *__, **___: re.search(pattern, path) is not None
 
 
-def _onto(file_name: str) -> Callable[..., bool]:
-    return lambda _, target: Path(target).name == file_name
+def _is_rewrite(_: Any, path: str, body: Any, *__: Any, **___: Any) -> bool:
+    return re.search(_ENTRY, path) is not None and b'"dataChange":false' in body
 
 
 _ENTRY = r"^_delta_log/\d{20}\.json$"
@@ -68,13 +70,21 @@ STEPS: dict[str, _Step] = {
     "log entry on its way": _Step(obstore, "put", "before", _path_of_put(_ENTRY)),
     "log entry stored, answer unheard": _Step(obstore, "put", "after", _path_of_put(_ENTRY)),
     "snapshot moved on": _Step(delta_writer.DeltaWriter, "_append", "after"),
-    "index knows the file": _Step(key_index.KeyIndex, "add", "after"),
-    "index run on its way to disk": _Step(IndexRun, "write", "before"),
-    "index run on disk": _Step(IndexRun, "write", "after"),
-    "index manifest on its way": _Step(Path, "replace", "before", _onto("manifest.json")),
-    "index manifest on disk": _Step(Path, "replace", "after", _onto("manifest.json")),
+    "index knows the file": _Step(key_index.KeyIndex, "add_run", "after"),
+    "index merge under way": _Step(RunFileWriter, "append", "after"),
+    "index run on its way to disk": _Step(RunFileWriter, "finish", "before"),
+    "index run on disk": _Step(RunFileWriter, "finish", "after"),
+    "index run taken up": _Step(key_index.KeyIndex, "_exchange", "after"),
+    "merged index run deleted": _Step(DiskRun, "delete", "after"),
     "checkpoint on its way": _Step(DeltaTable, "create_checkpoint", "before"),
     "checkpoint stored": _Step(DeltaTable, "create_checkpoint", "after"),
+    "rewrite reads": _Step(DataFileStream, "write", "after"),
+    "rewritten file stored": _Step(table_maintenance, "rewrite_files", "after"),
+    "rewrite's entry on its way": _Step(obstore, "put", "before", _is_rewrite),
+    "rewrite's entry stored, answer unheard": _Step(obstore, "put", "after", _is_rewrite),
+    "rewrite landed": _Step(DeletionVectorWriter, "replace_files", "after"),
+    "vacuum deletes": _Step(vacuum, "delete_paths", "before"),
+    "vacuum has deleted": _Step(vacuum, "delete_paths", "after"),
     "offsets hinted": _Step(RecordedConsumer, "hint_offsets", "after"),
 }
 

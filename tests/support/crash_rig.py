@@ -19,7 +19,7 @@ import crash_writer
 from crash_points import CrashPoint
 from crash_writer import WriterPlan
 from hot_key_changes import HotKeyChanges, Sent
-from pinned_table import PinnedTable, check_offset_chain, read_pinned
+from pinned_table import OffsetChain, PinnedTable, read_pinned
 from recorded_topic import TOPIC_ID, RecordedRecord, RecordedTopic
 from trial_pipeline import difference
 from waiting import wait_until
@@ -34,7 +34,9 @@ from delta_writer.writer.offsets import ChangeTopic
 END_TIMEOUT_S = 60.0
 DATABASE, COLLECTION = "db", "items"
 GAP_SHARE, INVALID_SHARE = 0.04, 0.02
-LOG_TAIL_LINES = 25
+LOG_TAIL_LINES = 12
+AGED_S = 60.0
+"""Beyond what writers retain here (`crash_writer.RETENTION`)."""
 
 
 @cache
@@ -126,7 +128,7 @@ class CrashRig:
         self.topic = RecordedTopic(change_topic(name, DATABASE, COLLECTION), directory)
         self._rng = rng
         self._letters_file = directory / "letters"
-        self._started = 0
+        self._chain = OffsetChain(self.url, self.stores)
         self._invalid: set[tuple[int, int]] = set()
         self._records: list[list[RecordedRecord]] = [[] for _ in range(partitions)]
         self.changes = HotKeyChanges(
@@ -149,8 +151,10 @@ class CrashRig:
     def start(
         self, member: str = "a", crash_point: CrashPoint | None = None, *, stops_when_drained: bool = False
     ) -> RigWriter:
-        """Start a writer. The same member goes on with the same cache."""
-        self._started += 1
+        """Start a writer, which ends of itself when it comes to the crash point, or has read all and was told to.
+
+        The same member goes on with the same cache. A writer that never comes to its crash point reads all, and ends.
+        """
         return RigWriter(
             WriterPlan(
                 member=member,
@@ -162,7 +166,7 @@ class CrashRig:
                 letters_file=self._letters_file,
                 seed=f"{self._rng.random()}",
                 crash_point=crash_point,
-                stops_when_drained=stops_when_drained,
+                stops_when_drained=stops_when_drained or crash_point is not None,
             )
         )
 
@@ -186,7 +190,8 @@ class CrashRig:
     # -- what must hold -----------------------------------------------------------------------------------------------
 
     def check(self) -> PinnedTable:
-        """Hold the table, where it stands, against the model, and the dead letters against its offsets."""
+        """Hold the table, where it stands, against the model; check its offsets' chain, and the dead letters."""
+        self._chain.follow()
         topic = ChangeTopic(self.topic.name, TOPIC_ID, len(self._records))
         table = read_pinned(self.url, self.stores, topic)
         told = difference(self.changes.expected_at(table.offsets), table.rows)
@@ -195,6 +200,13 @@ class CrashRig:
         lost = passed - self._letters()
         assert not lost, f"the table stands at {dict(table.offsets)}, and nobody kept the dead letters {sorted(lost)}"
         return table
+
+    def age(self) -> None:
+        """Make everything of the table `AGED_S` older, so that vacuum finds work. No writer may run."""
+        for path in Path(self.url).rglob("*"):
+            if path.is_file():
+                modified_at = path.stat().st_mtime - AGED_S
+                os.utime(path, (modified_at, modified_at))
 
     def finish(self) -> int:
         """Let one writer read to the end; check everything. Returns the number of commits."""
@@ -205,7 +217,7 @@ class CrashRig:
         # A gap at the very end is not seen before a record follows it.
         lasts = {p: records[-1].at_offset + 1 for p, records in enumerate(self._records)}
         assert all(lasts[p] <= table.offsets[p] <= ends[p] for p in ends), f"{table.offsets} is not {ends}"
-        return check_offset_chain(self.url, self.stores)
+        return table.version + 1
 
     # -- the recording ------------------------------------------------------------------------------------------------
 

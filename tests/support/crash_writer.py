@@ -23,14 +23,18 @@ from cdc_shared.kafka.topics import TopicIdentity
 from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.metrics.prometheus_metrics import WriterMetrics
 from cdc_shared.models.common import PipelineSpec
-from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.settings import ObjectStoreSettings, SecretsSettings
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.consumer.event_handler import DeadLetter
+from delta_writer.maintenance import rewrite_plan, table_maintenance
 from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.policy import MaintenancePolicy
+from delta_writer.maintenance.retention import Retention
 from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.source.mongodb_source import MongodbSource
+from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
 from delta_writer.writer import key_index
 from delta_writer.writer.batch_processor import BatchProcessor
@@ -38,8 +42,16 @@ from delta_writer.writer.dlq_writer import DeadLetterWriter
 from delta_writer.writer.tables import Tables
 
 COMMITS_A_CHECKPOINT = 4
-PERSIST_ENTRIES = 32
-SMALLEST_TIER_ENTRIES = 4
+VACUUM_EVERY_S = 0.3
+RETENTION = Retention(versions_s=30.0, upload_grace_s=20.0)
+"""Above what a loaded machine needs from an upload to its commit, and for reading a version."""
+RARE_IN_SMALL_TABLES = (
+    (key_index, "INLINE_MERGE_ENTRIES", 16),
+    (key_index, "_SMALLEST_TIER_ENTRIES", 4),
+    (rewrite_plan, "FANOUT", 4),
+    (table_maintenance, "FANOUT", 4),
+)
+"""Sizes from which on things happen: small ones here, so that they happen all the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +86,9 @@ class FileLetters(DeadLetterWriter):
 def run(plan: WriterPlan) -> None:
     """Run the pipeline until SIGTERM, or until all is read; die at the crash point."""
     _log_to(plan.log_file)
-    key_index.PERSIST_ENTRIES = PERSIST_ENTRIES  # type: ignore[misc]  # what is rare comes often here
-    key_index._SMALLEST_TIER_ENTRIES = SMALLEST_TIER_ENTRIES  # type: ignore[misc]
+    for module, name, size in RARE_IN_SMALL_TABLES:
+        assert hasattr(module, name), f"{module.__name__} has no {name} any more"
+        setattr(module, name, size)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     if plan.crash_point is not None:
@@ -95,7 +108,12 @@ def _pipeline(plan: WriterPlan, stop: threading.Event) -> Pipeline:
     metrics = WriterMetrics(CollectorRegistry())
     partitions = plan.spec.topic_partitions
     policy = replace(
-        MaintenancePolicy.of(plan.spec.maintenance), commits_a_checkpoint=COMMITS_A_CHECKPOINT, cpu_share=1.0
+        MaintenancePolicy.of(plan.spec.maintenance),
+        retention=RETENTION,
+        cpu_share=1.0,
+        vacuum_every_s=VACUUM_EVERY_S,
+        first_vacuum_s=0.0,
+        commits_a_checkpoint=COMMITS_A_CHECKPOINT,
     )
     when_drained = stop.set if plan.stops_when_drained else lambda: None
     return Pipeline(
@@ -107,6 +125,7 @@ def _pipeline(plan: WriterPlan, stop: threading.Event) -> Pipeline:
         ),
         new_batches=lambda: BatchProcessor(plan.spec.batch, time.monotonic),
         dead_letters=FileLetters(plan.letters_file),
+        rereader=Rereader(plan.spec, MongodbSource(plan.spec.source, SecretsSettings(), {})),
         upkeep=Upkeep([Maintenance(plan.spec.name, policy, MaintenanceWorker(), metrics)]),
         observer=PipelineObserver(plan.spec.name, metrics, lambda *_: None),
         tracing=configure_tracing("crash-writer", None),

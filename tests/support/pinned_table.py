@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import obstore
 import pyarrow as pa
@@ -42,24 +44,44 @@ def read_pinned(url: str, store: ObjectStoreSettings, topic: ChangeTopic) -> Pin
     return PinnedTable(table.version(), stands, rows)
 
 
-def check_offset_chain(url: str, store: ObjectStoreSettings) -> int:
-    """Check that every commit begins where the one before ended, in each partition; return how many commits there are.
+class OffsetChain:
+    """Follows a table's log and checks that every commit begins where the one before ended, in each partition.
 
     A gap is a loss, an overlap a batch that was applied twice, even where the rows came out the same.
     """
-    bucket = open_store(url, store)
-    listed = (entry["path"] for page in obstore.list(bucket, "_delta_log/") for entry in page)
-    entries = sorted(path for path in listed if path.endswith(".json"))
-    ends: dict[str, int] = {}
-    ids: set[str] = set()
-    for path in entries:
-        lines = bytes(obstore.get(bucket, path).bytes()).splitlines()
-        infos = [action["commitInfo"] for action in map(json.loads, lines) if "commitInfo" in action]
-        for info in infos:
-            assert info["txnId"] not in ids, f"{path} is of a batch that was committed before"
-            ids.add(info["txnId"])
-            for partition, (start, end) in info["cdcRanges"].items():
-                stood_at = ends.get(partition, 0)
-                assert start == stood_at, f"{path}: partition {partition} goes on at {start}, it stood at {stood_at}"
-                ends[partition] = end
-    return len(entries)
+
+    def __init__(self, url: str, store: ObjectStoreSettings) -> None:
+        self._store = open_store(url, store)
+        self._ends: dict[str, int] = {}
+        self._ids: set[str] = set()
+        self.version = -1
+
+    def follow(self) -> int:
+        """Check the entries since the last call; return how many commits there have been.
+
+        To be called before log clean-up takes them away.
+        """
+        listed = (entry["path"] for page in obstore.list(self._store, "_delta_log/") for entry in page)
+        for path in sorted(path for path in listed if re.fullmatch(r"_delta_log/\d{20}\.json", path)):
+            version = int(path[-25:-5])
+            if version <= self.version:
+                continue
+            assert version == self.version + 1, f"entry {self.version + 1} of the log is missing"
+            self.version = version
+            lines = bytes(obstore.get(self._store, path).bytes()).splitlines()
+            for info in [action["commitInfo"] for action in map(json.loads, lines) if "commitInfo" in action]:
+                self._check(path, info)
+        return self.version + 1
+
+    def _check(self, path: str, info: Mapping[str, Any]) -> None:
+        assert info["txnId"] not in self._ids, f"{path} is of a batch that was committed before"
+        self._ids.add(info["txnId"])
+        for partition, (start, end) in info["cdcRanges"].items():
+            stood_at = self._ends.get(partition, 0)
+            assert start == stood_at, f"{path}: partition {partition} goes on at {start}, it stood at {stood_at}"
+            self._ends[partition] = end
+
+
+def check_offset_chain(url: str, store: ObjectStoreSettings) -> int:
+    """Check the whole log with `OffsetChain`; return how many commits there are."""
+    return OffsetChain(url, store).follow()
