@@ -4,13 +4,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import bson
 from bson import CodecOptions
+from bson.errors import BSONError
 from bson.raw_bson import RawBSONDocument
 from pymongo import ReadPreference
 from pymongo.read_concern import ReadConcern
 
 from cdc_shared.documents import InvalidBson, InvalidDocument, document_key, document_text, key_value
 from delta_writer.consumer.event_handler import Collection
+from delta_writer.source.errors import RequestRefused
 from delta_writer.source.mongodb_source import MongodbSource, operation_time_ms
 
 CHUNK_KEYS: Final = 1_000
@@ -55,8 +58,10 @@ def read_documents(
     for key in dict.fromkeys(keys):
         try:
             ids[key] = key_value(key)
-        except InvalidDocument as error:
-            answer.refused[key] = str(error)
+            bson.encode({"_id": ids[key]})
+        except (InvalidDocument, BSONError, ValueError) as error:
+            ids.pop(key, None)
+            answer.refused[key] = str(error) if isinstance(error, InvalidDocument) else "a key that BSON cannot hold"
     for number, chunk in enumerate(_chunks(ids)):
         if number:
             between()
@@ -65,13 +70,11 @@ def read_documents(
 
 
 def _read_chunk(source: MongodbSource, collection: Collection, ids: dict[str, Any], answer: DocumentsRead) -> None:
-    with source.asking(f"read documents of {collection.database}.{collection.name}") as session:
-        documents: Any = source.database(collection.database).get_collection(
-            collection.name, codec_options=_RAW, read_preference=ReadPreference.PRIMARY, read_concern=_NEWEST
-        )
-        query = {"_id": {"$in": list(ids.values())}}
-        found = [each.raw for each in documents.find(query, session=session, max_time_ms=MAX_TIME_MS)]
-        source_ts_ms = operation_time_ms(session)
+    try:
+        found, source_ts_ms = _find(source, collection, list(ids.values()))
+    except RequestRefused as error:
+        _read_one_by_one(source, collection, ids, answer, error)
+        return
     for key in ids:
         answer.read[key] = DocumentRead(None, source_ts_ms)
     for raw in found:
@@ -83,6 +86,29 @@ def _read_chunk(source: MongodbSource, collection: Collection, ids: dict[str, An
         except InvalidBson as error:
             del answer.read[key]
             answer.refused[key] = f"the source's document is {error}"
+
+
+def _read_one_by_one(
+    source: MongodbSource, collection: Collection, ids: dict[str, Any], answer: DocumentsRead, error: RequestRefused
+) -> None:
+    """Find the key that the source does not take; when it takes none of several, the fault is not a key's."""
+    if len(ids) == 1:
+        answer.refused.update(dict.fromkeys(ids, f"the source refuses to look for it: {error.name}"))
+        return
+    for key, value in ids.items():
+        _read_chunk(source, collection, {key: value}, answer)
+    if not answer.read.keys() & ids.keys():
+        raise error
+
+
+def _find(source: MongodbSource, collection: Collection, ids: list[Any]) -> tuple[list[bytes], int]:
+    """The raw documents with these ids, and the source's time of the read in ms."""
+    with source.asking(f"read documents of {collection.database}.{collection.name}") as session:
+        documents: Any = source.database(collection.database).get_collection(
+            collection.name, codec_options=_RAW, read_preference=ReadPreference.PRIMARY, read_concern=_NEWEST
+        )
+        cursor = documents.find({"_id": {"$in": ids}}, session=session, max_time_ms=MAX_TIME_MS)
+        return [each.raw for each in cursor], operation_time_ms(session)
 
 
 def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:

@@ -14,6 +14,7 @@ _CREDENTIALS: Final = "correct the user, password or authSource in the connectio
 _REMEDIES: Final = {
     2: "this server does not understand the request; use a version that the platform supports",  # BadValue
     9: "this server does not understand the request; use a version that the platform supports",  # FailedToParse
+    14: "this server does not understand the request; use a version that the platform supports",  # TypeMismatch
     11: _CREDENTIALS,  # UserNotFound
     13: "grant the connection's user this right on the database",  # Unauthorized
     18: _CREDENTIALS,  # AuthenticationFailed
@@ -25,6 +26,15 @@ _REMEDIES: Final = {
     8000: _CREDENTIALS,  # Atlas: authentication
 }
 """MongoDB's error codes that no retry cures, with what to do. Whatever is not among them may pass by itself."""
+_ABOUT_THE_REQUEST: Final = (2, 9, 14)
+
+
+class RequestRefused(Fatal):
+    """The server does not take the request as it is: a value in it, or all such requests. `name` is its error's."""
+
+    def __init__(self, message: str, name: str) -> None:
+        super().__init__(message)
+        self.name = name
 
 
 def map_source_error(error: PyMongoError | BSONError, what: str) -> CdcError:
@@ -63,7 +73,10 @@ def _refused(error: OperationFailure, what: str) -> CdcError:
     name = str(details.get("codeName") or f"error {error.code}")
     text = f"{what}: {name}: {_detail(str(details.get('errmsg') or error.args[0]))}"
     remedy = None if error.timeout else _REMEDIES.get(error.code or 0)
-    return Transient(text) if remedy is None else Fatal(f"{text}; {remedy}")
+    if remedy is None:
+        return Transient(text)
+    text = f"{text}; {remedy}"
+    return RequestRefused(text, name) if error.code in _ABOUT_THE_REQUEST else Fatal(text)
 
 
 def _is_dns(cause: BaseException | None) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cdc_shared.documents import decode_envelopes
+from cdc_shared.documents import decode_envelopes, event_key
 
 pytestmark = pytest.mark.unit
 
@@ -136,3 +136,17 @@ def test_a_tombstone_needs_no_key() -> None:
 def test_as_many_keys_as_values() -> None:
     with pytest.raises(ValueError, match="1 keys for 0 values"):
         decode_envelopes([KEY], [])
+
+
+def test_a_re_read_request_has_no_document_whatever_it_says() -> None:
+    envelopes = decode_envelopes([KEY, KEY], [value(op="x", after=None), value(op="x")])
+    assert envelopes.invalid == {}
+    assert envelopes.ops == ["x", "x"]
+    assert envelopes.afters == [None, None]
+
+
+def test_a_key_is_written_as_debezium_writes_it() -> None:
+    texts = ['{"$oid": "64bb5a801a2b3c4d5e000000"}', '"a \\"q\\" \\\\ \\u2028 日本"', "8", '{"a": 1,"b": "x"}']
+    keys = [event_key(text) for text in texts]
+    assert keys[0] == KEY
+    assert decode_envelopes(keys, [value()] * len(keys)).key_texts == texts

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from cdc_shared.models.common import (
+    SENTINEL_COLLECTION,
     BatchSpec,
     InvalidSpec,
     PipelineSpec,
@@ -185,3 +186,15 @@ def test_a_spec_under_another_key_is_refused() -> None:
     other: dict[str, Any] = {"name": "crm", "source": {"connection": "env:X", "database": "d"}}
     with pytest.raises(InvalidSpec, match="its name is 'crm'"):
         decode_spec("shop", encode_spec(PipelineSpec.model_validate(other)))
+
+
+def test_which_collections_come_to_tables() -> None:
+    everything = SourceSpec(connection="env:X", database="db")
+    assert everything.captures("orders")
+    assert not everything.captures(SENTINEL_COLLECTION)
+    some = SourceSpec(connection="env:X", database="db", include_collections=("orders",))
+    assert some.captures("orders")
+    assert not some.captures("Orders")
+    most = SourceSpec(connection="env:X", database="db", exclude_collections=("orders",))
+    assert most.captures("customers")
+    assert not most.captures("orders")

@@ -14,6 +14,7 @@ from cdc_shared.documents import canonical_document, key_text
 from delta_writer.consumer.event_handler import Collection
 from delta_writer.source import document_reader
 from delta_writer.source.document_reader import read_documents
+from delta_writer.source.errors import RequestRefused
 
 pytestmark = pytest.mark.unit
 
@@ -75,6 +76,7 @@ def test_a_number_of_another_type_is_another_key_unless_debezium_spells_it_the_s
         '{"$date": 5}',
         "1E+3",
         "not json",
+        '{"a\\u0000": 1}',
     ],
 )
 def test_a_key_that_no_id_can_be_told_from_is_refused(key: str) -> None:
@@ -97,6 +99,28 @@ def test_a_document_that_cannot_be_read_is_refused() -> None:
     answer = read_documents(Damaged(), THINGS, ["1", "2"])  # type: ignore[arg-type]
     assert answer.refused == {"1": "the source's document is not a BSON document"}
     assert answer.read["2"].text is None
+
+
+class Choosy(FakeSource):
+    """Does not take the id 3 in a query, or none at all."""
+
+    takes_any = True
+
+    def _find(self, name: str, query: Any) -> Any:
+        if 3 in query["_id"]["$in"] or not self.takes_any:
+            raise RequestRefused("no", "BadValue")
+        return super()._find(name, query)
+
+
+def test_a_key_that_the_source_does_not_take_is_refused_alone() -> None:
+    source = Choosy()
+    source.documents = {"things": [{"_id": n} for n in range(5)]}
+    answer = read_documents(source, THINGS, ["1", "3", "4", "9"])  # type: ignore[arg-type]
+    assert answer.refused == {"3": "the source refuses to look for it: BadValue"}
+    assert {key: read.text for key, read in answer.read.items()} == {"1": '{"_id": 1}', "4": '{"_id": 4}', "9": None}
+    source.takes_any = False
+    with pytest.raises(RequestRefused):
+        read_documents(source, THINGS, ["1", "4"])  # type: ignore[arg-type]
 
 
 def test_many_keys_are_read_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from pymongo.errors import (
 )
 
 from cdc_shared.errors import Fatal, Transient
-from delta_writer.source.errors import MAX_DETAIL_CHARACTERS, map_connection_error, map_source_error
+from delta_writer.source.errors import MAX_DETAIL_CHARACTERS, RequestRefused, map_connection_error, map_source_error
 
 pytestmark = pytest.mark.unit
 
@@ -61,6 +61,13 @@ def test_what_no_retry_cures_is_fatal_and_says_what_to_do(error: PyMongoError, r
     mapped = map_source_error(error, "read documents")
     assert isinstance(mapped, Fatal)
     assert remedy in str(mapped)
+
+
+def test_a_request_that_the_server_does_not_take_is_told_apart() -> None:
+    mapped = map_source_error(refused(2, "BadValue"), "read documents")
+    assert isinstance(mapped, RequestRefused)
+    assert mapped.name == "BadValue"
+    assert not isinstance(map_source_error(refused(13, "Unauthorized"), "read documents"), RequestRefused)
 
 
 def test_messages_are_short_and_show_no_password() -> None:
