@@ -30,10 +30,13 @@ from delta_writer.maintenance.worker import MaintenanceWorker, Urgency
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import DeltaWriter
 from delta_writer.writer.file_changes import FileRewrite, RowsMoved
+from delta_writer.writer.history_writer import HistoryWriter
 
 LOOK_AT_OTHERS_S: Final = 60.0
 """How often the table is looked at for commits of other writers while this one commits nothing."""
 AFTER_FAILURE_S: Final = 60.0
+REWRITABLE: Final = (DeletionVectorWriter, HistoryWriter)
+"""Writers that commit a rewrite of ours; a copy-on-write table is compacted by delta-rs."""
 
 log = get_logger(__name__)
 
@@ -125,7 +128,7 @@ class TableMaintenance:
             return
         self._compact_from = version + FANOUT
         files = list(self.writer.snapshot.files.values())
-        if isinstance(self.writer, DeletionVectorWriter):
+        if isinstance(self.writer, REWRITABLE):
             self._start(MaintenanceTask.COMPACTION, partial(self._compact, version, metadata.schema_string, files))
         else:
             self._start(MaintenanceTask.COMPACTION, partial(self._compact_copy_on_write, version, files))
@@ -133,7 +136,7 @@ class TableMaintenance:
     def _land(self) -> None:
         """Commit the rewrite that the worker has finished."""
         rewrite, writer = self._rewrite, self.writer
-        if rewrite is None or not isinstance(writer, DeletionVectorWriter):
+        if rewrite is None or not isinstance(writer, REWRITABLE):
             return
         started = time.perf_counter()
         try:

@@ -6,14 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import obstore
+import pyarrow as pa
 import pytest
+from deltalake import DeltaTable, QueryBuilder
 from prometheus_client import CollectorRegistry
 from waiting import wait_until
 
 from cdc_shared.errors import Transient
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
 from cdc_shared.models.common import MaintenanceSpec
-from delta_writer.consumer.event_handler import Collection
+from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.storage.object_store import open_store
+from delta_writer.consumer.event_handler import Collection, read_events
 from delta_writer.maintenance import table_maintenance
 from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.copy_on_write_compactor import MIN_SMALL_FILES
@@ -21,8 +25,10 @@ from delta_writer.maintenance.policy import MB, MaintenancePolicy
 from delta_writer.maintenance.retention import Retention
 from delta_writer.maintenance.table_maintenance import TableMaintenance
 from delta_writer.maintenance.worker import MaintenanceWorker, Urgency
+from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import TableLocation, store_errors
+from delta_writer.writer.history_writer import HistoryWriter
 from delta_writer.writer.offsets import ChangeTopic
 from delta_writer.writer.sink import Sink
 from delta_writer.writer.table_metadata import TableIdentity
@@ -31,6 +37,7 @@ from delta_writer.writer.tables import Table
 pytestmark = pytest.mark.unit
 
 LABELS = ("p", "db", "things")
+TOPIC = ChangeTopic("p.db.things", "topic-id", 1)
 WAIT_S = 30.0
 
 
@@ -237,6 +244,26 @@ def test_a_copy_on_write_table_is_compacted_and_vacuumed_too(new_table, worker):
     on_disk = {path.name for path in Path(it.table.url).glob("*.parquet")}
     assert on_disk == set(it.writer.snapshot.files)
     it.table.assert_equals_model(it.writer)
+    it.maintenance.close()
+
+
+def test_a_history_is_compacted_too_and_keeps_every_event(new_table, worker):
+    table = new_table()
+    current = table.open()
+    table.apply(current, [(0, {"n": 0})])
+    location = TableLocation(f"{table.url}__changes", open_store(f"{table.url}__changes", ObjectStoreSettings()), {})
+    history = HistoryWriter(location, TableIdentity("p", "db", "things"), TOPIC, table.cache_dir / "history")
+    history.follow(current.snapshot)
+    it = Maintained(table, worker, history)
+    for number in range(8):
+        decoded = decode_events(read_events(table.batch([(1, {"n": number}), (2, None)])).events, history.schema)
+        encoded = encode_batch(decoded, history.schema, history=True)
+        table.committed = encoded.ranges[0].end
+        history.commit(encoded)
+    it.turn_until(lambda: len(history.snapshot.files) == 1, "eight files are one")
+    rows = pa.table(QueryBuilder().register("t", DeltaTable(location.url)).execute("SELECT * FROM t").read_all())
+    assert sorted(filter(lambda n: n is not None, rows["n"].to_pylist())) == list(range(8))
+    assert rows["_cdc_op"].to_pylist().count("d") == 8
     it.maintenance.close()
 
 
