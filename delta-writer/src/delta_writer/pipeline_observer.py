@@ -3,9 +3,9 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cdc_shared.documents import REREAD
 from cdc_shared.errors import Fatal, ResyncNeeded
@@ -13,6 +13,7 @@ from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import BatchStage, PipelineState, RereadOutcome, WriterMetrics
 from cdc_shared.retry import RetryAttempt
 from delta_writer.consumer.event_handler import DeadLetter
+from delta_writer.snapshots.collection_watch import Finding
 from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.delta_writer import CommitResult
@@ -28,6 +29,8 @@ class PipelineStatus:
 
     state: PipelineState
     reason: str | None = None
+    findings: tuple[str, ...] = ()
+    """What somebody should look at although the pipeline goes on."""
 
 
 class PipelineObserver:
@@ -67,6 +70,15 @@ class PipelineObserver:
         state = PipelineState.RESYNC_NEEDED if isinstance(error, ResyncNeeded) else PipelineState.FAILED
         log.error("pipeline stopped", pipeline=self._pipeline, reason=str(error), exc_info=not isinstance(error, Fatal))
         self._become(PipelineStatus(state, str(error)))
+
+    def collections_changed(self, findings: Collection[Finding]) -> None:
+        """The source's collections are no longer those that the tables were filled from, or are again (none)."""
+        self._metrics.collections_changed.remove_by_labels({"pipeline": self._pipeline})
+        for each in findings:
+            self._metrics.collections_changed.labels(self._pipeline, each.collection, each.change).set(1)
+        with self._lock:
+            self._status = replace(self._status, findings=tuple(sorted(each.text for each in findings)))
+        self._on_status(self._pipeline, self.status)
 
     def retried(self, operation: str) -> Callable[[RetryAttempt], None]:
         """Return what to call before each further attempt of the operation."""
@@ -187,6 +199,7 @@ class PipelineObserver:
 
     def _become(self, status: PipelineStatus) -> None:
         with self._lock:
+            status = replace(status, findings=self._status.findings)
             if status == self._status:
                 return
             changed_state = status.state is not self._status.state

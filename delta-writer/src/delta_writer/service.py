@@ -14,7 +14,15 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.spec_topic import SpecReader
-from cdc_shared.kafka.topics import COMPACTED, DEAD_LETTERS_TOPIC, STATUS_TOPIC, ensure_topic, topic_id
+from cdc_shared.kafka.topics import (
+    COMPACTED,
+    DEAD_LETTERS_TOPIC,
+    STATUS_TOPIC,
+    ensure_topic,
+    held_offsets,
+    notification_topic,
+    topic_id,
+)
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
 from cdc_shared.models.common import InvalidSpec, PipelineSpec
@@ -29,6 +37,7 @@ from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
 from delta_writer.settings import Settings
+from delta_writer.snapshots.collection_watch import CollectionWatch, look_at_source
 from delta_writer.snapshots.notification_reader import NotificationReader
 from delta_writer.snapshots.sweeper import Sweeper
 from delta_writer.snapshots.topic_positions import TopicPositions
@@ -158,6 +167,7 @@ class WriterService:
                 [
                     Maintenance(spec.name, MaintenancePolicy.of(spec.maintenance), self._maintenance, self._metrics),
                     sweeper,
+                    self._collection_watch(spec, source, sweeper, observer),
                     self._watermarks(spec, source, claims, sweeper, observer),
                 ]
             ),
@@ -173,6 +183,21 @@ class WriterService:
 
         return Sweeper(
             lambda: NotificationReader(self._bootstrap, spec.name), lambda: TopicPositions(self._bootstrap), swept
+        )
+
+    def _collection_watch(
+        self, spec: PipelineSpec, source: MongodbSource, sweeper: Sweeper, observer: PipelineObserver
+    ) -> CollectionWatch:
+        def notifications_end() -> int:
+            ((_, end),) = held_offsets(self._admin, notification_topic(spec.name), 1).values()
+            return end
+
+        return CollectionWatch(
+            spec,
+            lambda: look_at_source(source, spec.source.database, notifications_end),
+            sweeper.is_swept_since,
+            observer.collections_changed,
+            self._settings.writer.collection_watch_s,
         )
 
     def _watermarks(
@@ -222,6 +247,7 @@ class WriterService:
             "pipeline": pipeline,
             "state": status.state,
             "reason": status.reason,
+            **({"findings": status.findings} if status.findings else {}),
             "at_ms": int(time.time() * 1000),
         }
         try:
@@ -232,8 +258,9 @@ class WriterService:
 
     def _statuses(self) -> dict[str, dict[str, Any]]:
         return {
-            name: {"state": running.observer.status.state, "reason": running.observer.status.reason}
-            for name, running in list(self._pipelines.items())
+            name: {"state": status.state, "reason": status.reason}
+            | ({"findings": status.findings} if status.findings else {})
+            for name, status in [(name, each.observer.status) for name, each in list(self._pipelines.items())]
         }
 
     def _health(self) -> tuple[bool, Mapping[str, Any]]:

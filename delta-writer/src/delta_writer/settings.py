@@ -44,6 +44,12 @@ class WriterSettings(EnvironmentSettings):
         description="seconds after which the other writers take over from one that is silent; within the brokers' "
         "group.min.session.timeout.ms (6 s unless set) and group.max.session.timeout.ms",
     )
+    collection_watch_s: float = Field(
+        default=30.0,
+        ge=1.0,
+        validation_alias="WRITER_COLLECTION_WATCH_S",
+        description="seconds between two looks at the source's collections, for drops, renames and re-creations",
+    )
     instance_id: str | None = Field(
         default=None,
         min_length=1,

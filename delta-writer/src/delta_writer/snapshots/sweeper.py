@@ -111,6 +111,14 @@ class Sweeper:
         sweep = self._current(topic, table, reader)
         return sweep is None or sweep.done
 
+    def is_swept_since(self, topic: str, table: Table, notification: int) -> bool:
+        """Tell whether a snapshot of the table's collection begun at that notification or later was swept."""
+        reader = self._notifications
+        if reader is None or reader.history.last_completed(_name(table), notification) is None:
+            return False
+        sweep = self._current(topic, table, reader)
+        return sweep is not None and sweep.done
+
     def close(self) -> None:
         """Stop the thread and leave Kafka."""
         self._stop.set()

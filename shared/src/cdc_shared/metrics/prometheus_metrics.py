@@ -103,6 +103,12 @@ class WriterMetrics:
             TABLE,
             registry=registry,
         )
+        self.collections_changed = Gauge(
+            "cdc_source_collections_changed",
+            "1 for a captured collection that was dropped, renamed or made again since its table was filled.",
+            ("pipeline", "collection", "change"),
+            registry=registry,
+        )
         self.rows_swept = Counter(
             "cdc_rows_swept_total",
             "Rows deleted because a completed snapshot of their collection did not send them.",

@@ -16,6 +16,7 @@ CONTRACT = {
     "cdc_events_invalid": ("counter", ("pipeline", "topic", "reason")),
     "cdc_dead_letters": ("counter", ("pipeline", "topic", "reason")),
     "cdc_rescued_values": ("counter", ("pipeline", "database", "collection")),
+    "cdc_source_collections_changed": ("gauge", ("pipeline", "collection", "change")),
     "cdc_rows_swept": ("counter", ("pipeline", "database", "collection")),
     "cdc_walked_rows": ("counter", ("pipeline", "database", "collection")),
     "cdc_schema_changes": ("counter", ("pipeline", "database", "collection", "kind")),
