@@ -7,7 +7,7 @@ only ever a cache of "which rows *might* have this key"; the table says which of
 from the `_cdc_key` columns at any time.
 
 Few entries live in memory, and are read from the table again after a crash; larger merges go to disk, in a background
-thread. See docs/adr/0004 and 0007.
+thread. See docs/adr/0004 and 0009.
 """
 
 import threading
@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -267,7 +268,8 @@ class KeyIndex:
         self._damaged = True
         self._runs = [other for other in self._runs if other is not run]
         self._indexed = self._indexed_paths()
-        error.path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is not opened again in this process, and found damaged by the next
+            error.path.unlink()
 
     def _idle(self) -> list[IndexRun]:
         busy = {id(run) for merge in self._merges for run in merge.runs}
