@@ -111,8 +111,8 @@ def test_it_rises_in_a_quiet_database_and_holds_under_load(
 
 def test_it_rises_where_the_source_may_not_be_written(new_pipeline: Callable[..., MongoPipeline]) -> None:
     """Attacks I12: the connector's committed position tells the time."""
-    pipeline = new_pipeline(start=False)
-    pipeline.spec = pipeline.spec.model_copy(update={"watermark": WatermarkSpec(source="resume_token")})
+    pipeline = new_pipeline(start=False, connector={"heartbeat.interval.ms": "1000"})
+    pipeline.spec = pipeline.spec.model_copy(update={"watermark": WatermarkSpec(source="resume_token", interval_s=1)})
     pipeline.start()
     with History(pipeline).being_made() as history:
         wait_until(lambda: len(history.changes) > 100, RISE_TIMEOUT_S, "something happened")
