@@ -1,83 +1,26 @@
 """The flow of one pipeline, with Kafka played by a fake that keeps its promises."""
 
 import json
-import threading
-import time
 from contextlib import closing
 
 import pytest
-from deltalake import DeltaTable, QueryBuilder
-from fake_kafka import SOURCE, TOPIC, FakeConsumer, FakeKafka
+from fake_kafka import SOURCE, TOPIC, FakeConsumer
 from fake_source import FakeSource
+from local_pipeline import LocalPipeline
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from prometheus_client import CollectorRegistry
 
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
-from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
-from cdc_shared.models.common import BatchSpec, PipelineSpec
-from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.metrics.prometheus_metrics import PipelineState
 from cdc_shared.storage.object_store import table_url
 from cdc_shared.tracing.otel_config import configure_tracing
-from delta_writer.pipeline import Pipeline
-from delta_writer.pipeline_observer import PipelineObserver
-from delta_writer.source.rereader import Rereader
-from delta_writer.upkeep import Upkeep
-from delta_writer.writer.batch_processor import BatchProcessor
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
-from delta_writer.writer.tables import Tables
 
 pytestmark = pytest.mark.unit
 
 
-class Letters(list):
-    def write(self, letters):
-        self.extend(letters)
-
-
-class Run:
-    """A pipeline over the fake, on a local directory."""
-
-    def __init__(self, tmp_path):
-        self.stop = threading.Event()
-        self.kafka = FakeKafka(when_drained=self.stop.set)
-        self.letters = Letters()
-        self.source = FakeSource()
-        self.statuses = []
-        self.max_rows = 1
-        self.metrics = WriterMetrics(CollectorRegistry())
-        source = {"connection": "env:X", "database": "db"}
-        self.spec = PipelineSpec.model_validate(
-            {"name": "p", "source": source, "sink": {"root": str(tmp_path / "lake")}}
-        )
-        self.cache = tmp_path / "cache"
-        self.tracing = configure_tracing("test", None)
-
-    def tables(self):
-        return Tables(self.spec, ObjectStoreSettings(), self.cache, self.kafka.describe)
-
-    def go(self):
-        self.stop.clear()
-        observer = PipelineObserver("p", self.metrics, lambda _, status: self.statuses.append(status.state))
-        Pipeline(
-            self.kafka.open,
-            self.tables,
-            lambda: BatchProcessor(BatchSpec(max_rows=self.max_rows), time.monotonic),
-            self.letters,
-            Rereader(self.spec, self.source),
-            Upkeep([]),
-            observer,
-            self.tracing,
-            self.stop,
-        ).run()
-
-    def rows(self, collection="things"):
-        table = DeltaTable(f"{self.spec.sink.root}/p/db/{collection}")
-        return QueryBuilder().register("t", table).execute("SELECT * FROM t ORDER BY _cdc_key").read_all()
-
-
 @pytest.fixture
 def run(tmp_path):
-    return Run(tmp_path)
+    return LocalPipeline(tmp_path)
 
 
 def test_changes_reach_the_table_and_a_restart_reads_nothing_twice(run):
