@@ -13,7 +13,7 @@ from typing import Final
 import obstore
 from obstore.store import ObjectStore
 
-from cdc_shared.delta.log import LOG_DIR
+from cdc_shared.delta.log import LOG_DIR, DeltaLog
 
 DAY_S: Final = 86_400.0
 UPLOAD_GRACE_S: Final = DAY_S
@@ -45,7 +45,8 @@ class RetainedLog:
     """Attributes:
     oldest: the oldest retained version.
     oldest_at: when it came, in seconds since the epoch, by the store's clock.
-    expired: what of the log no retained version needs: all before the newest whole checkpoint at or before `oldest`.
+    expired: what of the log no retained version needs: all before the newest whole checkpoint at or before `oldest`,
+        and before the one that `_last_checkpoint` names, which readers begin with.
     """
 
     oldest: int
@@ -75,8 +76,9 @@ def retained_log(store: ObjectStore, retention: Retention, now: float) -> Retain
     if earliest is None:
         return None
     version, at = oldest or earliest
+    named = DeltaLog(store).last_checkpoint()
     checkpoint = max((v for (v, total), found in parts.items() if found == total and v <= version), default=-1)
-    return RetainedLog(version, at, tuple(file for file in old if file.version < checkpoint))
+    return RetainedLog(version, at, tuple(file for file in old if file.version < min(checkpoint, named)))
 
 
 def _log_files(store: ObjectStore) -> Iterator[tuple[LogFile, str, int, float]]:

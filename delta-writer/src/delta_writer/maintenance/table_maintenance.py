@@ -183,7 +183,7 @@ class TableMaintenance:
                 self._count(task, MaintenanceOutcome.ABORTED)
                 log.info("maintenance gave way to a commit", task=task.value, reason=str(error))
             except (CdcError, DeltaError, BaseError, ArrowException, OSError, ValueError) as error:
-                self._compact_after = self._clock() + AFTER_FAILURE_S
+                self._wait_after_failure(task)
                 self._count(task, MaintenanceOutcome.FAILED)
                 log.warning(
                     "maintenance failed; it is tried again", task=task.value, table=self._url, reason=str(error)
@@ -191,6 +191,12 @@ class TableMaintenance:
             finally:
                 self._show(task, budget)
                 self._queued.discard(task)
+
+    def _wait_after_failure(self, task: MaintenanceTask) -> None:
+        if task is MaintenanceTask.COMPACTION:
+            self._compact_after = self._clock() + AFTER_FAILURE_S
+        elif task is MaintenanceTask.VACUUM:
+            self._vacuum_after = self._clock() + self._policy.first_vacuum_s
 
     def _checkpoint(self, version: int, budget: Budget) -> bool:
         write_checkpoint(self.writer.location, version, budget)

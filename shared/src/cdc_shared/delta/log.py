@@ -90,6 +90,11 @@ class DeltaLog:
         body = self._read(entry_path(version))
         return None if body is None else decode_actions(body)
 
+    def last_checkpoint(self) -> int:
+        """Return the version of the checkpoint that readers begin with; -1 when none is named."""
+        checkpoint = self._last_checkpoint()
+        return -1 if checkpoint is None else checkpoint.version
+
     def append(self, version: int, actions: Iterable[Action]) -> None:
         """Write the entry of `version`.
 

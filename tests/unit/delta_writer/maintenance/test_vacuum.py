@@ -198,6 +198,26 @@ def test_a_checkpoint_that_is_not_whole_is_not_relied_on(aged):
     assert deleted == {"data": 9}
 
 
+def test_the_checkpoint_that_readers_begin_with_stays(aged):
+    """A crash between a checkpoint and `_last_checkpoint` leaves the older one named."""
+    for key in range(10):
+        aged.apply([(0, {"n": key})])
+    aged.checkpoint()
+    last = aged.root / "_delta_log" / "_last_checkpoint"
+    named = last.read_bytes()
+    for key in range(10, 20):
+        aged.apply([(0, {"n": key})])
+    aged.checkpoint()
+    last.unlink()
+    aged.apply([(0, {"n": 20})])
+    _, deleted = aged.sweep(0)
+    assert "log" not in deleted, "without it, readers begin with the first entry"
+    last.write_bytes(named)
+    _, deleted = aged.sweep(0)
+    assert deleted == {"log": 9}
+    aged.table.assert_equals_model(aged.table.open())
+
+
 def test_a_young_table_loses_nothing(aged):
     for key in range(5):
         aged.apply([(0, {"n": key})])
