@@ -48,8 +48,9 @@ class IndexTable:
 
     def put(self, path: str, keys: list[int]) -> None:
         """Commit a file with new rows of the keys; older rows of theirs die, and files without a live row leave."""
+        changed = set(keys)
         for key, rows in self.live().items():
-            if key in keys:
+            if key in changed:
                 for old, row in rows:
                     self.dead[old] = self.dead.get(old, BitMap()) | BitMap([row])
                     if len(self.dead[old]) == len(self.files[old]):
@@ -98,6 +99,8 @@ class HeldThread(Executor):
         future: Future[Any] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(call(*args, **kwargs))
             except BaseException as error:

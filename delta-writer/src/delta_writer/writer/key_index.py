@@ -34,8 +34,8 @@ from delta_writer.writer.key_hash import KeyHashes
 from delta_writer.writer.merge_thread import MergeThread
 
 MERGE_FANOUT: Final = 8
-INLINE_MERGE_ENTRIES: Final = 262_144
-"""A merge of no more is done at once, in memory."""
+INLINE_MERGE_ENTRIES: Final = 131_072
+"""A merge of no more is done at once, in memory: about 10 ms."""
 MAX_MEMORY_ENTRIES: Final = 8 * 1024 * 1024
 """With more than these (200 MB) in memory, `add` waits for merges to bring them to disk."""
 QUICK_MERGE_ENTRIES: Final = 4 * 1024 * 1024
@@ -252,6 +252,7 @@ class KeyIndex:
 
     def _stop_merges(self) -> None:
         self._stop.set()
+        self._merges = [merge for merge in self._merges if not merge.merged.cancel()]  # it may wait for other tables'
         wait([merge.merged for merge in self._merges])
         self._take_up_merges()
 

@@ -27,6 +27,8 @@ class MergeThread(Executor):
         future: Future[T] = Future()
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             try:
                 future.set_result(call(*args, **kwargs))
             except BaseException as error:

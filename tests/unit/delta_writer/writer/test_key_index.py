@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from index_table import HeldThreads, IndexTable, catch_up, found, hashes_of
 
-from delta_writer.writer import index_file, key_index
+from delta_writer.writer import index_file, index_merge, key_index
 from delta_writer.writer.index_directory import IndexInUse, discard_index
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys, last_of_each_key
@@ -146,18 +146,56 @@ def test_a_crash_before_merged_files_are_deleted_leaves_no_entry_twice(tmp_path,
     assert not again.missing(table.files)
 
 
-def test_closing_stops_a_merge(tmp_path, table, threads):
+def test_closing_does_not_wait_for_merges_of_other_tables(tmp_path, table):
+    threads, others = MergeThreads(), threading.Event()
+    threads.quick.submit(others.wait)
     index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
     fill(index, table, 8)
-    closing = threading.Thread(target=index.close)
-    closing.start()
-    assert index._stop.wait(60)
-    threads.work()
-    closing.join(60)
-    assert not closing.is_alive()
+    index.close()
+    assert not others.is_set()
+    others.set()
     again = KeyIndex(tmp_path, "t", table.dead_rows, threads)
-    assert again.run_count == 1  # of what was in memory, and not of a merge that was cut off
+    assert again.run_count == 1  # of what was in memory
     assert not again.missing(table.files)
+    again.close()
+
+
+def test_closing_stops_a_merge_that_runs(tmp_path, table, monkeypatch):
+    writing, go_on = threading.Event(), threading.Event()
+    real = index_file._write_all
+
+    def write(descriptor, body):
+        if threading.current_thread() is not threading.main_thread():
+            writing.set()
+            go_on.wait(60)
+        real(descriptor, body)
+
+    monkeypatch.setattr(index_file, "_write_all", write)
+    monkeypatch.setattr(index_merge, "SLICE_ENTRIES", 1)
+    index = KeyIndex(tmp_path, "t", table.dead_rows, MergeThreads())
+    fill(index, table, 8, rows=2000)
+    assert writing.wait(60)
+    index._stop.set()
+    go_on.set()
+    index.close()
+    again = KeyIndex(tmp_path, "t", table.dead_rows, HeldThreads())
+    assert again.run_count == 1
+    assert not again.missing(table.files)
+    assert found(again, table, range(0, 16_000, 97)) == {k: v for k, v in table.live().items() if k % 97 == 0}
+
+
+def test_merges_in_real_threads_lose_nothing(tmp_path, table, rng):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, MergeThreads())
+    for number in range(300):
+        table.put(f"f{number}", rng.sample(range(1000), 20))
+        index.add(f"f{number}", hashes_of(table.files[f"f{number}"]))
+        if number % 100 == 99:
+            table.compact(rng.sample(list(table.files), len(table.files) // 2), f"compacted-{number}")
+            index.add(f"compacted-{number}", hashes_of(table.files[f"compacted-{number}"]))
+        if number % 40 == 39:
+            assert found(index, table, range(1000)) == table.live()
+            assert not index.missing(table.files)
+    index.close()
 
 
 def test_damage_is_told_until_it_is_repaired(tmp_path, table, threads):
@@ -265,11 +303,9 @@ def test_a_second_process_gets_a_directory_of_its_own_and_the_next_takes_it_up(t
 def test_a_discarded_index_is_gone(tmp_path, table, threads):
     index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
     fill(index, table, 8)
-    closing = threading.Thread(target=index.discard)
-    closing.start()
-    assert index._stop.wait(60)
+    index.discard()
+    assert not list(tmp_path.iterdir())
     threads.work()
-    closing.join(60)
     assert not list(tmp_path.iterdir())
 
 

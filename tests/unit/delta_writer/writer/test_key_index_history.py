@@ -100,7 +100,6 @@ class IndexHistory(RuleBasedStateMachine):
 
     @rule()
     def close_and_open(self) -> None:
-        self.threads.work()
         self.index.close()
         self.open()
 
