@@ -70,6 +70,7 @@ def restore(
     as_of: Annotated[
         str | None, typer.Option(help="Or: the newest version committed by this time (2026-01-31T12:00:00Z).")
     ] = None,
+    history: Annotated[bool, typer.Option("--history", help="The collection's history table instead.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only see what it would do, and whether it can.")] = False,
     spec: Annotated[
         Path | None, typer.Option(help="YAML file of the pipeline's spec, when it is not published.")
@@ -85,7 +86,9 @@ def restore(
         found = load_spec(spec) if spec else read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
         if found.name != pipeline:
             raise InvalidSpec(f"{spec}: is the spec of {found.name}, not of {pipeline}")
-        restore_collection(kafka.bootstrap_servers, stores, found, collection, target, typer.echo, dry_run=dry_run)
+        restore_collection(
+            kafka.bootstrap_servers, stores, found, collection, target, typer.echo, history=history, dry_run=dry_run
+        )
 
 
 def _restore_target(version: int | None, as_of: str | None) -> int | datetime:

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,13 @@ from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
 from delta_writer import pipeline as pipeline_module
+from delta_writer.consumer.event_handler import Collection
+from delta_writer.maintenance.restore import TableRestore
 from delta_writer.writer.delta_writer import DeltaWriter
 from delta_writer.writer.foreign_commits import ForeignCommit
-from delta_writer.writer.table_metadata import schema_of
+from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.table_metadata import TableIdentity, schema_of
+from delta_writer.writer.tables import table_location
 
 pytestmark = pytest.mark.unit
 
@@ -302,6 +307,23 @@ def test_people_may_delete_from_a_history_and_not_insert(run):
     DeltaTable(url).update({"n": "0"})
     with pytest.raises(ForeignCommit, match=rf"\(UPDATE, .*restore p things --history --version {version}`"):
         run.go()
+
+
+@pytest.mark.parametrize("history", [False, True])
+def test_either_table_can_be_restored_alone(run, request, history):
+    """Attacks I2: reading goes back for the restored one, and the other drops what it has."""
+    rng = random.Random(f"{request.config.getoption('--hypothesis-seed')}")
+    for _ in range(5):
+        send_random(run, rng, 15)
+        run.go()
+    where = table_location(run.spec, ObjectStoreSettings(), Collection("db", "things"), history=history)
+    mode = "history" if history else "deletion_vectors"
+    topic = ChangeTopic(TOPIC, f"id-{TOPIC}", 1)
+    table = TableRestore(where, TableIdentity("p", "db", "things"), topic, mode, time.time)
+    table.apply(table.plan(1, lambda _: (0, len(run.kafka.topics[TOPIC]))))
+    send_random(run, rng, 5)
+    run.go()
+    check(run)
 
 
 def test_after_a_resync_the_history_goes_on_where_the_table_does(run):

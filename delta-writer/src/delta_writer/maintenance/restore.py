@@ -28,7 +28,7 @@ from delta_writer.writer.deletion_vectors import removal
 from delta_writer.writer.delta_writer import TableLocation, store_errors
 from delta_writer.writer.foreign_commits import ENGINE, RESTORE, CommitGuard
 from delta_writer.writer.offsets import ChangeTopic, OffsetRange, app_id, is_offset, is_ours, start_offset
-from delta_writer.writer.table_metadata import TableIdentity, check_supported, restored_metadata
+from delta_writer.writer.table_metadata import HISTORY, TableIdentity, check_supported, restored_metadata
 
 CHECKS_AT_ONCE: Final = 16
 NAMED_FILES: Final = 3
@@ -166,7 +166,7 @@ class TableRestore:
             except ResyncNeeded as error:
                 raise ResyncNeeded(
                     f"that version cannot be restored, because Kafka no longer has what came after it ({error}); "
-                    "choose a later version, or resync the collection"
+                    f"choose a later version, or {self._resync}"
                 ) from None
             end = now.txns.get(app_id(self._topic, partition), 0)
             if start < end:
@@ -182,7 +182,7 @@ class TableRestore:
             named = ", ".join(gone[:NAMED_FILES]) + (", …" if len(gone) > NAMED_FILES else "")
             raise Fatal(
                 f"{len(gone)} of the {len(paths)} files of version {version} no longer exist ({named}): vacuum deletes "
-                "what no retained version needs; choose a later version, or resync the collection"
+                f"what no retained version needs; choose a later version, or {self._resync}"
             )
 
     def _exists(self, path: str) -> bool:
@@ -214,6 +214,12 @@ class TableRestore:
             *(Action(remove=removal(now.files[path], now_ms, data_change=True)) for path in _others(now, restored)),
             *(Action(add=replace(restored.files[path], data_change=True)) for path in _others(restored, now)),
         ]
+
+    @property
+    def _resync(self) -> str:
+        if self._mode == HISTORY:
+            return "move the history away, and a new one begins"
+        return f"resync: `delta-writer resync {self._identity.pipeline} --collection {self._identity.collection}`"
 
     def _reading(self) -> AbstractContextManager[None]:
         return store_errors(f"reading {self._location.url}")

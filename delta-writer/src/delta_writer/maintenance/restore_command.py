@@ -17,7 +17,7 @@ from cdc_shared.settings import ObjectStoreSettings
 from delta_writer.consumer.event_handler import Collection
 from delta_writer.maintenance.restore import RestorePlan, TableRestore
 from delta_writer.writer.offsets import ChangeTopic
-from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.table_metadata import HISTORY, TableIdentity
 from delta_writer.writer.tables import table_location
 
 GIVE_UP_AFTER_S: Final = 60.0
@@ -31,9 +31,12 @@ def restore_collection(
     target: int | datetime,
     say: Callable[[str], None],
     *,
+    history: bool,
     dry_run: bool,
 ) -> None:
     """Restore the collection's table to a version, or to the newest one committed by a time; `say` gets lines of text.
+
+    With `history` its history table, with `dry_run` nothing: only what would be done is said.
 
     Raises:
         Fatal: a writer runs the pipeline, or `TableRestore` refuses. Nothing was written.
@@ -43,9 +46,9 @@ def restore_collection(
         _check_no_writer(admin, spec.name)
     where = Collection(spec.source.database, collection)
     identity = TableIdentity(spec.name, where.database, where.name)
-    location = table_location(spec, stores, where)
+    location = table_location(spec, stores, where, history=history)
     topic = _change_topic(admin, identity)
-    table = TableRestore(location, identity, topic, spec.sink.mode, time.time)
+    table = TableRestore(location, identity, topic, HISTORY if history else spec.sink.mode, time.time)
     version = target if isinstance(target, int) else table.version_at(int(target.timestamp() * 1000))
     plan = table.plan(version, held_offsets(admin, topic.name, topic.partitions).__getitem__)
     say(_summary(location.url, plan))
@@ -83,7 +86,8 @@ def _change_topic(admin: AdminClient, identity: TableIdentity) -> ChangeTopic:
     except UnknownTopic:
         raise Fatal(
             f"there is no topic {name}: correct the collection's name; if the topic was deleted, what came after any "
-            "version is gone, and only a resync makes the table whole"
+            f"version is gone, and only a resync makes the table whole (`delta-writer resync {identity.pipeline} "
+            f"--collection {identity.collection}`)"
         ) from None
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.topics import TopicIdentity, change_topic
-from cdc_shared.models.common import PipelineSpec
+from cdc_shared.models.common import HISTORY_SUFFIX, PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store, table_url
 from delta_writer.consumer.event_consumer import HeldOffsets
@@ -21,10 +20,6 @@ from delta_writer.writer.sink import Sink
 from delta_writer.writer.table_metadata import TableIdentity
 
 WRITERS: dict[str, type[DeltaWriter]] = {writer.mode: writer for writer in (DeletionVectorWriter, CopyOnWriteWriter)}
-
-
-HISTORY_SUFFIX: Final = "__changes"
-"""How the name of a history table ends; it begins with the collection's."""
 
 
 @dataclass(slots=True)

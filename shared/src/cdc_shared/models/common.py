@@ -23,6 +23,9 @@ SINK_SCHEMES = ("s3", "gs", "az", "file")
 
 MIN_BATCH_SECONDS = 0.1
 
+HISTORY_SUFFIX = "__changes"
+"""How the name of a history table ends; it begins with the collection's."""
+
 SENTINEL_COLLECTION = "cdc_heartbeat"
 """The platform's own collection in every source database (docs/adr/0010-watermark.md). It becomes no table."""
 
@@ -118,7 +121,7 @@ class BatchSpec(SpecModel):
 
 
 class MaintenanceSpec(SpecModel):
-    """How the writer looks after the tables (docs/architecture/maintenance.md), within these bounds for the pipeline."""
+    """How the writer looks after the tables (docs/architecture/maintenance.md), within bounds for the pipeline."""
 
     retention_days: int = Field(default=30, ge=1, le=3650)
     """How far back readers can travel in time. Files that were replaced take space for as long."""
@@ -151,6 +154,16 @@ class PipelineSpec(SpecModel):
     watermark: WatermarkSpec = WatermarkSpec()
     topic_partitions: int = Field(default=1, ge=1, le=1000)
     """Partitions of each change topic, fixed when the topic is created; a later change means a resync."""
+
+    @model_validator(mode="after")
+    def _history_has_its_names(self) -> Self:
+        for name in self.source.include_collections:
+            if self.sink.history and name.endswith(HISTORY_SUFFIX):
+                raise ValueError(
+                    f"with sink.history no collection is captured whose name ends in {HISTORY_SUFFIX}: its table would "
+                    "go where a history goes"
+                )
+        return self
 
 
 def load_spec(path: Path | str) -> PipelineSpec:

@@ -198,3 +198,10 @@ def test_which_collections_come_to_tables() -> None:
     most = SourceSpec(connection="env:X", database="db", exclude_collections=("orders",))
     assert most.captures("customers")
     assert not most.captures("orders")
+
+
+def test_with_a_history_no_collection_has_the_name_of_one(tmp_path: Path) -> None:
+    text = MINIMAL + "  include_collections: [orders, orders__changes]\nsink: {history: %s}\n"
+    assert load_spec(written(tmp_path, text % "false")).source.include_collections == ("orders", "orders__changes")
+    with pytest.raises(InvalidSpec, match="whose name ends in __changes"):
+        load_spec(written(tmp_path, text % "true"))

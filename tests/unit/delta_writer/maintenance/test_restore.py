@@ -196,7 +196,9 @@ def test_a_table_that_another_program_changed_is_put_back(filled):
 def test_what_kafka_no_longer_has_is_refused(filled):
     case = filled()
     before = DeltaLog(case.table.store).load().version
-    with pytest.raises(ResyncNeeded, match=r"cannot be restored.*dropped everything before 30.*resync"):
+    with pytest.raises(
+        ResyncNeeded, match=r"cannot be restored.*dropped everything before 30.*resync p --collection things"
+    ):
         case.restore(0, held=(30, len(case.sent)))
     with pytest.raises(ResyncNeeded, match=r"cannot be restored.*made again"):
         case.restore(0, topic=ChangeTopic("p.db.things", "another-id", 1))
