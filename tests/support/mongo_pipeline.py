@@ -40,11 +40,13 @@ class MongoPipeline(TrialPipeline):
         root: str,
         directory: Path,
         connector: Mapping[str, str] | None = None,
+        writer: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        """`connector`: settings of the connector that differ from the template's."""
+        """`connector`: settings of the connector that differ from the template's; `writer`: its first environment."""
         super().__init__(stack, name, root, directory, **options)
         self._connector = dict(connector or {})
+        self._environment = dict(writer or {})
         self._client = MongoClient[dict[str, Any]](stack.mongodb_uri)
         self.db: Database[dict[str, Any]] = self._client.get_database(self.database, codec_options=EXACT)
 
@@ -57,7 +59,7 @@ class MongoPipeline(TrialPipeline):
         )
         with ConnectClient(self.stack.connect_url) as connect:
             connect.put_config(self.name, config | self._connector)
-            self.start_writer()
+            self.start_writer(self._environment)
             connect.wait_running(self.name, CONNECTOR_TIMEOUT_S)
 
     def notifications(self) -> list[Notification]:

@@ -123,6 +123,11 @@ class TrialPipeline:
         each = {name: table.transaction_version(name) for name in names}
         return table_watermark({name: at for name, at in each.items() if at is not None}, *identity)
 
+    def properties(self, collection: str) -> Mapping[str, str]:
+        """The properties of the collection's table; none when there is no table."""
+        table = open_table(self.table_url(collection), self.stack.object_store)
+        return {} if table is None else dict(table.metadata().configuration)
+
     def held(self, collection: str, partition: int) -> tuple[int, int]:
         """The first offset that Kafka holds of a partition of the collection's topic, and its end."""
         return held_offsets(self.admin, self.topic(collection), partition + 1)[partition]

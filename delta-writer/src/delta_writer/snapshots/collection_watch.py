@@ -125,10 +125,10 @@ class CollectionWatch:
         uuid = state.uuids[name]
         if uuid is None or uuid == known:
             return None
-        if known is None and name not in self._arrived:
+        replaced_by, _, since = properties.get(REPLACED_BY, "").partition(":")
+        if known is None and not replaced_by and name not in self._arrived:
             table.writer.set_properties({COLLECTION_UUID: uuid})
             return None
-        replaced_by, _, since = properties.get(REPLACED_BY, "").partition(":")
         if replaced_by != uuid:
             begun = self._arrived.pop(name, ("", state.notifications))[1]
             table.writer.set_properties({REPLACED_BY: f"{uuid}:{begun}"})
