@@ -20,11 +20,12 @@ _SECRET_KEY = re.compile(_SECRET_WORDS, re.IGNORECASE)
 _REFERENCE_KEY = re.compile(r"(_|\.|-)(name|names|ref|reference|version|file|path|count|type)$", re.IGNORECASE)
 
 # The password runs to the last @ before a space or quote: an unescaped @, / or : in it must not leave its tail behind.
-_URI_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]*://[^\s:/?#@\"']*):[^\s\"']*@", re.IGNORECASE)
+_URI_CREDENTIALS = re.compile(r"([a-z][a-z0-9+.-]{0,30}://[^\s:/?#@\"']*):[^\s\"']*@", re.IGNORECASE)
 _AUTH_SCHEME = re.compile(r"\b(Bearer|Basic|Negotiate)\s+[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+# Every pattern is linear in the length of a long word: one start a word, no step back from its end.
 # name=value, name: value, "name": "value". A colon with nothing around it is a reference such as secret:mongodb-uri.
 _ASSIGNMENT = re.compile(
-    rf"((?:[\w.-]*(?:{_SECRET_WORDS})[\w.-]*)(?:\\?[\"']?\s*=\s*|\\?[\"']\s*:\s*|:\s+))"
+    rf"((?<![\w.-])(?=[\w.-]*(?:{_SECRET_WORDS}))[\w.-]++(?:\\?[\"']?\s*=\s*|\\?[\"']\s*:\s*|:\s+))"
     r"(\\?\"[^\"]*\"|\\?'[^']*'|(?:Bearer|Basic|Negotiate)\s+[^\s,;&\"']+|[^\s,;&\"'})\]]+)",
     re.IGNORECASE,
 )
