@@ -215,7 +215,7 @@ class WriterService:
 
     def _time_source(self, spec: PipelineSpec, source: MongodbSource) -> TimeSource:
         if spec.watermark.source == "sentinel":
-            return SentinelSource(spec, source, self._bootstrap)
+            return SentinelSource(spec, source, self._admin, self._bootstrap)
         url = self._settings.writer.connect_url
         if url is None:
             raise InvalidSettings(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple, Protocol
 
 from cdc_shared.errors import CdcError
-from cdc_shared.kafka.topics import notification_topic
+from cdc_shared.kafka.topics import UnknownTopic, notification_topic
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.watermark.claims import Claims
 from delta_writer.watermark.sentinel import SentinelTopicTaken
@@ -179,4 +179,6 @@ class WatermarkFeed:
         if str(error) != self._trouble:
             self._trouble = str(error)
             expected = isinstance(error, CdcError)
-            log.warning("the watermarks stay where they are", reason=self._trouble, exc_info=not expected)
+            (log.info if isinstance(error, UnknownTopic) else log.warning)(
+                "the watermarks stay where they are", reason=self._trouble, exc_info=not expected
+            )

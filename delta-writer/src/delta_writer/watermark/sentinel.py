@@ -42,6 +42,7 @@ class SentinelSource:
         self,
         spec: PipelineSpec,
         source: MongodbSource,
+        admin: AdminClient,
         bootstrap_servers: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -49,6 +50,7 @@ class SentinelSource:
         self._pipeline, self._database = spec.name, spec.source.database
         self._interval_s = spec.watermark.interval_s
         self._source = source
+        self._admin = admin
         self._bootstrap_servers = bootstrap_servers
         self._clock = clock
         self._topic = sentinel_topic(spec.name, spec.source.database)
@@ -68,8 +70,10 @@ class SentinelSource:
             self._due_at = self._clock() + self._interval_s
             try:
                 self._write()
-            except (Transient, Fatal) as error:
+            except Transient as error:
                 trouble = error
+            except Fatal as error:
+                trouble = Fatal(f"{error}; where the source may not be written, set watermark.source: resume_token")
         try:
             seen_ms = self._see(timeout_s)
         except Transient as error:
@@ -117,7 +121,7 @@ class SentinelSource:
         if self._consumer is None and self._clock() - self._topic_looked_for_at >= TOPIC_RETRY_S:
             self._topic_looked_for_at = self._clock()
             try:
-                identity = topic_id(AdminClient({"bootstrap.servers": self._bootstrap_servers}), self._topic)
+                identity = topic_id(self._admin, self._topic)
             except UnknownTopic:
                 return None
             self._consumer = Consumer(_consumer_config(self._bootstrap_servers))

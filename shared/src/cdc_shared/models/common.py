@@ -27,7 +27,7 @@ HISTORY_SUFFIX = "__changes"
 """How the name of a history table ends; it begins with the collection's."""
 
 SENTINEL_COLLECTION = "cdc_heartbeat"
-"""The platform's own collection in every source database (docs/adr/0010-watermark.md). It becomes no table."""
+"""The platform's own collection in every source database (docs/adr/0012-watermark.md). It becomes no table."""
 
 PipelineName = Annotated[str, StringConstraints(pattern=PIPELINE_NAME_PATTERN)]
 CollectionName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
