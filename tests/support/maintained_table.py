@@ -48,7 +48,9 @@ class TableWriter:
         self.states: dict[int, dict[str, bytes]] = {0: {}}
         self.topic = ChangeTopic("p.db.things", "topic-id", partitions)
         location = TableLocation(url, open_store(url, stores), stores.storage_options())
-        self.writer = DeletionVectorWriter(location, TableIdentity(*LABELS), self.topic, cache_dir)
+        self._cache_dir = cache_dir
+        self._location = location
+        self.writer = self._open()
         self._partition = partition
         self._offset = 0
 
@@ -89,9 +91,17 @@ class TableWriter:
                 continue
         self._offset = end
 
+    def reopen(self) -> None:
+        """Close the writer and open another one with the same cache, as after a restart."""
+        self.close()
+        self.writer = self._open()
+
     def close(self) -> None:
         """Close the writer."""
         self.writer.close()
+
+    def _open(self) -> DeletionVectorWriter:
+        return DeletionVectorWriter(self._location, TableIdentity(*LABELS), self.topic, self._cache_dir)
 
 
 class MaintainedTable(TableWriter):

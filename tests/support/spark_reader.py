@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -114,7 +115,14 @@ def spark_session(directory: Path) -> Iterator[Any]:
         gateway.shutdown()
 
 
-def read_with_spark(spark: Any, table: Path, scratch: Path) -> pa.Table:
-    """Every row of a table on a local path, as Spark reads it; it goes through Parquet files in `scratch`."""
-    spark.read().format("delta").load(str(table)).coalesce(1).write().parquet(str(scratch))
-    return pq.read_table(scratch)
+def read_with_spark(spark: Any, table: Path, scratch: Path, version: int | None = None) -> pa.Table:
+    """Every row of a table on a local path, as Spark reads it, at its newest or an older version."""
+    travel = "" if version is None else f" VERSION AS OF {version}"
+    return query_with_spark(spark, f"SELECT * FROM delta.`{table}`{travel}", scratch)
+
+
+def query_with_spark(spark: Any, sql: str, scratch: Path) -> pa.Table:
+    """What Spark answers; it goes through Parquet files in a directory of their own in `scratch`."""
+    target = scratch / uuid.uuid4().hex
+    spark.sql(sql).coalesce(1).write().parquet(str(target))
+    return pq.read_table(target)
