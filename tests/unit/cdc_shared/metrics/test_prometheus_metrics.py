@@ -35,6 +35,8 @@ CONTRACT = {
     "cdc_maintenance_deleted_bytes": ("counter", ("pipeline", "database", "collection")),
     "cdc_end_to_end_lag_seconds": ("gauge", ("pipeline", "database", "collection")),
     "cdc_end_to_end_latency_seconds": ("histogram", ("pipeline", "database", "collection")),
+    "cdc_table_watermark_seconds": ("gauge", ("pipeline", "database", "collection")),
+    "cdc_table_watermark_age_seconds": ("gauge", ("pipeline", "database", "collection")),
     "cdc_consumer_lag_events": ("gauge", ("pipeline", "topic", "partition")),
     "cdc_consumer_paused": ("gauge", ("pipeline", "topic", "partition")),
     "cdc_pipeline_state": ("gauge", ("pipeline", "state")),
