@@ -190,12 +190,15 @@ def test_without_a_checkpoint_the_log_stays(aged):
 def test_a_checkpoint_that_is_not_whole_is_not_relied_on(aged):
     for key in range(10):
         aged.apply([(0, {"n": key})])
+        if key in (2, 9):
+            aged.checkpoint()
     half = "00000000000000000005.checkpoint.0000000001.0000000002.parquet"
     (aged.root / "_delta_log" / half).write_bytes(b"one of two")
     aged.age()
-    log, deleted = aged.sweep(0)
-    assert log.expired == ()
-    assert deleted == {"data": 9}
+    log, _ = aged.sweep(3)
+    assert log.oldest == 6
+    assert sorted(file.version for file in log.expired) == [0, 1]
+    assert aged.rows(6)[0]["n"] == 6
 
 
 def test_the_checkpoint_that_readers_begin_with_stays(aged):
