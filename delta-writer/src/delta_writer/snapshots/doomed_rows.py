@@ -1,7 +1,7 @@
 """Which rows a sweep deletes, and where in the table's files they lie.
 
 A row says where its event lay: `_cdc_partition` and `_cdc_offset`. The partition counts from the table's *base*, which
-moves up when the offsets of the change topic begin anew (docs/adr/0010-resync.md), so a row below the base is from
+moves up when the offsets of the change topic begin anew (docs/adr/0011-resync.md), so a row below the base is from
 before that.
 """
 

@@ -2,7 +2,7 @@
 
 One commit moves the table's offsets to where reading can go on, moves up the base that `_cdc_partition` counts from, so
 that rows of before are told from those that come, and notes which snapshot makes the table whole. Rows of before stay,
-as stale as they are, until that snapshot has replaced or swept them. See docs/adr/0010-resync.md.
+as stale as they are, until that snapshot has replaced or swept them. See docs/adr/0011-resync.md.
 """
 
 import time

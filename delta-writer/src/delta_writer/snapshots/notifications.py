@@ -1,6 +1,6 @@
 """What Debezium tells of its snapshots, and what follows from it.
 
-Measured with Debezium 3.6.1 (docs/adr/0009-snapshot-sweep.md): every snapshot, initial or asked for by a signal, is
+Measured with Debezium 3.6.1 (docs/adr/0010-snapshot-sweep.md): every snapshot, initial or asked for by a signal, is
 told as an "Initial Snapshot": STARTED, then for each collection IN_PROGRESS and TABLE_SCAN_COMPLETED, then COMPLETED. A
 connector that goes on from its offsets says SKIPPED. One that is killed says nothing: its attempt is over when the next
 record is STARTED or SKIPPED.

@@ -3,7 +3,7 @@
 A document that was deleted where the stream did not look (between two attempts, or in a gap of the source's log) leaves
 a row that no event takes away. A completed attempt sent every document there was, so every row whose last event lies
 before the attempt's first record is such a row. Why that is right, and how the first record is found:
-docs/adr/0009-snapshot-sweep.md.
+docs/adr/0010-snapshot-sweep.md.
 """
 
 import threading

@@ -2,7 +2,7 @@
 
 When Kafka no longer has what comes next and reading goes on without it, the stream has a gap: until a snapshot begun
 later is swept, the table may lack changes and hold what is gone. The table's partition base has moved up then
-(docs/adr/0010-resync.md), and no sweep is recorded above it yet.
+(docs/adr/0011-resync.md), and no sweep is recorded above it yet.
 """
 
 from cdc_shared.delta.snapshot import Snapshot

@@ -35,7 +35,7 @@ CHANGE_TOPIC_CONFIG = {
     "max.message.bytes": str(90 * 1024 * 1024),
 }
 # A few hundred bytes a snapshot and a restart. Kept for as long as that takes, so that a writer that was away learns of
-# every snapshot; the producer's clock, because a snapshot's records are told by it (docs/adr/0009-snapshot-sweep.md).
+# every snapshot; the producer's clock, because a snapshot's records are told by it (docs/adr/0010-snapshot-sweep.md).
 NOTIFICATIONS_CONFIG = {
     "cleanup.policy": "delete",
     "retention.ms": "-1",
