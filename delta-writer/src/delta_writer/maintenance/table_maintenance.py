@@ -35,6 +35,7 @@ from delta_writer.writer.history_writer import HistoryWriter
 LOOK_AT_OTHERS_S: Final = 60.0
 """How often the table is looked at for commits of other writers while this one commits nothing."""
 AFTER_FAILURE_S: Final = 60.0
+CLOSE_TIMEOUT_S: Final = 5.0
 REWRITABLE: Final = (DeletionVectorWriter, HistoryWriter)
 """Writers that commit a rewrite of ours; a copy-on-write table is compacted by delta-rs."""
 
@@ -95,10 +96,15 @@ class TableMaintenance:
             self._start(MaintenanceTask.VACUUM, self._vacuum)
 
     def close(self) -> None:
-        """Drop what is queued and wait for the job under way, which ends at its next step."""
+        """Drop what is queued and wait for the job under way, which ends at its next step; no step takes seconds.
+
+        Except delta-rs's: a copy-on-write compaction may go on beyond `CLOSE_TIMEOUT_S`, and commit or not.
+        """
         self._stop.set()
-        with self._running:
-            pass
+        if self._running.acquire(timeout=CLOSE_TIMEOUT_S):
+            self._running.release()
+        else:
+            log.warning("a step of maintenance is not over yet; nothing waits for it", table=self._url)
 
     # -- in the pipeline's thread -------------------------------------------------------------------------------------
 

@@ -5,10 +5,14 @@ import threading
 from collections.abc import Callable
 from enum import IntEnum
 from itertools import count
+from typing import Final
 
 from cdc_shared.logging.structured_logger import get_logger
 
 log = get_logger(__name__)
+
+
+CLOSE_TIMEOUT_S: Final = 5.0
 
 
 class Urgency(IntEnum):
@@ -34,9 +38,13 @@ class MaintenanceWorker:
         self._jobs.put((urgency, next(self._order), job))
 
     def close(self) -> None:
-        """Wait for the job under way and those queued; tables that are closed make theirs end at once."""
+        """Wait for the job under way and those queued, `CLOSE_TIMEOUT_S` at most.
+
+        Tables that are closed make theirs end at once. One that a library does not let end is cut off with the process:
+        an upload without a commit, which vacuum takes.
+        """
         self._jobs.put((Urgency.CLOSE, next(self._order), None))
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def _work(self) -> None:
         while (job := self._jobs.get()[2]) is not None:

@@ -230,6 +230,20 @@ def test_closing_ends_the_job_under_way_at_once_and_drops_the_queued(maintained,
     assert it.runs(MaintenanceTask.COMPACTION, MaintenanceOutcome.FAILED) == 0
 
 
+def test_closing_does_not_wait_for_ever_for_a_library(maintained, monkeypatch):
+    it = maintained()
+    go = threading.Event()
+    monkeypatch.setattr(table_maintenance, "CLOSE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(table_maintenance, "rewrite_files", lambda *args: go.wait(WAIT_S))
+    for key in range(8):
+        it.apply(key)
+    it.maintenance.turn()
+    wait_until(lambda: it.maintenance._running.locked(), WAIT_S, "the job is under way")
+    it.maintenance.close()
+    assert it.maintenance._running.locked()
+    go.set()
+
+
 def test_a_copy_on_write_table_is_compacted_and_vacuumed_too(new_table, worker):
     """delta-rs commits there, in the worker's thread; a MERGE that it overtakes is done again."""
     it = Maintained(new_table("copy_on_write"), worker)
