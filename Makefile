@@ -55,7 +55,7 @@ test-local: ## Every test but the soak, on the running platform; starts it when 
 lint: venv ## Style, types, layering, security
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
-	@.venv/bin/mypy $(CODE) bench tests/load tests/support tests/conftest.py
+	@.venv/bin/mypy $(CODE) bench tests/load tests/support tests/model tests/conftest.py
 	@.venv/bin/lint-imports
 	@.venv/bin/bandit --quiet --recursive --configfile pyproject.toml $(CODE)
 
