@@ -77,13 +77,14 @@ def hashes_of(numbers: npt.NDArray[np.uint64]) -> KeyHashes:
 
 
 def fill(index: Index, keys: int) -> dict[str, float]:
-    """Look up and add `keys` new keys in files of 50,000."""
+    """Add `keys` new keys in files of 50,000, and look up every fourth file's."""
     adds, adds_cpu = [], []
     started, cpu = time.perf_counter(), time.process_time()
     with PeakMemory() as memory:
         for start in range(0, keys, FILE_ROWS):
             hashes = hashes_of(np.arange(start, min(keys, start + FILE_ROWS), dtype=np.uint64))
-            index.find(hashes)
+            if start // FILE_ROWS % 4 == 0:
+                index.find(hashes)
             before, before_cpu = time.perf_counter(), time.thread_time()
             index.add(f"part-{start}.zstd.parquet", hashes)
             adds.append(time.perf_counter() - before)

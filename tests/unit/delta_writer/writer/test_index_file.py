@@ -63,13 +63,14 @@ def test_one_of_a_table_is_not_taken_for_anothers(tmp_path):
         DiskRun(path, "u")
 
 
-@settings(max_examples=50)
-@given(data=st.data())
-def test_any_flipped_bit_is_noticed(tmp_path_factory, data):
+@settings(max_examples=40)
+@given(data=st.data(), behind_blocks=st.booleans())
+def test_any_flipped_bit_is_noticed(tmp_path_factory, data, behind_blocks):
     hashes = np.random.default_rng(1).integers(0, 2**64 - 1, (3000, 2), np.uint64)
     path = write(tmp_path_factory.mktemp("run") / "a.run", run_of(hashes))
     body = bytearray(path.read_bytes())
-    body[data.draw(st.integers(0, len(body) - 1), "byte")] ^= 1 << data.draw(st.integers(0, 7), "bit")
+    first, last = (3 * BLOCK_ENTRIES * 24, len(body) - 1) if behind_blocks else (0, 3 * BLOCK_ENTRIES * 24 - 1)
+    body[data.draw(st.integers(first, last), "byte")] ^= 1 << data.draw(st.integers(0, 7), "bit")
     path.write_bytes(body)
     with pytest.raises(InvalidRun):
         DiskRun(path, "t").find(hashes[np.argsort(hashes[:, 0])])
