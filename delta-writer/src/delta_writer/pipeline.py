@@ -6,6 +6,9 @@
                                                            ^
                                        MongoDB ── rereader ┘ documents that were asked for again, in their places
 
+A pipeline that keeps a history encodes and commits each batch twice: every event to the history, then the last of each
+key to the table of the current state. Reading begins at the lower of the two, and each leaves out what it has.
+
 Between batches, `upkeep` looks after the tables: it rewrites small files, deletes what nobody needs, sweeps.
 
 Nothing is remembered outside the table: whatever happens between two commits, reading begins again where the table

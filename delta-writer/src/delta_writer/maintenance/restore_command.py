@@ -62,7 +62,10 @@ def restore_collection(
         threading.Event(),
         give_up_after_s=GIVE_UP_AFTER_S,
     )
-    say(f"restored: version {committed} is version {plan.version} again; start the pipeline's writers now")
+    say(
+        f"restored: version {committed} is version {plan.version} again; start the pipeline's writers, or publish its "
+        "spec again to those that run"
+    )
 
 
 def _check_no_writer(admin: AdminClient, pipeline: str) -> None:
@@ -75,7 +78,8 @@ def _check_no_writer(admin: AdminClient, pipeline: str) -> None:
         raise Fatal(
             f"{len(running)} writer{'s' * (len(running) != 1)} run pipeline {pipeline} ({', '.join(running)}): stop "
             f"them first, or take the spec back (`delta-writer unpublish {pipeline}`) and give it here with --spec; "
-            "a writer that was killed counts until its session ends (WRITER_SESSION_TIMEOUT_S)"
+            "one that was killed, or that has a WRITER_INSTANCE_ID, counts until its session ends "
+            "(WRITER_SESSION_TIMEOUT_S)"
         )
 
 
