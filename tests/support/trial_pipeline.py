@@ -54,6 +54,8 @@ class TrialPipeline:
         self.specs_topic = f"cdc.pipelines.{name}"
         self.admin = AdminClient({"bootstrap.servers": stack.kafka})
         self._directory = directory
+        self.writers: dict[str, WriterProcess] = {}
+        """The last process of each name."""
         self._writer: WriterProcess | None = None
         self._host: TrialPipeline | None = None
 
@@ -79,9 +81,15 @@ class TrialPipeline:
         """Take the spec back."""
         delete_spec(self.stack.kafka, self.name, topic=self.specs_topic)
 
-    def start_writer(self, environment: dict[str, str] | None = None, *, ready: bool = True) -> WriterProcess:
-        """Start a writer process, a further one when there was one before; `ready` waits until it is."""
-        self._writer = WriterProcess(self.stack, self.specs_topic, self._directory, environment)
+    def start_writer(
+        self, environment: dict[str, str] | None = None, *, ready: bool = True, name: str = ""
+    ) -> WriterProcess:
+        """Start a writer process, a further one when there was one before; `ready` waits until it is.
+
+        A writer of another `name` runs beside the first, with a cache of its own, as on another machine.
+        """
+        self._writer = WriterProcess(self.stack, self.specs_topic, self._directory / name, environment)
+        self.writers[name] = self._writer
         if ready:
             self._writer.wait_ready()
         return self._writer
@@ -151,9 +159,10 @@ class TrialPipeline:
 
     def check_running(self) -> None:
         """Raise AssertionError with the reason when the writer or the pipeline has ended."""
-        self.writer.check_alive()
-        state, reason = self.writer.pipeline_state(self.name)
-        assert state not in FINAL_STATES, f"pipeline {self.name} is {state}: {reason}"
+        for writer in self.writers.values() or [self.writer]:
+            writer.check_alive()
+            state, reason = writer.pipeline_state(self.name)
+            assert state not in FINAL_STATES, f"pipeline {self.name} is {state}: {reason}"
 
     def close(self) -> None:
         """Stop the writer and remove everything that the pipeline made. What fails does not keep the rest."""
@@ -163,8 +172,9 @@ class TrialPipeline:
             cleanup.callback(self._forget_status)
             cleanup.callback(self._delete_group)
             cleanup.callback(self._delete_topics)
-            if self._writer is not None and self._writer.alive:
-                cleanup.callback(self._writer.stop)
+            for writer in self.writers.values():
+                if writer.alive:
+                    cleanup.callback(writer.stop)
 
     def _delete_topics(self) -> None:
         mine = (f"{self.name}.", f"__debezium-heartbeat.{self.name}")
