@@ -7,8 +7,10 @@ first. May be repeated; what an interrupted resync has begun goes on by itself o
 """
 
 import json
+import threading
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Final
 
 import obstore
@@ -32,6 +34,7 @@ from cdc_shared.kafka.topics import (
     topic_id,
 )
 from cdc_shared.models.common import PipelineSpec
+from cdc_shared.retry import retrying
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
 from cdc_shared.storage.object_store import map_store_error, open_store, table_url
 from delta_writer.consumer.event_handler import Collection as CollectionName
@@ -96,19 +99,15 @@ class Resync:
         ensure_connector_topics(self._admin, name)
         collections = self._wanted or self._tables()
         must_stop = self.is_whole or any(self._must_start_anew(each) for each in collections)
-        if must_stop:
-            self._say(f"stopping connector {name}")
-            self._connect.stop(name, CONNECT_TIMEOUT_S)
-        notifications = notification_topic(name)
-        (self.since,) = (end for _, end in held_offsets(self._admin, notifications, 1).values())
-        topics = {each: self._topic(each) for each in collections}
-        for collection, topic in topics.items():
-            self._start_anew(collection, topic, f"{topic_id(self._admin, notifications).id}:{self.since}")
-        if self.is_whole:
-            self._say(f"connector {name} forgets its position and begins with a snapshot")
-            self._connect.forget_offsets(name, CONNECT_TIMEOUT_S)
-        if must_stop:
-            self._connect.resume(name)
+        with self._stopped_connector() if must_stop else nullcontext():
+            if self.is_whole:  # first, because it also fences a task of the connector that has not ended yet
+                self._say(f"connector {name} forgets its position and begins with a snapshot")
+                self._connect.forget_offsets(name, CONNECT_TIMEOUT_S)
+            notifications = notification_topic(name)
+            ((_, self.since),) = held_offsets(self._admin, notifications, 1).values()
+            topics = {each: self._topic(each) for each in collections}
+            for collection, topic in topics.items():
+                self._start_anew(collection, topic, f"{topic_id(self._admin, notifications).id}:{self.since}")
         self._connect.wait_running(name, CONNECT_TIMEOUT_S)
         if not self.is_whole:
             self._signal(collections)
@@ -119,6 +118,26 @@ class Resync:
     def location(self, collection: str) -> TableLocation:
         """Where a collection's table is."""
         return table_location(self._spec, self._stores, CollectionName(self._spec.source.database, collection))
+
+    @contextmanager
+    def _stopped_connector(self) -> Iterator[None]:
+        """Stop the connector, and start it again whatever happens meanwhile."""
+        name = self._spec.name
+        self._say(f"stopping connector {name}")
+        self._patiently(lambda: self._connect.stop(name, CONNECT_TIMEOUT_S))
+        try:
+            yield
+        finally:
+            self._patiently(lambda: self._connect.resume(name))
+
+    def _patiently(self, request: Callable[[], None]) -> None:
+        """Repeat a request that Connect refuses while it rebalances."""
+        retrying(
+            request,
+            lambda attempt: self._say(f"waiting: {attempt.error}"),
+            threading.Event(),
+            give_up_after_s=CONNECT_TIMEOUT_S,
+        )
 
     def _must_start_anew(self, collection: str) -> bool:
         name = self._topic_name(collection)

@@ -54,7 +54,7 @@ class ResyncProgress:
 
         Raises:
             Fatal: the connector has failed.
-            Transient: the connector has not begun in time, or something is away; the resync itself may go on.
+            Transient: the connector has not begun in time, or Kafka was away from the start.
         """
         started = checked = reminded = self._clock()
         with (
@@ -65,17 +65,23 @@ class ResyncProgress:
                 self._tell([each for each in notifications.read(POLL_S) if each.offset >= self._resync.since])
                 if self._clock() - checked >= CONNECTOR_CHECK_S:
                     checked = self._clock()
-                    self._check_connector()
+                    self._waiting_out(self._check_connector)
                 if not self._begun and self._clock() - started > START_TIMEOUT_S:
                     raise Transient(
                         f"connector {self._pipeline} has begun no snapshot within {START_TIMEOUT_S:.0f} s; see its "
                         "log, or resync the whole pipeline (without --collection), which restarts it"
                     )
                 if self._completed:
-                    self._look_at_tables(notifications, positions)
+                    self._waiting_out(lambda: self._look_at_tables(notifications, positions))
                 if self._waiting and self._clock() - reminded > REMINDER_S:
                     reminded = self._clock()
                     self._say(f"still waiting for {', '.join(self._waiting)}; a delta-writer must run the pipeline")
+
+    def _waiting_out(self, look: Callable[[], None]) -> None:
+        try:
+            look()
+        except Transient as error:
+            self._say(f"waiting: {error}")
 
     def _tell(self, notifications: list[Notification]) -> None:
         for each in notifications:
