@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,8 +27,10 @@ LAST_HIT = 3
 ONCE_A_START = ("table read", "partition assigned", "vacuum deletes", "vacuum has deleted")
 CACHES = ("kept", "deleted", "truncated", "flipped", "old", "another table's")
 STEPS_ON_S3 = ("data file stored", "log entry on its way", "log entry stored, answer unheard", "checkpoint stored")
+WITH_A_BATCH_IN_HAND = ("batch encoded", "superseded rows looked up", "data file stored", "log entry on its way")
+ZOMBIE_STEPS = (*WITH_A_BATCH_IN_HAND, "records polled", "rewritten file stored", "rewrite's entry on its way")
 STARTS = 4
-SIGKILLED = -9
+SIGKILLED = -signal.SIGKILL
 
 
 def point(step: str, rng: random.Random) -> CrashPoint:
@@ -79,6 +83,28 @@ def test_another_writer_goes_on(tmp_path: Path, rng: random.Random, step: str) -
     rig.check()
     survivor.stop()
     rig.check()
+    rig.finish()
+
+
+@pytest.mark.parametrize("step", ZOMBIE_STEPS)
+def test_a_zombie_writes_nothing(tmp_path: Path, rng: random.Random, step: str) -> None:
+    """Attacks I2, I4, I8: a writer sleeps at the step while another takes over and commits, and then goes on."""
+    rig = CrashRig(tmp_path / "t", rng)
+    begin(rig)
+    zombie = rig.start("a", replace(point(step, rng), signal=signal.SIGSTOP))
+    zombie.await_asleep()
+    rig.assign_all_to("b")
+    successor = rig.start("b")
+    rig.await_commits(3)
+    asleep_since = zombie.log_lines
+    zombie.signal(signal.SIGCONT)
+    zombie.stop()
+    events = zombie.events_since(asleep_since)
+    assert "batch committed" not in events
+    if step in WITH_A_BATCH_IN_HAND:
+        assert "batch dropped" in events
+    rig.check()
+    successor.stop()
     rig.finish()
 
 

@@ -28,10 +28,11 @@ Moment = Literal["before", "after"]
 
 @dataclass(frozen=True, slots=True)
 class CrashPoint:
-    """Die at the `hit`th time (from 1) that a process comes to the step."""
+    """At the `hit`th time (from 1) that a process comes to the step it is killed, or put to sleep (SIGSTOP)."""
 
     step: str
     hit: int
+    signal: signal.Signals = signal.SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ STEPS: dict[str, _Step] = {
 
 
 def arm(point: CrashPoint) -> None:
-    """Have this process die by SIGKILL when it comes to the point."""
+    """Have this process send itself the signal when it comes to the point."""
     step = STEPS[point.step]
     real = getattr(step.owner, step.name)
     left = point.hit
@@ -100,7 +101,7 @@ def arm(point: CrashPoint) -> None:
         if step.when(*args, **kwargs):
             left -= 1
             if left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), point.signal)
 
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         if step.moment == "before":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -16,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import crash_writer
+import psutil
 from crash_points import CrashPoint
 from crash_writer import WriterPlan
 from hot_key_changes import HotKeyChanges, Sent
@@ -77,6 +79,25 @@ class RigWriter:
         """Send the signal to the living process."""
         self._check(self._process.exitcode, None)
         os.kill(self._process.pid or 0, number)
+
+    def await_asleep(self) -> None:
+        """Wait until it has been stopped by SIGSTOP."""
+
+        def is_asleep() -> bool:
+            self._check(self._process.exitcode, None)
+            return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+
+        wait_until(is_asleep, END_TIMEOUT_S, f"{self.plan.member} is asleep", poll_s=0.01)
+
+    def events_since(self, position: int) -> list[str]:
+        """The names of what it has logged since its log had this many lines."""
+        lines = self.plan.log_file.read_text(errors="replace").splitlines()[position:]
+        return [json.loads(line).get("event", "") for line in lines if line.startswith("{")]
+
+    @property
+    def log_lines(self) -> int:
+        """How many lines its log has."""
+        return len(self.plan.log_file.read_text(errors="replace").splitlines())
 
     def stop(self) -> None:
         """SIGTERM: it finishes what it has in hand."""
@@ -166,7 +187,8 @@ class CrashRig:
                 letters_file=self._letters_file,
                 seed=f"{self._rng.random()}",
                 crash_point=crash_point,
-                stops_when_drained=stops_when_drained or crash_point is not None,
+                stops_when_drained=stops_when_drained
+                or (crash_point is not None and crash_point.signal == signal.SIGKILL),
             )
         )
 
