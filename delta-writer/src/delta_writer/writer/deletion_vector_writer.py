@@ -24,6 +24,7 @@ from delta_writer.writer.batch_upload import BatchUpload
 from delta_writer.writer.deletion_vectors import DeletionVectors, removal, with_vector
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation, store_errors
 from delta_writer.writer.file_changes import FileRewrite, RowDeletion
+from delta_writer.writer.index_directory import discard_others
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
 from delta_writer.writer.key_index import IndexDamaged, KeyIndex, Rows
@@ -218,9 +219,11 @@ class DeletionVectorWriter(DeltaWriter):
         self._index_follows = True
 
     def _new_index(self) -> KeyIndex:
-        if self._snapshot.metadata is None:
+        metadata = self._snapshot.metadata
+        if metadata is None:
             raise Fatal(f"{self.location.url} has rows and no metadata: the table is damaged")
-        self._index = KeyIndex(self._cache_dir, rows_identity(self._snapshot.metadata), self._known_dead)
+        discard_others(self._cache_dir, metadata.id, rows_identity(metadata))
+        self._index = KeyIndex(self._cache_dir, rows_identity(metadata), self._known_dead)
         return self._index
 
     def _after_catch_up(self) -> None:

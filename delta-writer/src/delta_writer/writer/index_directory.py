@@ -21,10 +21,6 @@ _LOCK = "lock"
 log = get_logger(__name__)
 
 
-class IndexInUse(Exception):
-    """A process on this machine has the index open."""
-
-
 class IndexDirectory:
     """The directory `path`, ours until `release` or `discard`."""
 
@@ -91,23 +87,16 @@ class IndexDirectory:
             self._lock.close()
 
 
-def discard_index(root: Path, table_id: str) -> None:
-    """Delete all that this machine keeps under `root` of the table's key index. For when dead rows come back: RESTORE.
+def discard_others(root: Path, table: str, table_id: str) -> None:
+    """Delete the indexes under `root` whose id begins with `table`, but for `table_id`'s: those from before a restore.
 
-    Raises:
-        IndexInUse: a process has it open, and would go on with it. What no process uses is deleted nonetheless.
+    What another process has open, and what cannot be deleted, stays: it is of no use to anybody, and in nobody's way.
     """
-    in_use = []
-    for path in [root / table_id, *root.glob(f"{table_id}.*")]:
-        if not path.exists():
-            continue
-        claimed = IndexDirectory._try_claim(path)
-        if claimed is None:
-            in_use.append(str(path))
-        else:
-            claimed.discard()
-    if in_use:
-        raise IndexInUse(f"a process has {', '.join(in_use)} open: stop the writer of table {table_id} first")
+    for path in root.glob(f"{table}*"):
+        if path.name != table_id and not path.name.startswith(f"{table_id}."):
+            with suppress(OSError):
+                if claimed := IndexDirectory._try_claim(path):
+                    claimed.discard()
 
 
 def _directories(root: Path, table_id: str) -> Iterator[Path]:

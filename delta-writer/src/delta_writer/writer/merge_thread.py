@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from queue import SimpleQueue
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +41,6 @@ class MergeThread(Executor):
         self._queue.put(run)
         return future
 
-    def _run(self) -> Any:
+    def _run(self) -> None:
         while True:
             self._queue.get()()

@@ -8,7 +8,7 @@ import pytest
 from index_table import HeldThreads, IndexTable, catch_up, found, hashes_of
 
 from delta_writer.writer import index_file, index_merge, key_index
-from delta_writer.writer.index_directory import IndexInUse, discard_index
+from delta_writer.writer.index_directory import discard_others
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys, last_of_each_key
 from delta_writer.writer.key_index import IndexDamaged, KeyIndex, MergeThreads
@@ -309,18 +309,15 @@ def test_a_discarded_index_is_gone(tmp_path, table, threads):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_index_is_discarded_from_outside_only_when_nobody_uses_it(tmp_path, table, threads):
-    """A restored table's rows come back to life: no index of before may be used."""
-    first, second = (KeyIndex(tmp_path, "t", table.dead_rows, threads) for _ in range(2))
-    other = KeyIndex(tmp_path, "u", table.dead_rows, threads)
-    first.close()
-    with pytest.raises(IndexInUse, match=r"t\.2"):
-        discard_index(tmp_path, "t")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.2", "u"]
-    second.close()
-    discard_index(tmp_path, "t")
-    assert [path.name for path in tmp_path.iterdir()] == ["u"]
-    other.close()
+def test_indexes_from_before_a_restore_are_deleted_unless_in_use(tmp_path, table, threads):
+    for name in ("t", "t-r1", "t-r2", "u"):
+        KeyIndex(tmp_path, name, table.dead_rows, threads).close()
+    current = [KeyIndex(tmp_path, "t-r2", table.dead_rows, threads) for _ in range(2)]
+    used = KeyIndex(tmp_path, "t-r1", table.dead_rows, threads)
+    discard_others(tmp_path, "t", "t-r2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t-r1", "t-r2", "t-r2.2", "u"]
+    for index in [*current, used]:
+        index.close()
 
 
 def test_keys_are_found_by_both_words(tmp_path, table):
