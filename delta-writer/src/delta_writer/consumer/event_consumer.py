@@ -11,6 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from cdc_shared.errors import ResyncNeeded
 from cdc_shared.kafka.consumer_groups import writer_group
 from cdc_shared.kafka.errors import map_kafka_error
+from delta_writer.writer.offsets import resync_remedy
 from cdc_shared.kafka.topics import sentinel_topic
 
 MAX_POLL_INTERVAL_MS: Final = 300_000
@@ -224,8 +225,8 @@ def _read(message: Message) -> Message | PartitionEnd | None:
     where = f"{message.topic()}[{message.partition()}]"
     if code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
         raise ResyncNeeded(
-            f"resync needed: the next offset of {where} is no longer in Kafka ({error.str()}); take a new snapshot "
-            "of the collection"
+            f"resync needed: the next offset of {where} is no longer in Kafka ({error.str()}); "
+            f"{resync_remedy(str(message.topic()))}"
         )
     if code in _NOTICES:
         return None

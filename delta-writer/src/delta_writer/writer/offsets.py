@@ -97,20 +97,25 @@ def start_offset(txns: Mapping[str, int], topic: ChangeTopic, partition: int, lo
     if stands_at is None and any(is_offset_of_another_topic(name, topic) and at < CLOSED for name, at in txns.items()):
         raise ResyncNeeded(
             f"resync needed: topic {topic.name} was deleted and made again (its id is now {topic.topic_id}), so "
-            "changes may be missing; take a new snapshot of the collection"
+            f"changes may be missing; {resync_remedy(topic.name)}"
         )
     next_offset = stands_at or 0
     if next_offset < low:
         raise ResyncNeeded(
             f"resync needed: the table needs {where} from offset {next_offset}, but Kafka's retention has dropped "
-            f"everything before {low}; take a new snapshot of the collection"
+            f"everything before {low}; {resync_remedy(topic.name)}"
         )
     if next_offset > high:
         raise ResyncNeeded(
             f"resync needed: the table has read {where} up to offset {next_offset}, but Kafka holds only {high}: "
-            "the topic lost records; take a new snapshot of the collection"
+            f"the topic lost records; {resync_remedy(topic.name)}"
         )
     return next_offset
+
+
+def resync_remedy(topic: str) -> str:
+    """Return what to do when Kafka no longer has what comes next in a change topic: `<pipeline>.…`."""
+    return f"run `delta-writer resync {topic.partition('.')[0]}`"
 
 
 def is_offset_of_another_topic(name: str, topic: ChangeTopic) -> bool:

@@ -138,7 +138,7 @@ def check_supported(snapshot: Snapshot, identity: TableIdentity, mode: str, part
     if configuration[TOPIC_PARTITIONS] != str(partitions):
         raise ResyncNeeded(
             f"resync needed: the change topic of {url} had {configuration[TOPIC_PARTITIONS]} partitions and now has "
-            f"{partitions}, so keys have moved between partitions"
+            f"{partitions}, so keys have moved between partitions; run `delta-writer resync {identity.pipeline}`"
         )
     features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())} - _KNOWN_FEATURES
     strange = sorted(features) + _strange_properties(configuration)

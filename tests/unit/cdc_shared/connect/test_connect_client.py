@@ -37,6 +37,8 @@ class FakeConnect:
         path = request.url.path
         if path == "/connector-plugins":
             return httpx.Response(200, json=[{"class": "x.MongoDbConnector", "type": "source", "version": "1"}])
+        if request.method == "PUT" and path.endswith(("/stop", "/resume")):
+            return httpx.Response(202)
         if request.method == "PUT":
             self.config = json.loads(request.content)
             return httpx.Response(201, json={"name": "shop", "config": self.config})
@@ -197,6 +199,32 @@ def test_delete_and_restart(client: ConnectClient, connect: FakeConnect) -> None
     ]
     assert client.delete("shop") is True
     assert client.delete("shop") is False
+
+
+def test_a_stop_waits_until_the_tasks_have_ended(client: ConnectClient, connect: FakeConnect) -> None:
+    client.put_config("shop", CONFIG)
+    connect.states = [("RUNNING", ["RUNNING"]), ("STOPPED", ["RUNNING"]), ("STOPPED", [])]
+    client.stop("shop", 10.0)
+    assert len(connect.states) == 1
+    assert "PUT /connectors/shop/stop" in connect.requests
+    client.resume("shop")
+    assert connect.requests[-1] == "PUT /connectors/shop/resume"
+
+
+def test_a_connector_that_does_not_stop_is_transient(client: ConnectClient, connect: FakeConnect) -> None:
+    client.put_config("shop", CONFIG)
+    with pytest.raises(Transient, match="has not stopped after 0 s: connector shop RUNNING"):
+        client.stop("shop", 0.0)
+
+
+def test_offsets_are_forgotten_once_the_last_task_is_fenced(client: ConnectClient, connect: FakeConnect) -> None:
+    client.put_config("shop", CONFIG)
+    connect.override = [httpx.Response(400, json={"message": "zombie tasks"}), httpx.Response(200, json={})]
+    client.forget_offsets("shop", 10.0)
+    assert connect.requests[-2:] == ["DELETE /connectors/shop/offsets"] * 2
+    connect.override = [httpx.Response(400, json={"message": "zombie tasks"})]
+    with pytest.raises(Fatal, match="zombie tasks"):
+        client.forget_offsets("shop", 0.0)
 
 
 def test_names_are_escaped_in_paths(client: ConnectClient, connect: FakeConnect) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cdc_shared.connect.connector_config import (
+    captures,
     collection_pattern,
+    collection_regex,
     database_pattern,
     load_template,
     render_connector_config,
@@ -118,6 +120,18 @@ def test_the_template_renders_for_a_pipeline() -> None:
     }
     assert {key: config.get(key) for key in expected} == expected
     assert "signal.data.collection" not in config
+
+
+def test_what_the_connector_captures_for_tables() -> None:
+    only, but = source(include_collections=("a",)), source(exclude_collections=("a",))
+    assert [captures(each, "a") for each in (only, but, source())] == [True, False, True]
+    assert [captures(each, "b") for each in (only, but, source())] == [False, True, True]
+
+
+def test_a_signal_names_exactly_one_collection() -> None:
+    assert re.fullmatch(collection_regex(source(), "a.b,c+"), "shop.a.b,c+")
+    assert not re.fullmatch(collection_regex(source(), "a.b"), "shop.axb")
+    assert "," not in collection_regex(source(), "a,b")
 
 
 def test_every_placeholder_of_the_template_is_documented() -> None:
