@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from cdc_shared.errors import ResyncNeeded
 from cdc_shared.kafka.consumer_groups import writer_group
 from cdc_shared.kafka.errors import map_kafka_error
-from delta_writer.writer.offsets import resync_remedy
 from cdc_shared.kafka.topics import sentinel_topic
+from delta_writer.writer.offsets import resync_remedy
 
 MAX_POLL_INTERVAL_MS: Final = 300_000
 METADATA_REFRESH_MS: Final = 5_000
