@@ -126,7 +126,7 @@ class CopyOnWriteWriter(DeltaWriter):
         except CommitFailedError as error:
             raise VersionTaken(self.version + 1) from error
         except DeltaError as error:
-            raise _mapped(error, f"DELETE from {self.location.url}") from error
+            raise _mapped(error, f"DELETE on {self.location.url}") from error
         self._catch_up()
         return int(metrics.get("num_deleted_rows") or 0)
 
