@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from crash_rig import CrashRig, RigWriter, damage_cache
 from stack_endpoints import Stack
+from tcp_proxy import TcpProxy, is_log_entry
 from trial_pipeline import trial_name
 
 pytestmark = pytest.mark.faults
@@ -23,6 +24,8 @@ pytestmark = pytest.mark.faults
 TABLES, KILLS_A_TABLE = 5, 20
 """Of one writer, and as many of two: 200 kills."""
 KILLS_ON_S3 = 6
+ANSWERS_LOST = 12
+TIMEOUT_S = 60.0
 PARTITIONS = 3
 CHANGES = 1_500
 LIVES_S = 0.3
@@ -133,3 +136,25 @@ def test_killed_at_random_moments_on_a_real_store(
         killing = Killing(rig, seeded, locally=False)
         (killing.one_writer if writers == 1 else killing.two_writers)(KILLS_ON_S3)
     print(killing.done)
+
+
+def test_answers_get_lost_on_a_real_store(tmp_path: Path, seeded: random.Random, stack: Stack, tests_root: str) -> None:
+    """Attacks I3, I8: batches and rewrites of two writers are in the store, and their writers do not hear of it."""
+    directory = tmp_path / trial_name("s3")
+    with TcpProxy(stack.s3_endpoint) as proxy:
+        behind = stack.object_store.model_copy(update={"endpoint": proxy.url})
+        rig = CrashRig(directory, seeded, root=tests_root, stores=stack.object_store, partitions=2, changes=CHANGES)
+        with closing(rig):
+            rig.assign(a=[0], b=[1])
+            writers = [rig.start(member, stores=behind) for member in "ab"]
+            for _ in range(ANSWERS_LOST):
+                then_cut = seeded.random() < 0.3
+                lost = proxy.lose_answer(is_log_entry, then_cut=then_cut)
+                assert lost.happened.wait(TIMEOUT_S), "nothing was committed any more"
+                rig.check()
+                if then_cut:
+                    proxy.restore()
+            for writer in writers:
+                writer.stop()
+            print(Counter(event for writer in writers for event in writer.events_since(0)))
+            rig.finish()

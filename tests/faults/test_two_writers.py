@@ -119,3 +119,26 @@ def test_fields_that_are_new_to_both_at_once(shared: TopicPipeline) -> None:
         for name, writer in shared.writers.items():
             assert events(writer, "batch committed"), f"{name} has committed nothing"
         check_offset_chain(items.url, store)
+
+
+def test_an_unheard_commit_is_found_below_those_of_the_other(shared: TopicPipeline, rng: random.Random) -> None:
+    """Attacks I3: the entry is in the store, its writer is cut off before it hears so, and the other one goes on."""
+    load = HotKeyLoad(shared.items, rng)
+    with TcpProxy(shared.stack.s3_endpoint) as proxy:
+        start(shared, "cut off", S3_ENDPOINT=proxy.url)
+        start(shared, "other")
+        with load.running(CHANGES_PER_S):
+            await_shared(shared)
+            lost = proxy.lose_answer(is_log_entry, then_cut=True)
+            assert lost.happened.wait(TIMEOUT_S)
+            unheard = load.check_where_it_stands()
+            cut_off = shared.writers["cut off"]
+            cut_off.wait_state(shared.name, "retrying", TIMEOUT_S)
+            assert load.check_where_it_stands().version > unheard.version, "the other writer does not go on"
+            committed = partial(events, cut_off, "batch committed")
+            before = len(committed())
+            proxy.restore()
+            wait_until(lambda: len(committed()) > before + 1, TIMEOUT_S, "it goes on too")
+        load.await_equal(TIMEOUT_S)
+        assert not events(shared.writers["cut off"], "batch dropped"), "its own commit was taken for another's"
+        check_offset_chain(shared.items.url, shared.stack.object_store)

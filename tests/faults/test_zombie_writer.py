@@ -85,7 +85,7 @@ def events(writer: WriterProcess, name: str) -> list[str]:
 
 
 def test_a_batch_in_hand_is_dropped_when_another_writer_has_gone_on(takeover: Takeover) -> None:
-    """The first writer sleeps with its log entry not yet in the store; the entry comes after the other's."""
+    """Attacks I2, I4: the first writer sleeps, its log entry not in the store yet; it comes after the other's."""
     load = takeover.load
     first = takeover.start_first()
     with load.running(CHANGES_PER_S):
@@ -93,7 +93,7 @@ def test_a_batch_in_hand_is_dropped_when_another_writer_has_gone_on(takeover: Ta
         held = takeover.proxy.hold(is_log_entry)
         assert held.happened.wait(TIMEOUT_S)
         with asleep(first):
-            done = commits(first)
+            done, puts = commits(first), takeover.proxy.count(is_log_entry)
             second = takeover.start_second()
             await_commits(second, 3)
             held.release()
@@ -102,12 +102,13 @@ def test_a_batch_in_hand_is_dropped_when_another_writer_has_gone_on(takeover: Ta
         load.check_where_it_stands()
         assert first.alive
         assert commits(first) == done, "the zombie wrote"
+        assert takeover.proxy.count(is_log_entry) == puts, "the zombie tried to write"
     load.await_equal(TIMEOUT_S)
     check_offset_chain(takeover.pipeline.items.url, takeover.pipeline.stack.object_store)
 
 
 def test_an_entry_that_comes_late_but_first_counts_and_is_not_repeated(takeover: Takeover) -> None:
-    """The sleeping writer's log entry reaches the store after its successor has read the table, before it commits."""
+    """Attacks I2, I3: the sleeper's entry comes after its successor has read the table, before that one commits."""
     load = takeover.load
     first = takeover.start_first()
     with load.running(CHANGES_PER_S):

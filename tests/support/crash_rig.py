@@ -170,18 +170,24 @@ class CrashRig:
     # -- writers ------------------------------------------------------------------------------------------------------
 
     def start(
-        self, member: str = "a", crash_point: CrashPoint | None = None, *, stops_when_drained: bool = False
+        self,
+        member: str = "a",
+        crash_point: CrashPoint | None = None,
+        *,
+        stops_when_drained: bool = False,
+        stores: ObjectStoreSettings | None = None,
     ) -> RigWriter:
         """Start a writer, which ends of itself when it comes to the crash point, or has read all and was told to.
 
-        The same member goes on with the same cache. A writer that never comes to its crash point reads all, and ends.
+        The same member goes on with the same cache. `stores`: how it reaches the store, say by a proxy. A writer
+        that never comes to its crash point reads all, and ends.
         """
         return RigWriter(
             WriterPlan(
                 member=member,
                 topic=self.topic,
                 spec=self.spec,
-                stores=self.stores,
+                stores=stores or self.stores,
                 cache_dir=self.cache_dir(member),
                 log_file=self._directory / f"{member}.log",
                 letters_file=self._letters_file,

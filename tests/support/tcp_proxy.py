@@ -74,6 +74,7 @@ class TcpProxy:
         self._upstream = (parts.hostname or "", parts.port or 80)
         self._faults: list[Fault] = []
         self._held: list[HeldRequest] = []
+        self._requests: list[tuple[str, str]] = []
         self._is_cut = False
         self._cut_after: Fault | None = None
         self._connections: set[_Connection] = set()
@@ -104,6 +105,11 @@ class TcpProxy:
         for each in refused:
             self._add(each)
         return refused
+
+    def count(self, matches: RequestMatcher) -> int:
+        """How many such requests have come, whatever became of them."""
+        with self._lock:
+            return sum(matches(method, path) for method, path in self._requests)
 
     def cut(self) -> None:
         """Break every connection and refuse new ones."""
@@ -144,6 +150,7 @@ class TcpProxy:
             return None
         method, path = line[1].decode(), line[2].decode()
         with self._lock:
+            self._requests.append((method, path))
             fault = next((each for each in self._faults if each.matches(method, path)), None)
             if fault is not None:
                 self._faults.remove(fault)
