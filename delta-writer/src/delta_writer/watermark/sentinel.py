@@ -8,8 +8,9 @@ server's wall clock, which may run ahead of the cluster time and does not order 
 
 import json
 import time
+import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -25,7 +26,14 @@ MAX_MESSAGES_A_POLL: Final = 500
 TAKE_OVER_FACTOR: Final = 1.5
 """A writer leaves it to another one as long as that one's come in time."""
 TOPIC_RETRY_S: Final = 1.0
-_TIME_FIELD: Final = "source_time_s"
+_FIELD: Final = "source_time"  # the time in seconds, a space, and who wrote it
+
+
+class Sentinel(NamedTuple):
+    """Everything in the source strictly before `time_ms` came before this in the stream."""
+
+    time_ms: int
+    writer: str
 
 
 class SentinelTopicTaken(Fatal):
@@ -57,7 +65,7 @@ class SentinelSource:
         self._consumer: Consumer | None = None
         self._topic_looked_for_at = -TOPIC_RETRY_S
         self._due_at = clock()
-        self._written_s: str | None = None
+        self._name = uuid.uuid4().hex
 
     def next(self, timeout_s: float) -> int | None:
         """Wait for a sentinel; return the time, in ms, strictly before which the connector has sent everything.
@@ -95,9 +103,8 @@ class SentinelSource:
             collection = self._source.database(self._database)[SENTINEL_COLLECTION]
             which = {"_id": self._pipeline}
             collection.update_one(which, {"$inc": {"written": 1}}, upsert=True, session=session)
-            written_s = str(operation_time_ms(session) // 1000)
-            collection.update_one(which, {"$set": {_TIME_FIELD: written_s}}, session=session)
-        self._written_s = written_s
+            told = f"{operation_time_ms(session) // 1000} {self._name}"
+            collection.update_one(which, {"$set": {_FIELD: told}}, session=session)
 
     def _see(self, timeout_s: float) -> int | None:
         """Return the newest time that a sentinel in the topic tells of, waiting up to `timeout_s` for the first."""
@@ -109,12 +116,12 @@ class SentinelSource:
             )
         with kafka_errors(f"reading {self._topic}"):
             messages = consumer.consume(MAX_MESSAGES_A_POLL, timeout_s)
-        times = [seen for message in messages if (seen := self._time_of(message)) is not None]
-        if not times:
+        sentinels = [seen for message in messages if (seen := self._read(message)) is not None]
+        if not sentinels:
             return None
-        mine = times[-1] == self._written_s
-        self._due_at = self._clock() + self._interval_s * (1 if mine else TAKE_OVER_FACTOR)
-        return int(times[-1]) * 1000
+        time_ms, writer = sentinels[-1]
+        self._due_at = self._clock() + self._interval_s * (1 if writer == self._name else TAKE_OVER_FACTOR)
+        return time_ms
 
     def _watching(self) -> Consumer | None:
         """Return the consumer, at the topic's end; None while there is no topic."""
@@ -128,13 +135,13 @@ class SentinelSource:
             self._consumer.assign([TopicPartition(self._topic, p, OFFSET_END) for p in range(identity.partitions)])
         return self._consumer
 
-    def _time_of(self, message: Message) -> str | None:
-        """Return what a sentinel's change says, in seconds; None for every other record."""
+    def _read(self, message: Message) -> Sentinel | None:
+        """Return what a sentinel's change says; None for every other record."""
         if (error := message.error()) is not None:
             self._note(error)
             return None
         value = message.value()
-        return None if value is None else sentinel_time(value)
+        return None if value is None else read_sentinel(value)
 
     def _note(self, error: KafkaError) -> None:
         mapped = map_kafka_error(error, f"reading {self._topic}")
@@ -142,8 +149,8 @@ class SentinelSource:
             raise mapped
 
 
-def sentinel_time(value: bytes) -> str | None:
-    """Return the source time in seconds that a change of the sentinel set; None when the record is no such change.
+def read_sentinel(value: bytes) -> Sentinel | None:
+    """Return what a change of the sentinel set; None when the record is no such change.
 
     What an update set is read from its description: the document beside it was looked up later and may be newer. What
     a snapshot read is no change, and says nothing of the stream.
@@ -163,10 +170,11 @@ def sentinel_time(value: bytes) -> str | None:
             f"platform's own {SENTINEL_COLLECTION}: rename it, or exclude it from the pipeline"
         )
     try:
-        time_s = json.loads(update["updatedFields"])[_TIME_FIELD] if op == "u" else None
-    except (ValueError, KeyError, TypeError):
+        told = json.loads(update["updatedFields"])[_FIELD] if op == "u" else ""
+        time_s, writer = told.split(" ")
+        return Sentinel(int(time_s) * 1000, writer)
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return time_s if isinstance(time_s, str) and time_s.isdecimal() else None
 
 
 def _consumer_config(bootstrap_servers: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from delta_writer.watermark.sentinel import SentinelTopicTaken, sentinel_time
+from delta_writer.watermark.sentinel import Sentinel, SentinelTopicTaken, read_sentinel
 
 pytestmark = pytest.mark.unit
 
@@ -14,10 +14,10 @@ def record(op: str = "u", collection: str = "cdc_heartbeat", **parts: Any) -> by
     """A record as Debezium writes it; the values were captured from the real connector."""
     event = {
         "before": None,
-        "after": '{"_id": "p","written": 2,"source_time_s": "1795423842"}',
+        "after": '{"_id": "p","written": 2,"source_time": "1795423842 w2"}',
         "updateDescription": {
             "removedFields": None,
-            "updatedFields": '{"source_time_s": "1795423841"}',
+            "updatedFields": '{"source_time": "1795423841 w1"}',
             "truncatedArrays": None,
         },
         "source": {"connector": "mongodb", "ts_ms": 1795423841423, "snapshot": "false", "collection": collection},
@@ -28,7 +28,7 @@ def record(op: str = "u", collection: str = "cdc_heartbeat", **parts: Any) -> by
 
 def test_the_time_is_what_the_update_set_not_what_was_looked_up_later() -> None:
     """Attacks I12: the document beside the update may be of a later sentinel."""
-    assert sentinel_time(record()) == "1795423841"
+    assert read_sentinel(record()) == Sentinel(1_795_423_841_000, "w1")
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,8 @@ def test_the_time_is_what_the_update_set_not_what_was_looked_up_later() -> None:
         record("d", updateDescription=None, after=None),
         record(updateDescription={"updatedFields": '{"written": 3}'}),
         record(updateDescription={"updatedFields": None}),
-        record(updateDescription={"updatedFields": '{"source_time_s": 17}'}),
+        record(updateDescription={"updatedFields": '{"source_time": 17}'}),
+        record(updateDescription={"updatedFields": '{"source_time": "soon w1"}'}),
         record(updateDescription={"updatedFields": "[]"}),
         record(updateDescription={"updatedFields": "{"}),
         b"",
@@ -50,9 +51,9 @@ def test_the_time_is_what_the_update_set_not_what_was_looked_up_later() -> None:
 )
 def test_other_records_say_nothing(value: bytes) -> None:
     """Attacks I12: what a snapshot read, above all, has no place in the stream."""
-    assert sentinel_time(value) is None
+    assert read_sentinel(value) is None
 
 
 def test_another_collection_in_the_topic_is_not_lost_in_silence() -> None:
     with pytest.raises(SentinelTopicTaken, match=r"the collection cdc heartbeat .* rename it"):
-        sentinel_time(record(collection="cdc heartbeat"))
+        read_sentinel(record(collection="cdc heartbeat"))
