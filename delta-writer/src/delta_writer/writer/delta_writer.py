@@ -141,7 +141,7 @@ class DeltaWriter(ABC):
         with store_errors(f"reading the log of {self.location.url}"):
             snapshot = self._log.load()
             if snapshot.metadata is not None:
-                check_supported(snapshot, self._identity, self.mode, self.topic.partitions, self.location.url)
+                self._check_supported(snapshot)
                 self._guard.check_newest(self._log, snapshot.version)
         self._snapshot = snapshot
         self._moved = MovedFiles(since=snapshot.version)
@@ -210,6 +210,10 @@ class DeltaWriter(ABC):
     def _after_catch_up(self) -> None:  # noqa: B027  # a mode that keeps nothing of its own has nothing to follow
         """Follow commits of others, which the snapshot now holds."""
 
+    def _check_supported(self, snapshot: Snapshot) -> None:
+        """Raise `Fatal` when this writer must not write the table."""
+        check_supported(snapshot, self._identity, self.mode, self.topic.partitions, self.location.url)
+
     # -- what the modes share -----------------------------------------------------------------------------------------
 
     def _until_landed(self, commit_id: str, attempt: Callable[[], CommitResult | None]) -> CommitResult | None:
@@ -263,7 +267,7 @@ class DeltaWriter(ABC):
                 self._apply(self._snapshot.version + 1, entry)
                 self._note_landed(entry)
             if self._snapshot.metadata is not None:
-                check_supported(self._snapshot, self._identity, self.mode, self.topic.partitions, self.location.url)
+                self._check_supported(self._snapshot)
             self._after_catch_up()
         self._must_look = False
         self._read_at = self._clock()

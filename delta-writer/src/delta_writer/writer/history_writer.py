@@ -21,11 +21,13 @@ from delta_writer.writer.batch_upload import BatchUpload
 from delta_writer.writer.deletion_vectors import removal
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation
 from delta_writer.writer.file_changes import FileRewrite, RowsMoved
-from delta_writer.writer.offsets import CLOSED, ChangeTopic, is_offset
+from delta_writer.writer.offsets import ChangeTopic, is_offset
 from delta_writer.writer.table_metadata import (
     HISTORY,
     PARTITION_BASE,
+    TOPIC_PARTITIONS,
     TableIdentity,
+    check_supported,
     new_metadata,
     partition_base,
     protocol_for,
@@ -33,6 +35,7 @@ from delta_writer.writer.table_metadata import (
 )
 
 BEGIN: Final = "CDC BEGIN HISTORY"
+_SHARED: Final = (PARTITION_BASE, TOPIC_PARTITIONS)
 REWRITE: Final = "CDC REWRITE"
 
 
@@ -58,6 +61,7 @@ class HistoryWriter(DeltaWriter):
     def next_offset(self, partition: int, low: int, high: int) -> int:
         """Return the offset to read next. Raises `Fatal`: no new snapshot brings back events that are gone."""
         try:
+            super()._check_supported(self._snapshot)
             return super().next_offset(partition, low, high)
         except ResyncNeeded as error:
             raise Fatal(
@@ -68,8 +72,8 @@ class HistoryWriter(DeltaWriter):
     def follow(self, current: Snapshot) -> CommitResult | None:
         """Take over where the table of the current state stands, where this one cannot know; None when it knows.
 
-        That is: when there is no history yet, of a partition that was first read without one, and after a resync has
-        left a topic, or a gap, behind.
+        That is: when there is no history yet, of a partition that was first read without one, and after the table has
+        started anew. From there on both read the same, and rows count their partitions from the same base.
         """
         commit_id = str(uuid.uuid4())
 
@@ -78,11 +82,11 @@ class HistoryWriter(DeltaWriter):
                 return None
             known = self._snapshot.txns
             base = partition_base(current.metadata)
-            began_anew = base != self.partition_base
+            began_anew = base > self.partition_base
             offsets = {
                 name: to
                 for name, to in current.txns.items()
-                if is_offset(name) and (began_anew or name not in known or to == CLOSED) and known.get(name, -1) < to
+                if is_offset(name) and (began_anew or name not in known) and known.get(name) != to
             }
             if not offsets and not began_anew and self.version >= 0:
                 return None
@@ -91,7 +95,7 @@ class HistoryWriter(DeltaWriter):
             if self.version < 0:
                 actions.append(Action(protocol=protocol_for(self.mode)))
             if self.version < 0 or began_anew:
-                actions.append(Action(meta_data=self._metadata_from(current.metadata, base, now_ms)))
+                actions.append(Action(meta_data=self._metadata_beside(current.metadata, now_ms)))
             self._append(actions + self._txns(offsets, now_ms), commit_id)
             return CommitResult(self.version)
 
@@ -139,9 +143,17 @@ class HistoryWriter(DeltaWriter):
         seconds = {"write": written - started, "commit": time.perf_counter() - written}
         return CommitResult(self.version, rows_written=batch.rows.num_rows, seconds=seconds)
 
-    def _metadata_from(self, current: Metadata, base: int, now_ms: int) -> Metadata:
-        """Return the metadata of a history that begins beside a table, or that begins anew together with it."""
+    def _check_supported(self, snapshot: Snapshot) -> None:
+        """Leave it to `next_offset` whether the topic's partitions are still the same: `follow` comes in between."""
+        partitions = self.topic.partitions
+        if snapshot.metadata is not None:
+            partitions = int(snapshot.metadata.configuration.get(TOPIC_PARTITIONS, partitions))
+        check_supported(snapshot, self._identity, self.mode, partitions, self.location.url)
+
+    def _metadata_beside(self, current: Metadata, now_ms: int) -> Metadata:
+        """Return the metadata of a history that begins beside a table, or that starts anew together with it."""
         metadata = self._snapshot.metadata
         if metadata is None:
             metadata = new_metadata(self._identity, schema_of(current), self.mode, self.topic.partitions, now_ms)
-        return replace(metadata, configuration={**metadata.configuration, PARTITION_BASE: str(base)})
+        shared = {name: current.configuration[name] for name in _SHARED if name in current.configuration}
+        return replace(metadata, configuration={**metadata.configuration, **shared})

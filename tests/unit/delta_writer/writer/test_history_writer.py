@@ -17,7 +17,7 @@ from delta_writer.writer.delta_writer import TableLocation
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile, RowsMoved
 from delta_writer.writer.history_writer import HistoryWriter
 from delta_writer.writer.offsets import CLOSED, ChangeTopic
-from delta_writer.writer.table_metadata import PARTITION_BASE, TableIdentity
+from delta_writer.writer.table_metadata import PARTITION_BASE, TOPIC_PARTITIONS, TableIdentity
 
 pytestmark = pytest.mark.unit
 
@@ -45,7 +45,7 @@ def with_txns(current: Snapshot, base: int = 0, **offsets: int) -> Snapshot:
     """The table's state with other offsets: `p0=7` is partition 0 of its topic, `old=…` one of an older topic."""
     names = {name: f"cdc:topic-id:{name[1]}" if name[0] == "p" else f"cdc:{name}-id:0" for name in offsets}
     assert current.metadata is not None
-    configuration = {**current.metadata.configuration, PARTITION_BASE: str(base)}
+    configuration = {**current.metadata.configuration, PARTITION_BASE: str(base), TOPIC_PARTITIONS: "3"}
     metadata = replace(current.metadata, configuration=configuration)
     return Snapshot(5, current.protocol, metadata, {names[name]: to for name, to in offsets.items()})
 
@@ -88,10 +88,30 @@ def test_a_topic_that_was_left_behind_is_closed(history, current):
     assert (history.partition_base, history.next_offset(0, 0, 5)) == (1, 2)
 
 
-def test_after_a_gap_it_never_goes_back(history, current):
+def test_after_a_new_start_it_goes_on_exactly_where_the_table_does(history, current):
+    """Over a gap, and back to the end of a topic that lost records."""
     history.follow(with_txns(current, p0=7, p1=7))
     history.follow(with_txns(current, base=1, p0=20, p1=5))
-    assert offsets(history) == {"cdc:topic-id:0": 20, "cdc:topic-id:1": 7}
+    assert offsets(history) == {"cdc:topic-id:0": 20, "cdc:topic-id:1": 5}
+
+
+def test_what_is_known_of_before_a_new_start_is_not_followed(history, current):
+    """Attacks I4: another writer has seen the new start already."""
+    history.follow(with_txns(current, base=1, p0=20))
+    assert history.follow(with_txns(current, p0=7)) is None
+    assert (history.partition_base, offsets(history)) == (1, {"cdc:topic-id:0": 20})
+
+
+def test_it_follows_the_table_over_a_change_of_partitions(history, current):
+    history.follow(with_txns(current, p0=7))
+    topic = ChangeTopic("p.db.things", "topic-id", 4)
+    later = HistoryWriter(history.location, TableIdentity("p", "db", "things"), topic, history._cache_dir)
+    with pytest.raises(Fatal, match=r"without a gap .*had 3 partitions and now has 4"):
+        later.next_offset(0, 0, 50)
+    anew = with_txns(current, base=3, p0=20, p1=0, p2=0, p3=0)
+    configuration = {**anew.metadata.configuration, TOPIC_PARTITIONS: "4"}
+    later.follow(Snapshot(6, anew.protocol, replace(anew.metadata, configuration=configuration), anew.txns))
+    assert [later.next_offset(partition, 0, 50) for partition in range(4)] == [20, 0, 0, 0]
 
 
 def test_two_writers_begin_one_history(history, current):
