@@ -42,6 +42,7 @@ class RowDeletion:
 class RewrittenFile:
     """A new data file: `add` without a vector; of its row `i` the input (by position) and the row there.
 
+    Rows come in the order of the inputs, and within one in its own order.
     `keys` is `MemoryRun.of_file` of its keys: sorting those of a large file takes too long for the commit path.
     """
 
@@ -68,13 +69,24 @@ class FileRewrite:
 
     def deleted_rows(self, output: RewrittenFile, deleted_since: Mapping[str, BitMap | None]) -> BitMap:
         """Return the rows of `output` whose row in an input is in `deleted_since`; None there means all of them."""
-        deleted = np.zeros(len(output.rows), np.bool_)
+        deleted = []
         for number, path in enumerate(self.inputs):
             if path in deleted_since:
-                dead = deleted_since[path]
-                ours = output.inputs == number
-                deleted |= ours & (dead is None or np.isin(output.rows, np.frombuffer(dead.to_array(), np.uint32)))
-        return BitMap(np.flatnonzero(deleted).astype(np.uint32))
+                first, end = np.searchsorted(output.inputs, [number, number + 1])
+                deleted.append(first + _positions(output.rows[first:end], deleted_since[path]))
+        return BitMap(np.concatenate(deleted).astype(np.uint32)) if deleted else BitMap()
+
+
+def _positions(rows: npt.NDArray[np.uint32], wanted: BitMap | None) -> npt.NDArray[np.intp]:
+    """Return where in `rows`, which rise, the wanted ones lie; None wants all. Costs what is wanted, not the rows."""
+    if wanted is None:
+        return np.arange(len(rows))
+    values = np.frombuffer(wanted.to_array(), np.uint32)
+    at = np.searchsorted(rows, values)
+    inside = at < len(rows)
+    at, values = at[inside], values[inside]
+    found: npt.NDArray[np.intp] = at[rows[at] == values]
+    return found
 
 
 class MovedFiles:
