@@ -133,15 +133,17 @@ def test_an_entry_that_comes_late_but_first_counts_and_is_not_repeated(takeover:
 
 
 def test_a_process_that_was_replaced_under_its_own_name_is_shut_out(takeover: Takeover) -> None:
-    """With WRITER_INSTANCE_ID the successor need not wait for the session's end; Kafka refuses the one before."""
+    """Attacks I2: with WRITER_INSTANCE_ID the successor need not wait; Kafka refuses the one before."""
     load = takeover.load
-    first = takeover.start_first(WRITER_INSTANCE_ID="pod-0")
+    # A sleeper whose session has ended would join anew under the name, and shut its successor out.
+    environment = {"WRITER_INSTANCE_ID": "pod-0", "WRITER_SESSION_TIMEOUT_S": "60"}
+    first = takeover.start_first(**environment)
     name = takeover.pipeline.name
     with load.running(CHANGES_PER_S):
         await_commits(first, 3)
         with asleep(first):
             done = commits(first)
-            second = takeover.start_second(WRITER_INSTANCE_ID="pod-0")
+            second = takeover.start_second(**environment)
             await_commits(second, 3)
         reason = first.wait_state(name, "failed", TIMEOUT_S)
         assert "WRITER_INSTANCE_ID" in str(reason)
