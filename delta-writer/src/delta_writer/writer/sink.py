@@ -46,4 +46,5 @@ class Sink:
 
     def has(self, ranges: Mapping[int, OffsetRange]) -> bool:
         """Tell whether all of the ranges lie before where the table stood: they are read for another one."""
-        return bool(ranges) and all(part.start < part.end <= self.stands.get(p, 0) for p, part in ranges.items())
+        stands = self.stands
+        return bool(ranges) and all(part.start < stands.get(p, 0) >= part.end for p, part in ranges.items())
