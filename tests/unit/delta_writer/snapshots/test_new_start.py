@@ -46,6 +46,7 @@ def test_a_table_that_can_read_on_is_left_alone(table, held):
     before = state(table).version
     assert anew(table, TOPIC, held) is None
     assert state(table).version == before
+    assert not has_gap(state(table), TOPIC)
 
 
 @pytest.mark.parametrize(
