@@ -1,4 +1,7 @@
-"""SIGKILL of the writer at random moments under load: the table equals the model each time."""
+"""SIGKILL of the writer at random moments under load, on the real Kafka and store: equal to the model each time.
+
+`test_random_kills` and `test_crash_points` do the same to the pipeline alone, many times as often.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,7 @@ CACHES = ("kept", "kept", "deleted", "truncated", "old")
 def test_table_equals_the_model_after_every_sigkill(
     new_topic_pipeline: Callable[..., TopicPipeline], rng: random.Random, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
+    """Attacks I1, I2, I3, I5, I7."""
     print(f"seed {request.config.getoption('--hypothesis-seed')}")
     pipeline = new_topic_pipeline(start=False, partitions=2, max_seconds=BATCH_S)
     pipeline.items.make_topic()
@@ -67,7 +71,7 @@ def test_table_equals_the_model_after_every_sigkill(
 def test_a_writer_killed_over_a_checkpoint_goes_on(
     new_topic_pipeline: Callable[..., TopicPipeline], rng: random.Random, written_last: str, arrives: bool
 ) -> None:
-    """A checkpoint is written beside the stream; half of one must neither be read nor be in the way."""
+    """Attacks I1: a checkpoint is written beside the stream; half of one must neither be read nor be in the way."""
     pipeline = new_topic_pipeline(start=False, max_seconds=BATCH_S)
     load = HotKeyLoad(pipeline.items, rng)
     with TcpProxy(pipeline.stack.s3_endpoint) as proxy:

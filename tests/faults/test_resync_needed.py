@@ -1,4 +1,4 @@
-"""Kafka no longer holds what a table needs next: the pipeline stops and says so, and nothing is dropped in silence."""
+"""Attacks I2: Kafka no longer holds what a table needs next: the pipeline stops and says so, nothing is dropped."""
 
 from __future__ import annotations
 

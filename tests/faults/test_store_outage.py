@@ -55,6 +55,7 @@ def stored_privately(
 def test_writer_waits_out_a_store_that_is_stopped(
     stored_privately: TopicPipeline, private_store: PrivateObjectStore, rng: random.Random
 ) -> None:
+    """Attacks I1, I2, I13."""
     pipeline, writer = stored_privately, stored_privately.writer
     load = HotKeyLoad(pipeline.items, rng)
     load.send(300)
@@ -90,7 +91,7 @@ def test_writer_waits_out_a_store_that_is_stopped(
 def test_put_that_succeeded_unheard_is_not_repeated(
     new_topic_pipeline: Callable[..., TopicPipeline], rng: random.Random, then_cut: bool
 ) -> None:
-    """The store has written the log entry, but the writer does not hear of it."""
+    """Attacks I3: the store has written the log entry, but the writer does not hear of it."""
     pipeline = new_topic_pipeline(start=False)
     pipeline.items.make_topic()
     pipeline.publish()
