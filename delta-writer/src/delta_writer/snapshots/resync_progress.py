@@ -113,7 +113,7 @@ class ResyncProgress:
                 del self._waiting[collection]
                 continue
             if collection not in self._bounds:
-                self._bounds[collection] = positions.bounds(topic.name, topic.partitions, attempt.started_ms)
+                self._bounds[collection] = positions.bounds(topic, attempt.started_ms)
             version = self._whole_at(collection, topic, self._bounds[collection], positions)
             if version is not None:
                 self._say(f"{name} is whole again" + (f" (version {version})" if version >= 0 else ": it is empty"))
@@ -130,6 +130,6 @@ class ResyncProgress:
             return None
         stands = {p: table.txns.get(app_id(topic, p), 0) for p in bounds.end}
         arrived = all(
-            stands[p] >= end or not positions.has_change(topic.name, p, stands[p], end) for p, end in bounds.end.items()
+            stands[p] >= end or not positions.has_change(topic, p, stands[p], end) for p, end in bounds.end.items()
         )
         return table.version if arrived else None

@@ -174,7 +174,7 @@ class Sweeper:
         topic = table.writer.topic
 
         def ask() -> Callable[[], None]:
-            bounds = self._kafka().bounds(topic.name, topic.partitions, sweep.attempt.started_ms)
+            bounds = self._kafka().bounds(topic, sweep.attempt.started_ms)
 
             def take() -> None:
                 sweep.bounds = bounds
@@ -197,7 +197,7 @@ class Sweeper:
         waiting = {p: stands[p] for p in bounds.end if p not in sweep.arrived}
         if not waiting:
             return
-        topic, end = writer.topic.name, bounds.end
+        topic, end = writer.topic, bounds.end
 
         def ask() -> Callable[[], None]:
             # What ends the partition may change no row: then the table's offset says so only much later.

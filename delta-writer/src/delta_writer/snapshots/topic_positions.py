@@ -14,8 +14,9 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from cdc_shared.errors import Transient
-from cdc_shared.kafka.topics import topic_config
+from cdc_shared.kafka.topics import topic_config, topic_id
 from delta_writer.consumer.event_consumer import kafka_errors
+from delta_writer.writer.offsets import ChangeTopic
 
 TIMEOUT_S: Final = 15.0
 # An attempt's first record came 1.1 to 1.7 s after its STARTED, the last of a killed attempt at least 10 s before it.
@@ -54,32 +55,36 @@ class TopicPositions:
         self._everything = Consumer(config | {"isolation.level": "read_uncommitted"})
         self._committed = Consumer(config | {"isolation.level": "read_committed", "enable.partition.eof": True})
 
-    def bounds(self, topic: str, partitions: int, started_ms: int) -> AttemptBounds:
+    def bounds(self, topic: ChangeTopic, started_ms: int) -> AttemptBounds:
         """Return the bounds of the attempt that began at `started_ms`, which must have completed."""
         # With the brokers' clocks in the records, the worker's clock finds nothing in them.
-        comparable = topic_config(self._admin, topic).get("message.timestamp.type") == "CreateTime"
+        comparable = topic_config(self._admin, topic.name).get("message.timestamp.type") == "CreateTime"
         firsts: dict[int, int | None] = {}
         ends: dict[int, int] = {}
-        for partition in range(partitions):
-            low, end = self.held(topic, partition)
-            found = self._first_since(topic, partition, started_ms - CLOCK_MARGIN_MS)
+        for partition in range(topic.partitions):
+            low, end = self._held(topic.name, partition)
+            found = self._first_since(topic.name, partition, started_ms - CLOCK_MARGIN_MS)
             first = end if found is None else found
             # What retention has dropped may have been the attempt's beginning.
             told = comparable and (low == 0 or first > low)
             firsts[partition] = first if told else None
             ends[partition] = end
+        self._check_same(topic)
         return AttemptBounds(firsts, ends)
 
-    def held(self, topic: str, partition: int) -> tuple[int, int]:
+    def _held(self, topic: str, partition: int) -> tuple[int, int]:
         """Return the first offset that Kafka holds of a partition, and its end, uncommitted records included."""
         with kafka_errors(f"reading the offsets of {topic}[{partition}]"):
             low, high = self._everything.get_watermark_offsets(TopicPartition(topic, partition), TIMEOUT_S)
         return low, high
 
-    def has_change(self, topic: str, partition: int, start: int, end: int) -> bool:
+    def has_change(self, topic: ChangeTopic, partition: int, start: int, end: int) -> bool:
         """Tell whether a committed record in [start, end) could change a row: anything but markers and tombstones."""
-        if start >= end:
-            return False
+        has = start < end and self._holds_value(topic.name, partition, start, end)
+        self._check_same(topic)
+        return has
+
+    def _holds_value(self, topic: str, partition: int, start: int, end: int) -> bool:
         what = f"reading {topic}[{partition}]"
         with kafka_errors(what):
             self._committed.assign([TopicPartition(topic, partition, start)])
@@ -113,6 +118,11 @@ class TopicPositions:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def _check_same(self, topic: ChangeTopic) -> None:
+        """Raise `Transient` when the answers were of another topic of that name."""
+        if topic_id(self._admin, topic.name) != (topic.topic_id, topic.partitions):
+            raise Transient(f"topic {topic.name} is no longer the one that the table is filled from")
 
     def _first_since(self, topic: str, partition: int, time_ms: int) -> int | None:
         with kafka_errors(f"looking for a time in {topic}[{partition}]"):

@@ -65,7 +65,7 @@ class Connector:
     def read(self):
         return []
 
-    def bounds(self, topic, partitions, started_ms):
+    def bounds(self, topic, started_ms):
         self.asked += 1
         return AttemptBounds(
             {0: None if self.retention_dropped else self.first[started_ms]}, {0: self.table.next_offset}
