@@ -11,7 +11,6 @@ import msgspec
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.spec_topic import SpecReader
 from cdc_shared.kafka.topics import (
@@ -27,7 +26,6 @@ from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
 from cdc_shared.models.common import InvalidSpec, PipelineSpec
 from cdc_shared.retry import RetryAttempt, RetryInterrupted, retrying
-from cdc_shared.settings import InvalidSettings
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
 from delta_writer.http_server import HttpServer
@@ -45,10 +43,9 @@ from delta_writer.source.mongodb_source import MongodbSource
 from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
 from delta_writer.watermark.claims import Claims
-from delta_writer.watermark.feed import TimeSource, WatermarkFeed
+from delta_writer.watermark.feed import WatermarkFeed
 from delta_writer.watermark.partition_ends import written_ends
-from delta_writer.watermark.resume_token import ResumeTokenSource
-from delta_writer.watermark.sentinel import SentinelSource
+from delta_writer.watermark.time_source import time_source
 from delta_writer.writer.batch_processor import BatchProcessor
 from delta_writer.writer.delta_writer import CommitResult
 from delta_writer.writer.dlq_writer import DEAD_LETTERS_CONFIG, DeadLetterWriter, acknowledged_producer
@@ -205,24 +202,13 @@ class WriterService:
     ) -> WatermarkFeed:
         return WatermarkFeed(
             spec.name,
-            self._time_source(spec, source),
+            time_source(spec, source, self._admin, self._bootstrap, self._settings.writer.connect_url),
             lambda partitions: written_ends(self._admin, partitions),
             claims,
             sweeper.snapshot_complete,
             observer.watermark,
             spec.watermark.interval_s,
         )
-
-    def _time_source(self, spec: PipelineSpec, source: MongodbSource) -> TimeSource:
-        if spec.watermark.source == "sentinel":
-            return SentinelSource(spec, source, self._admin, self._bootstrap)
-        url = self._settings.writer.connect_url
-        if url is None:
-            raise InvalidSettings(
-                f"pipeline {spec.name} has watermark.source: resume_token, so the writer must reach Kafka Connect: set "
-                "CONNECT_URL, or watermark.source: sentinel if the source may be written"
-            )
-        return ResumeTokenSource(spec.name, ConnectClient(url), spec.watermark.interval_s)
 
     def _end(self, name: str) -> None:
         running = self._pipelines.get(name)

@@ -4,13 +4,14 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from cdc_shared.errors import CdcError
 from cdc_shared.kafka.topics import UnknownTopic, notification_topic
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.watermark.claims import Claims
 from delta_writer.watermark.sentinel import SentinelTopicTaken
+from delta_writer.watermark.time_source import TimeSource
 from delta_writer.writer.offsets import watermark_id
 from delta_writer.writer.tables import Table
 
@@ -29,19 +30,6 @@ ShowWatermark = Callable[[Table, int | None], None]
 """Shows a table's watermark, in ms; None while it has none, or when this process no longer reads its topic."""
 
 log = get_logger(__name__)
-
-
-class TimeSource(Protocol):
-    """What tells up to which source time the connector has sent everything."""
-
-    def next(self, timeout_s: float) -> int | None:
-        """Wait up to `timeout_s` for a time, in ms, strictly before which everything was sent and committed to Kafka.
-
-        Raises `Transient` or `Fatal` when it cannot tell; it is asked again.
-        """
-
-    def close(self) -> None:
-        """Give back what it holds."""
 
 
 class _Told(NamedTuple):
@@ -109,7 +97,9 @@ class WatermarkFeed:
     def close(self) -> None:
         """Stop the thread; it is left behind when it waits for an answer that does not come."""
         self._stop.set()
-        if self._thread is not None:
+        if self._thread is None:
+            self._source.close()
+        else:
             self._thread.join(CLOSE_TIMEOUT_S)
 
     # -- in the pipeline's thread -------------------------------------------------------------------------------------
