@@ -11,11 +11,13 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
+from delta_reading import open_table
 from mongo_pipeline import MongoPipeline
 from waiting import wait_until
 
 from cdc_shared.analytics.duckdb_client import as_of_sql, connect
-from cdc_shared.models.common import WatermarkSpec
+from cdc_shared.kafka.topics import topic_id
+from cdc_shared.models.common import SENTINEL_COLLECTION, WatermarkSpec
 
 pytestmark = pytest.mark.e2e
 
@@ -88,9 +90,13 @@ def rises(pipeline: MongoPipeline, count: int) -> list[tuple[float, int]]:
 
 
 def test_it_rises_in_a_quiet_database_and_holds_under_load(
-    pipeline: MongoPipeline, measured: Callable[[str, float, str], None]
+    new_pipeline: Callable[..., MongoPipeline], measured: Callable[[str, float, str], None]
 ) -> None:
-    """Attacks I12."""
+    """Attacks I12; of two partitions, and with a list of collections, which does not name the sentinel's."""
+    pipeline = new_pipeline(start=False, partitions=2)
+    source = pipeline.spec.source.model_copy(update={"include_collections": ("items",)})
+    pipeline.spec = pipeline.spec.model_copy(update={"source": source})
+    pipeline.start()
     pipeline.db["items"].insert_one({"_id": -1, "n": 0})
     wait_until(lambda: pipeline.watermark_ms("items") is not None, FIRST_TIMEOUT_S, "the table has a watermark")
     seen = rises(pipeline, 2)
@@ -107,6 +113,8 @@ def test_it_rises_in_a_quiet_database_and_holds_under_load(
             assert history.missing(time_ms) == []
     measured("watermark, under load: changes compared", checked, "changes")
     assert checked
+    assert topic_id(pipeline.admin, pipeline.topic(SENTINEL_COLLECTION)).partitions == 1
+    assert open_table(pipeline.table_url(SENTINEL_COLLECTION), pipeline.stack.object_store) is None
 
 
 def test_it_rises_where_the_source_may_not_be_written(new_pipeline: Callable[..., MongoPipeline]) -> None:
