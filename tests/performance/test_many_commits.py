@@ -17,6 +17,7 @@ from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
 from cdc_shared.delta.log import entry_path
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask
 from cdc_shared.settings import ObjectStoreSettings
+from delta_writer.maintenance.checkpointer import COMMITS_A_CHECKPOINT
 from delta_writer.maintenance.policy import MB, MaintenancePolicy
 from delta_writer.maintenance.retention import Retention
 
@@ -26,10 +27,12 @@ COMMITS = 20_000
 INTERVALS = 20
 KEYS = 2000
 CHANGES = 10
-OPENINGS = 5
+OPENINGS = 10
 MAX_GROWTH = 1.5
 """From the third quarter to the last, of medians over five intervals each: the noise of a busy machine."""
 RETENTION_S = 5.0
+PLACE = COMMITS_A_CHECKPOINT // 2
+SETTLE_TIMEOUT_S = 60.0
 
 
 def test_after_20_000_commits_nothing_grows(tmp_path: Path, measured: Callable[[str, float, str], None]) -> None:
@@ -52,17 +55,17 @@ def test_after_20_000_commits_nothing_grows(tmp_path: Path, measured: Callable[[
     with MaintainedTable(str(tmp_path / "table"), stores, tmp_path / "cache", policy) as table:
         table.apply([(key, random_document(rng)) for key in range(KEYS)])
         table.writer.set_properties({"delta.deletedFileRetentionDuration": f"interval {RETENTION_S:.0f} seconds"})
-        log = _LogBytes(tmp_path / "table", table.writer.version)
+        watch = _Watch(table)
         for interval in range(INTERVALS):
-            checkpoints, spent = _checkpoints(table)
             started = time.perf_counter()
             for _ in range(COMMITS // INTERVALS):
                 table.apply([_change(rng) for _ in range(CHANGES)])
-                log.follow(table.writer.version)
+                watch.look()
             took = time.perf_counter() - started
-            count, now = _checkpoints(table)
-            figures["log bytes a change"].append(log.take() / (COMMITS // INTERVALS * CHANGES))
-            figures["checkpoint s"].append((now - spent) / max(1, count - checkpoints))
+            figures["log bytes a change"].append(watch.log_bytes / (COMMITS // INTERVALS * CHANGES))
+            figures["checkpoint s"].append(statistics.median(watch.checkpoints_s))
+            _come_to_rest(table, rng)
+            watch = _Watch(table)
             figures["delta-rs open s"].append(_least_s(lambda: DeltaTable(table.url)))
             figures["duckdb s"].append(_duckdb_s(table.url, stores))
             print(
@@ -81,31 +84,36 @@ def test_after_20_000_commits_nothing_grows(tmp_path: Path, measured: Callable[[
         assert last <= MAX_GROWTH * third, (name, values)
 
 
-class _LogBytes:
-    """Adds up the entries that the log has got, before log clean-up takes them."""
+def _come_to_rest(table: MaintainedTable, rng: random.Random) -> None:
+    """Measure always at the same place: that many entries after a checkpoint, and with maintenance at rest."""
+    while not PLACE <= table.writer.version % COMMITS_A_CHECKPOINT < PLACE + 5:
+        table.apply([_change(rng) for _ in range(CHANGES)])
+    table.settle(SETTLE_TIMEOUT_S)
 
-    def __init__(self, root: Path, version: int) -> None:
-        self._root = root
-        self._version = version
-        self._bytes = 0
 
-    def follow(self, version: int) -> None:
-        for each in range(self._version + 1, version + 1):
-            self._bytes += (self._root / entry_path(each)).stat().st_size
-        self._version = version
+class _Watch:
+    """Sees what a table's log gets, before log clean-up takes it: bytes of entries, seconds of each checkpoint."""
 
-    def take(self) -> int:
-        taken, self._bytes = self._bytes, 0
-        return taken
+    def __init__(self, table: MaintainedTable) -> None:
+        self._table = table
+        self._version = table.writer.version
+        self._written_s = table.seconds(MaintenanceTask.CHECKPOINT)
+        self.log_bytes = 0
+        self.checkpoints_s: list[float] = []
+
+    def look(self) -> None:
+        """To be called after every commit."""
+        for version in range(self._version + 1, self._table.writer.version + 1):
+            self.log_bytes += Path(self._table.url, entry_path(version)).stat().st_size
+        self._version = self._table.writer.version
+        written_s = self._table.seconds(MaintenanceTask.CHECKPOINT)
+        if written_s > self._written_s:
+            self.checkpoints_s.append(written_s - self._written_s)
+            self._written_s = written_s
 
 
 def _change(rng: random.Random) -> Change:
     return rng.randrange(KEYS), None if rng.random() < 0.1 else random_document(rng)
-
-
-def _checkpoints(table: MaintainedTable) -> tuple[int, float]:
-    task = MaintenanceTask.CHECKPOINT
-    return table.runs(task, MaintenanceOutcome.DONE), table.seconds(task)
 
 
 def _least_s(action: Callable[[], object]) -> float:

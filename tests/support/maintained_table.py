@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from waiting import wait_until
 
 from cdc_shared.documents import canonical_document, key_text
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
@@ -134,6 +135,15 @@ class MaintainedTable(TableWriter):
         """Commit a batch, and take a turn of maintenance."""
         super().apply(changes, keep_state=keep_state)
         self.maintenance.turn()
+
+    def settle(self, timeout_s: float) -> None:
+        """Take turns until maintenance has nothing to do."""
+
+        def idle() -> bool:
+            self.maintenance.turn()
+            return not self.maintenance._queued and self.maintenance._rewrite is None
+
+        wait_until(idle, timeout_s, "maintenance has nothing to do", poll_s=0.01)
 
     def runs(self, task: MaintenanceTask, outcome: MaintenanceOutcome) -> int:
         """How often a task of maintenance has ended so."""
