@@ -22,6 +22,7 @@ class Model:
 
     Attributes:
         rewrites: how many rewrites may land; `sweeps`: whether a sweep may be made.
+        restores: whether the table may be restored, once, while writers that should have been stopped were not.
         forgets: whether writers may sleep until the log that they know was cleaned up.
         delays: how many puts may be under way that nobody waits for any more.
     """
@@ -30,6 +31,7 @@ class Model:
     writers: int = 2
     rewrites: int = 0
     sweeps: bool = False
+    restores: bool = False
     forgets: bool = False
     delays: int = 0
     on: frozenset[Protection] = ALL

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import Enum
 
 
@@ -20,6 +19,7 @@ class Protection(Enum):
     SKIP_READ = "a record that a batch holds already is not taken again (BatchProcessor.add)"
     CARRY_OVER = "rows deleted since a rewrite was prepared are deleted in its outputs (replace_files)"
     MOVED_CHECK = "what was prepared for a file that another rewrite took away is prepared again (RowsMoved)"
+    RESTORE_CHECK = "what was prepared before a restore brought rows back is prepared again (RowsMoved)"
     SWEEP_ROWS = "a sweep deletes the rows that it found, not their keys (RowDeletion.rows)"
     SWEEP_AFTER_SNAPSHOT = "a sweep looks for rows once the whole snapshot is in the table"
 
@@ -30,8 +30,3 @@ ALL = frozenset(Protection)
 def without(*missing: Protection) -> frozenset[Protection]:
     """Everything but these."""
     return ALL - frozenset(missing)
-
-
-def names(protections: Iterable[Protection]) -> str:
-    """For people."""
-    return ", ".join(sorted(each.name for each in protections))

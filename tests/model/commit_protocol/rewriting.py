@@ -70,6 +70,8 @@ def _replace_files(model: Model, scene: Scene) -> Entry | None:
         if now is None:
             _check_moved(model, scene, then.name)
         else:
+            if then.deleted & ~now.deleted and Protection.RESTORE_CHECK in model.on:
+                raise RowsMoved
             replaced.append(then.name)
         for i, row in enumerate(then.rows):
             if not then.deleted >> i & 1:

@@ -24,15 +24,17 @@ SCOPES: Final = {
     "log clean-up under sleeping writers": Model(ONE_PARTITION, forgets=True, delays=1),
     "two rewrites": Model(ONE_CHANGE, rewrites=2),
     "a rewrite, puts that land late": Model(ONE_CHANGE, rewrites=1, delays=1),
+    "a rewrite and a restore, one writer": Model(ONE_CHANGE, rewrites=1, restores=True, delays=1, writers=1),
     "a sweep, puts that land late": Model(WITH_SNAPSHOT, sweeps=True, delays=1),
     "a sweep and a rewrite": Model(SHORT_SNAPSHOT, sweeps=True, rewrites=1),
 }
-"""In every one: two writers that may both believe that a partition is theirs, are killed and start again anywhere, lose
+"""In every one but that: two writers that may both believe that a partition is theirs, are killed and start again anywhere, lose
 and get partitions with a batch in hand, and whose puts are refused, are lost, or land unheard."""
 
 LARGE: Final = {
     "three batches, two partitions, puts that land late": Model(TWO_PARTITIONS, delays=1),
     "two rewrites, two changes": Model(CHANGES, rewrites=2),
+    "a rewrite and a restore": Model(ONE_CHANGE, rewrites=1, restores=True),
     "a sweep and a rewrite, the ghost inserted anew": Model(WITH_SNAPSHOT, sweeps=True, rewrites=1),
 }
 """Too many states for every run: `PYTHONPATH=tests/model python -m commit_protocol --large`."""
@@ -51,6 +53,10 @@ MUTATIONS: Final = {
     Protection.MOVED_CHECK: (
         "I9",
         Model(SHORT_SNAPSHOT, sweeps=True, rewrites=1, on=without(Protection.MOVED_CHECK)),
+    ),
+    Protection.RESTORE_CHECK: (
+        "I8",
+        Model(ONE_CHANGE, rewrites=1, restores=True, on=without(Protection.RESTORE_CHECK)),
     ),
     Protection.SWEEP_ROWS: ("I9", Model(WITH_SNAPSHOT, sweeps=True, on=without(Protection.SWEEP_ROWS))),
     Protection.SWEEP_AFTER_SNAPSHOT: (

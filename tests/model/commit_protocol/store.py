@@ -39,7 +39,10 @@ class Range(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A log entry: files that leave, files that come (or come back with another vector), offsets, and the schema."""
+    """A log entry: files that leave, files that come (or come back with another vector), offsets, and the schema.
+
+    `restored`: the offsets that a restore sets back.
+    """
 
     commit_id: int
     ranges: tuple[Range, ...] = ()
@@ -48,6 +51,7 @@ class Entry(NamedTuple):
     schema: frozenset[int] | None = None
     moves_rows: bool = False
     sweeps: bool = False
+    restored: tuple[int, ...] | None = None
 
 
 class Table(NamedTuple):
@@ -63,7 +67,7 @@ class Table(NamedTuple):
         """Mirrors `Snapshot.apply`: removes first, since an entry may swap a file's vector."""
         files = {file.name: file for file in self.files if file.name not in entry.removes}
         files |= {file.name: file for file in entry.adds}
-        offsets = list(self.offsets)
+        offsets = list(entry.restored or self.offsets)
         for each in entry.ranges:
             offsets[each.partition] = each.end
         return Table(
@@ -154,3 +158,15 @@ def steps(model: Model, store: Store) -> Iterator[tuple[str, Store]]:
         landed = landing(model, store, late)
         if landed is not None:
             yield f"! version {late.version} lands late", landed
+    if model.restores and not any(entry.restored for entry in store.log):
+        for version in range(len(store.log) - 1):
+            restored = landing(model, store, Put(len(store.log), _restore(model, store, version)))
+            assert restored is not None
+            yield f"! the table is restored to version {version}", restored
+
+
+def _restore(model: Model, store: Store, version: int) -> Entry:
+    """`maintenance.restore`: files, schema and offsets of then."""
+    then, now = table_at(store.log[: version + 1], model.partitions), table_at(store.log, model.partitions)
+    removes = tuple(file.name for file in now.files)
+    return Entry(NOBODY, removes=removes, adds=then.files, schema=then.schema, restored=then.offsets)

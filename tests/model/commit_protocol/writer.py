@@ -26,7 +26,7 @@ def steps(model: Model, scene: Scene) -> Iterator[Step]:
         for partition in range(len(me.positions)):
             yield f"starts with partition {partition}", _assigned(model, scene, partition)
         return
-    yield "! is killed", _killed(scene)
+    yield "is stopped" if model.restores else "! is killed", _killed(scene)  # a restore asks for it
     if me.phase is Phase.PUTTING:
         yield from outcomes(model, scene)
         return

@@ -23,7 +23,7 @@ from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.batch_upload import BatchUpload
 from delta_writer.writer.deletion_vectors import DeletionVectors, removal, with_vector
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation, store_errors
-from delta_writer.writer.file_changes import FileRewrite, RowDeletion
+from delta_writer.writer.file_changes import FileRewrite, RowDeletion, RowsMoved
 from delta_writer.writer.index_directory import discard_others
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
@@ -97,7 +97,7 @@ class DeletionVectorWriter(DeltaWriter):
         Rows deleted since the inputs were read are deleted in the outputs, so a rewrite never undoes a change.
 
         Raises:
-            RowsMoved: another rewrite came first. Nothing was written.
+            RowsMoved: another rewrite came first, or a restore brought rows back. Nothing was written.
         """
 
         def attempt() -> CommitResult | None:
@@ -105,7 +105,10 @@ class DeletionVectorWriter(DeltaWriter):
             deleted_since: dict[str, BitMap | None] = {}
             for path, deleted_then in rewrite.inputs.items():
                 if path in live:
-                    if since := self.vectors.of(live[path]) - deleted_then:
+                    deleted_now = self.vectors.of(live[path])
+                    if deleted_then - deleted_now:  # these are in no output
+                        raise RowsMoved(f"rows of {path} were restored since version {rewrite.read_version}")
+                    if since := deleted_now - deleted_then:
                         deleted_since[path] = since
                 else:
                     self._moved.check(path, rewrite.read_version)

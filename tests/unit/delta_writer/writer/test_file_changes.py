@@ -1,5 +1,6 @@
 """Commits that are no batches: rows deleted that were found before, files rewritten as of an older version."""
 
+import time
 import uuid
 from unittest.mock import Mock
 
@@ -12,11 +13,13 @@ from pyroaring import BitMap
 
 from cdc_shared.delta.actions import AddFile
 from cdc_shared.errors import Transient
+from delta_writer.maintenance.restore import TableRestore
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile, RowDeletion, RowsMoved
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys
 from delta_writer.writer.key_index import KeyIndex
 from delta_writer.writer.parquet_file import encode_data_file
+from delta_writer.writer.table_metadata import TableIdentity
 
 pytestmark = pytest.mark.unit
 
@@ -110,6 +113,17 @@ def test_a_rewrite_after_a_reload_is_refused_when_an_input_is_gone(table, writer
     writer.reload()
     with pytest.raises(RowsMoved):
         writer.replace_files(rewrite)
+
+
+def test_a_rewrite_from_before_a_restore_is_refused(table, writer):
+    """Attacks I8: rows that were deleted when the inputs were read, and so are in no output, have come back."""
+    rewrite = rewrite_of(writer)
+    restore = TableRestore(writer.location, TableIdentity("p", "db", "things"), writer.topic, table.mode, time.time)
+    restore.apply(restore.plan(writer.version - 1, lambda _: (0, table.next_offset)))
+    table.model |= {key: {"_id": key, "n": key} for key in (3, 14)}
+    with pytest.raises(RowsMoved, match="restored"):
+        writer.replace_files(rewrite)
+    table.assert_equals_model(writer)
 
 
 def test_nothing_is_written_when_every_input_is_gone(table, writer):
