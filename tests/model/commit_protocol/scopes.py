@@ -28,8 +28,8 @@ SCOPES: Final = {
     "a sweep, puts that land late": Model(WITH_SNAPSHOT, sweeps=True, delays=1),
     "a sweep and a rewrite": Model(SHORT_SNAPSHOT, sweeps=True, rewrites=1),
 }
-"""In every one but that: two writers that may both believe that a partition is theirs, are killed and start again anywhere, lose
-and get partitions with a batch in hand, and whose puts are refused, are lost, or land unheard."""
+"""In every one: writers, two unless it says one, that may both believe that a partition is theirs, are killed and start
+again anywhere, lose and get partitions with a batch in hand, and whose puts are refused, are lost, or land unheard."""
 
 LARGE: Final = {
     "three batches, two partitions, puts that land late": Model(TWO_PARTITIONS, delays=1),
