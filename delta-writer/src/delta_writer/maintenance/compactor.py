@@ -60,13 +60,15 @@ def rewrite_files(
     with tempfile.TemporaryDirectory(prefix="cdc-rewrite-") as directory:
         stream = DataFileStream(Path(directory) / "output", schema)
         for number, file in enumerate(files):
+            dead_rows = np.frombuffer(dead[file.path].to_array(), np.uint32)
             for start, batch in _batches(_open(store, file, Path(directory) / "input", budget)):
-                at = np.arange(start, start + len(batch), dtype=np.uint32)
-                live = np.isin(at, np.frombuffer(dead[file.path].to_array(), np.uint32), invert=True)
+                live = np.ones(len(batch), np.bool_)
+                first, end = np.searchsorted(dead_rows, [start, start + len(batch)])
+                live[dead_rows[first:end] - start] = False
                 rows = _conformed(batch.filter(pa.array(live)), schema)
                 stream.write(rows)
                 hashes.append(hash_keys(cast(list[str], rows.column(KEY_COLUMN).to_pylist())))
-                positions.append(at[live])
+                positions.append((np.flatnonzero(live) + start).astype(np.uint32))
                 numbers.append(np.full(len(rows), number, np.uint32))
                 budget.used()
         stats = stream.finish()
@@ -89,10 +91,11 @@ def _open(store: ObjectStore, file: AddFile, local_path: Path, budget: Budget) -
         body = obstore.get(store, file.path).bytes()
         budget.used(read=len(body))
         return pa.BufferReader(body)
-    with local_path.open("wb") as local:
-        for chunk in obstore.get(store, file.path).stream(min_chunk_size=MULTIPART_CHUNK_BYTES):
-            local.write(chunk)
-            budget.used(read=len(chunk))
+    with local_path.open("wb") as local:  # by ranges: one request would not outlast the rests between its pieces
+        for start in range(0, file.size, SMALL_BYTES):
+            part = obstore.get_range(store, file.path, start=start, end=min(start + SMALL_BYTES, file.size))
+            local.write(part)
+            budget.used(read=len(part))
     return pa.OSFile(str(local_path), "rb")
 
 

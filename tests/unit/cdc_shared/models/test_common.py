@@ -12,6 +12,7 @@ from cdc_shared.models.common import (
     SENTINEL_COLLECTION,
     BatchSpec,
     InvalidSpec,
+    MaintenanceSpec,
     PipelineSpec,
     SinkSpec,
     SourceSpec,
@@ -45,6 +46,7 @@ def test_a_minimal_spec_has_the_documented_defaults(tmp_path: Path) -> None:
         ),
         sink=SinkSpec(root=None, mode="deletion_vectors"),
         batch=BatchSpec(max_rows=50_000, max_bytes=64 * 1024 * 1024, max_seconds=2.0),
+        maintenance=MaintenanceSpec(retention_days=30, target_file_mb=128, cpu_share=0.25, max_mb_per_s=50),
         topic_partitions=1,
     )
 
@@ -73,6 +75,8 @@ def test_a_full_spec(tmp_path: Path) -> None:
         ("name: shop\n", ["source is missing; add it"]),
         (MINIMAL.replace("name: shop", "name: Shop_1"), ["name must be 1 to 41 of a-z"]),
         (MINIMAL + "batch: {max_seconds: 0.01}\n", ["batch.max_seconds", "greater than or equal to 0.1"]),
+        (MINIMAL + "maintenance: {retention_days: 0}\n", ["maintenance.retention_days", "greater than or equal to 1"]),
+        (MINIMAL + "maintenance: {retention: 9}\n", ["maintenance.retention", "did you mean retention_days?"]),
         (MINIMAL + "topic_partitions: 0\n", ["topic_partitions", "greater than or equal to 1"]),
         (MINIMAL + "sink: {mode: dv}\n", ["sink.mode", "'deletion_vectors' or 'copy_on_write'"]),
         (MINIMAL + "sink: {root: lake/delta}\n", ["sink.root", "absolute path"]),

@@ -7,9 +7,11 @@ import threading
 import pyarrow.parquet as pq
 import pytest
 
+from delta_writer.maintenance import compactor
 from delta_writer.maintenance.budget import Budget, Stopped
 from delta_writer.maintenance.compactor import rewrite_files
 from delta_writer.maintenance.rewrite_plan import FileShape, choose_files
+from delta_writer.writer import parquet_file
 from delta_writer.writer.file_changes import RowsMoved
 
 pytestmark = pytest.mark.unit
@@ -127,6 +129,25 @@ def test_statistics_leave_out_what_cannot_be_said(new_table):
     assert stats["numRecords"] == 1
     assert "x" not in stats["minValues"]
     assert stats["maxValues"]["sub"] == {"y": 2.5}
+
+
+def test_files_of_any_size_pass_in_pieces(new_table, rng, monkeypatch):
+    """Read by ranges and in batches, written row group by row group: nothing is lost at a seam."""
+    monkeypatch.setattr(compactor, "SMALL_BYTES", 1000)
+    monkeypatch.setattr(compactor, "BATCH_ROWS", 7)
+    monkeypatch.setattr(parquet_file, "ROW_GROUP_ROWS", 50)
+    table = new_table()
+    writer = table.open()
+    table.apply(writer, [(key, {"n": rng.random(), "text": f"{rng.random()}"}) for key in range(300)])
+    table.apply(writer, [(key, {"n": 1}) for key in rng.sample(range(300), 90)])
+    pending = rewrite(writer)
+    table.apply(writer, [(key, None) for key in rng.sample(range(300), 60)])
+    writer.replace_files(pending)
+    footers = [pq.read_metadata(f"{table.url}/{path}") for path in writer.snapshot.files]
+    assert [footer.num_row_groups for footer in footers if footer.num_rows == 300] == [6]
+    table.assert_equals_model(writer)
+    table.apply(writer, [(key, {"n": 2}) for key in rng.sample(range(300), 60)])
+    table.assert_equals_model(writer)
 
 
 def test_it_stops_at_the_next_step(new_table):
