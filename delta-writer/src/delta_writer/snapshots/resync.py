@@ -11,7 +11,8 @@ import threading
 import uuid
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import obstore
 from confluent_kafka import Producer
@@ -36,10 +37,10 @@ from cdc_shared.kafka.topics import (
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.retry import retrying
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
-from cdc_shared.storage.object_store import map_store_error, open_store, table_url
+from cdc_shared.storage.object_store import open_store, table_url
 from delta_writer.consumer.event_handler import Collection as CollectionName
 from delta_writer.snapshots.new_start import HeldOffsets, plan_new_start, start_anew
-from delta_writer.writer.delta_writer import TableLocation
+from delta_writer.writer.delta_writer import TableLocation, store_errors
 from delta_writer.writer.offsets import ChangeTopic
 from delta_writer.writer.table_metadata import COLLECTION, MODE, TableIdentity
 from delta_writer.writer.tables import table_location
@@ -48,6 +49,7 @@ CONNECT_TIMEOUT_S: Final = 90.0
 SNAPSHOTLESS_MODES: Final = frozenset({"no_data"})
 
 Say = Callable[[str], None]
+T = TypeVar("T")
 
 
 class Resync:
@@ -97,17 +99,16 @@ class Resync:
                 "begins with a snapshot; name the collections with --collection"
             )
         ensure_connector_topics(self._admin, name)
-        collections = self._wanted or self._tables()
-        must_stop = self.is_whole or any(self._must_start_anew(each) for each in collections)
+        collections = self._wanted or self._patiently(self._tables)
+        must_stop = self.is_whole or any(self._patiently(partial(self._must_start_anew, each)) for each in collections)
         with self._stopped_connector() if must_stop else nullcontext():
             if self.is_whole:  # first, because it also fences a task of the connector that has not ended yet
                 self._say(f"connector {name} forgets its position and begins with a snapshot")
                 self._connect.forget_offsets(name, CONNECT_TIMEOUT_S)
             notifications = notification_topic(name)
             ((_, self.since),) = held_offsets(self._admin, notifications, 1).values()
-            topics = {each: self._topic(each) for each in collections}
-            for collection, topic in topics.items():
-                self._start_anew(collection, topic, f"{topic_id(self._admin, notifications).id}:{self.since}")
+            since = f"{topic_id(self._admin, notifications).id}:{self.since}"
+            topics = {each: self._patiently(partial(self._ready_table, each, since)) for each in collections}
         self._connect.wait_running(name, CONNECT_TIMEOUT_S)
         if not self.is_whole:
             self._signal(collections)
@@ -130,9 +131,9 @@ class Resync:
         finally:
             self._patiently(lambda: self._connect.resume(name))
 
-    def _patiently(self, request: Callable[[], None]) -> None:
-        """Repeat a request that Connect refuses while it rebalances."""
-        retrying(
+    def _patiently(self, request: Callable[[], T]) -> T:
+        """Repeat what fails for a while: Connect rebalances, a broker does not know yet of a topic just made."""
+        return retrying(
             request,
             lambda attempt: self._say(f"waiting: {attempt.error}"),
             threading.Event(),
@@ -141,7 +142,9 @@ class Resync:
 
     def _must_start_anew(self, collection: str) -> bool:
         name = self._topic_name(collection)
-        table = DeltaLog(self.location(collection).store).load()
+        location = self.location(collection)
+        with store_errors(f"reading the log of {location.url}"):
+            table = DeltaLog(location.store).load()
         if table.metadata is None:
             return False
         try:
@@ -150,7 +153,9 @@ class Resync:
             return True
         return plan_new_start(table, topic, self._held(topic)) is not None
 
-    def _start_anew(self, collection: str, topic: ChangeTopic, resync_since: str) -> None:
+    def _ready_table(self, collection: str, resync_since: str) -> ChangeTopic:
+        """Have the collection's table start anew if it must; return its topic."""
+        topic = self._topic(collection)
         database = self._spec.source.database
         identity = TableIdentity(self._spec.name, database, collection)
         start = start_anew(
@@ -159,6 +164,7 @@ class Resync:
         if start is not None:
             offsets = ", ".join(f"{p} at {offset:,}" for p, offset in start.offsets.items())
             self._say(f"{database}.{collection} starts anew, partition {offsets}: {start.reason}")
+        return topic
 
     def _topic(self, collection: str) -> ChangeTopic:
         """Return the collection's topic. Made when it is missing: offsets of a topic yet to be cannot be committed."""
@@ -179,17 +185,12 @@ class Resync:
         """Return the collections that have a table of their current state."""
         root = table_url(self._stores.root_for(self._spec.sink.root), self._spec.name, self._spec.source.database, "")
         store = open_store(root.rstrip("/"), self._stores)
-        try:
+        with store_errors(f"looking for tables under {root}"):
             found = obstore.list_with_delimiter(store)["common_prefixes"]
-        except Exception as error:
-            raise map_store_error(error, f"listing the tables under {root}") from error
-        names = []
-        for prefix in found:
-            url = f"{root.rstrip('/')}/{prefix.strip('/').rpartition('/')[2]}"
-            metadata = DeltaLog(open_store(url, self._stores)).load().metadata
-            if metadata is not None and metadata.configuration.get(MODE) == self._spec.sink.mode:
-                names.append(metadata.configuration[COLLECTION])
-        return sorted(names)
+            urls = [f"{root.rstrip('/')}/{prefix.strip('/').rpartition('/')[2]}" for prefix in found]
+            tables = [DeltaLog(open_store(url, self._stores)).load().metadata for url in urls]
+        own = (each.configuration for each in tables if each and each.configuration.get(MODE) == self._spec.sink.mode)
+        return sorted(each[COLLECTION] for each in own)
 
     def _signal(self, collections: Collection[str]) -> None:
         """Have the connector snapshot the collections. Its signals are kept until it has taken them."""
