@@ -110,7 +110,8 @@ def seeded(request: pytest.FixtureRequest, rng: random.Random) -> random.Random:
 @pytest.mark.parametrize("number", range(TABLES))
 def test_one_writer_killed_at_random_moments(tmp_path: Path, seeded: random.Random, number: int) -> None:
     """Attacks I1–I8, I10, I13."""
-    killing = Killing(CrashRig(tmp_path / "t", seeded, partitions=PARTITIONS, changes=CHANGES), seeded, locally=True)
+    rig = CrashRig(tmp_path / "t", seeded, partitions=PARTITIONS, changes=CHANGES, history=number % 2 == 1)
+    killing = Killing(rig, seeded, locally=True)
     killing.one_writer(KILLS_A_TABLE)
     print(killing.done)
 
@@ -118,7 +119,8 @@ def test_one_writer_killed_at_random_moments(tmp_path: Path, seeded: random.Rand
 @pytest.mark.parametrize("number", range(TABLES))
 def test_one_of_two_writers_killed_at_random_moments(tmp_path: Path, seeded: random.Random, number: int) -> None:
     """Attacks I1–I8, I13, I14. A partition may have two readers for a while, as when a zombie wakes up."""
-    killing = Killing(CrashRig(tmp_path / "t", seeded, partitions=PARTITIONS, changes=CHANGES), seeded, locally=True)
+    rig = CrashRig(tmp_path / "t", seeded, partitions=PARTITIONS, changes=CHANGES, history=number % 2 == 1)
+    killing = Killing(rig, seeded, locally=True)
     killing.two_writers(KILLS_A_TABLE)
     print(killing.done)
 

@@ -18,8 +18,11 @@ from pathlib import Path
 
 import crash_writer
 import psutil
+import pyarrow as pa
 from crash_points import CrashPoint
 from crash_writer import WriterPlan
+from delta_reading import open_table
+from deltalake import QueryBuilder
 from hot_key_changes import HotKeyChanges, Sent
 from pinned_table import OffsetChain, PinnedTable, read_pinned
 from recorded_topic import TOPIC_ID, RecordedRecord, RecordedTopic
@@ -28,10 +31,10 @@ from waiting import wait_until
 
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.kafka.topics import change_topic
-from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
+from cdc_shared.models.common import HISTORY_SUFFIX, BatchSpec, PipelineSpec, SinkSpec, SourceSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import delete_everything, open_store, table_url
-from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.offsets import ChangeTopic, app_id
 
 END_TIMEOUT_S = 60.0
 DATABASE, COLLECTION = "db", "items"
@@ -130,9 +133,10 @@ class CrashRig:
         root: str | None = None,
         stores: ObjectStoreSettings | None = None,
         partitions: int = 2,
-        changes: int = 700,
+        changes: int = 500,
         keys: int = 150,
         max_rows: int = 20,
+        history: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
@@ -141,7 +145,7 @@ class CrashRig:
         self.spec = PipelineSpec(
             name=name,
             source=SourceSpec(connection="env:NONE", database=DATABASE),
-            sink=SinkSpec.model_validate({"root": root or str(directory / "lake")}),
+            sink=SinkSpec.model_validate({"root": root or str(directory / "lake"), "history": history}),
             batch=BatchSpec(max_rows=max_rows, max_seconds=0.1),
             topic_partitions=partitions,
         )
@@ -224,14 +228,31 @@ class CrashRig:
         table = read_pinned(self.url, self.stores, topic)
         told = difference(self.changes.expected_at(table.offsets), table.rows)
         assert not told, f"version {table.version} at {dict(table.offsets)} is not equal to the model:\n{told}"
+        if self.spec.sink.history:
+            self._check_history(topic, table)
         passed = {(p, offset) for p, offset in self._invalid if offset < table.offsets.get(p, 0)}
         lost = passed - self._letters()
         assert not lost, f"the table stands at {dict(table.offsets)}, and nobody kept the dead letters {sorted(lost)}"
         return table
 
+    def _check_history(self, topic: ChangeTopic, current: PinnedTable) -> None:
+        """Hold the history against the events up to where it stands, which is not behind where the table stood."""
+        history = open_table(self.url + HISTORY_SUFFIX, self.stores)
+        if history is None:
+            assert current.version < 0, "there is a table, and no history"
+            return
+        stands = {p: history.transaction_version(app_id(topic, p)) or 0 for p in range(topic.partitions)}
+        behind = {p: at for p, at in stands.items() if at < current.offsets.get(p, 0)}
+        assert not behind, f"the history stands at {stands}, the table stood at {dict(current.offsets)}"
+        columns = "_cdc_partition, _cdc_offset"
+        query = f"SELECT {columns} FROM t ORDER BY {columns}"
+        found = pa.table(QueryBuilder().register("t", history).execute(query).read_all()).to_pylist()
+        events = [(row["_cdc_partition"], row["_cdc_offset"]) for row in found]
+        assert events == self.changes.events_at(stands), f"the history at {stands} is not each event once"
+
     def age(self) -> None:
         """Make everything of the table `AGED_S` older, so that vacuum finds work. No writer may run."""
-        for path in Path(self.url).rglob("*"):
+        for path in Path(str(self.spec.sink.root)).rglob("*"):
             if path.is_file():
                 modified_at = path.stat().st_mtime - AGED_S
                 os.utime(path, (modified_at, modified_at))

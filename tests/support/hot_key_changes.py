@@ -101,6 +101,15 @@ class HotKeyChanges:
                     rows.pop(record.row, None)
         return rows
 
+    def events_at(self, offsets: Mapping[int, int]) -> list[tuple[int, int]]:
+        """Partition and offset of every event that a history has a row of when it stands at these offsets."""
+        return [
+            (partition, offset)
+            for partition, end in sorted(offsets.items())
+            for offset, record in enumerate(self._at[partition][:end])
+            if record is not None and (record.document is not None or record.deletes)
+        ]
+
     def is_applied(self, offsets: Mapping[int, int]) -> bool:
         """Whether a table at these offsets stands behind the last change that surely changes a row."""
         return all(offsets.get(p, 0) >= self._last_change(p) for p in range(self._partitions))
