@@ -210,9 +210,10 @@ class DeletionVectorWriter(DeltaWriter):
 
     def _open_index(self) -> None:
         """Open the key index and bring it up to the snapshot. The table is the truth: what is missing is read."""
+        self._index_follows = False  # until everything that is missing was read
         metadata = self._snapshot.metadata
         if self._index is not None and (metadata is None or rows_identity(metadata) != self._index.table_id):
-            index, self._index, self._index_follows = self._index, None, False
+            index, self._index = self._index, None
             index.discard()  # of rows that are no more, or that may live again
         if metadata is None:
             return

@@ -101,7 +101,7 @@ class DeltaWriter(ABC):
         self._moved = MovedFiles(since=-1)
         self._landed: set[str] = set()  # commit ids in the log that whoever asked for them has not heard of yet
         self._unanswered: dict[str, None] = {}  # in order: commit ids of puts that may have succeeded, or still may
-        self._must_look = False  # whether the newest entry may be one of those
+        self._must_look = False  # before the next write: the newest entry may be one of those, or is not taken in yet
         self._read_at = 0.0
         self.reload()
 
@@ -137,13 +137,14 @@ class DeltaWriter(ABC):
             Fatal: the table was made or its rows were changed by somebody else, it is in another mode, or has a
                 feature unknown to this writer.
         """
-        self._read_at = self._clock()
+        started = self._clock()
         with store_errors(f"reading the log of {self.location.url}"):
             snapshot = self._log.load()
             if snapshot.metadata is not None:
                 self._check_supported(snapshot)
                 self._guard.check_newest(self._log, snapshot.version)
         self._snapshot = snapshot
+        self._read_at = started
         self._moved = MovedFiles(since=snapshot.version)
         self._must_look = False
         self._schema = schema_of(snapshot.metadata)
@@ -261,6 +262,7 @@ class DeltaWriter(ABC):
 
     def _catch_up(self) -> None:
         """Apply the entries written since by others, or by a put of ours in doubt: its commit has landed then."""
+        self._must_look = True  # when this is cut short, what was applied has been neither checked nor followed
         with store_errors(f"reading the log of {self.location.url}"):
             while (entry := self._log.read_entry(self._snapshot.version + 1)) is not None:
                 self._guard.check(self._snapshot.version + 1, entry, self._snapshot.metadata)
@@ -341,10 +343,6 @@ class DeltaWriter(ABC):
 
     def _txns(self, txns: Mapping[str, int], now_ms: int) -> list[Action]:
         return [Action(txn=Transaction(name, to, now_ms)) for name, to in txns.items()]
-
-
-def _commit_ids(entry: list[Action]) -> set[Any]:
-    return {action.commit_info.get("txnId") for action in entry if action.commit_info}
 
 
 @contextmanager
