@@ -17,6 +17,8 @@ from delta_writer.watermark.claims import Claims
 from delta_writer.writer.offsets import OffsetRange
 
 IDLE_COMMIT_S: Final = 60.0
+MAX_ALONE_AT_ONCE: Final = 8
+"""Commits without records that are made in one go: those of a thousand quiet tables must not hold up a busy one."""
 
 
 @dataclass(slots=True)
@@ -113,7 +115,10 @@ class BatchProcessor:
             position.next = offset + 1
 
     def due(self) -> list[RecordBatch]:
-        """Take out the batches that a limit has closed, and make one of each range that has waited long enough."""
+        """Take out the batches that a limit has closed, and make one of each range that has waited long enough.
+
+        Of the latter `MAX_ALONE_AT_ONCE` at most; the others come with the next calls, those that waited longest first.
+        """
         now, limits = self._clock(), self._limits
         closed = [
             batch.topic
@@ -125,7 +130,7 @@ class BatchProcessor:
         waited = [topic for topic, since in self._idle_since.items() if now - since >= IDLE_COMMIT_S]
         risen = [topic for topic in self._claims.topics() if self._risen(topic)]
         alone = [topic for topic in dict.fromkeys(waited + risen) if topic not in self._open]
-        return [self._take(topic) for topic in closed + alone]
+        return [self._take(topic) for topic in closed + alone[:MAX_ALONE_AT_ONCE]]
 
     def take_all(self) -> list[RecordBatch]:
         """Take out every batch and every uncommitted range, for a clean stop: all are to be committed."""

@@ -7,7 +7,7 @@ import pytest
 from cdc_shared.models.common import BatchSpec
 from delta_writer.consumer.event_consumer import PartitionEnd
 from delta_writer.watermark.claims import Claims
-from delta_writer.writer.batch_processor import IDLE_COMMIT_S, BatchProcessor
+from delta_writer.writer.batch_processor import IDLE_COMMIT_S, MAX_ALONE_AT_ONCE, BatchProcessor
 from delta_writer.writer.offsets import OffsetRange
 
 pytestmark = pytest.mark.unit
@@ -259,6 +259,25 @@ def test_a_watermark_alone_waits_for_every_partition(clock, claims):
     assert batches.due() == []
     batches.add([PartitionEnd("t", 1, 1)])
     assert batches.due()[0].watermarks == {0: 1000, 1: 1000}
+
+
+def test_quiet_topics_take_turns_and_a_busy_one_does_not_wait_for_them(clock, claims):
+    batches = BatchProcessor(BatchSpec(max_rows=1), clock, claims)
+    quiet = [f"quiet{number}" for number in range(2 * MAX_ALONE_AT_ONCE + 1)]
+    for topic in [*quiet, "busy"]:
+        batches.start_at(topic, 0, 5)
+    taken = []
+    for round_ in range(3):
+        for topic in quiet:
+            claims.add(topic, 0, 5, 1000 + round_)
+        batches.add([Record(("busy", 0, 5 + round_))])
+        first, *alone = batches.due()
+        assert first.topic == "busy"
+        assert len(alone) <= MAX_ALONE_AT_ONCE
+        for batch in [first, *alone]:
+            batches.committed(batch)
+        taken += [batch.topic for batch in alone]
+    assert sorted(set(taken)) == sorted(quiet), "new watermarks of the first ones do not keep the last ones waiting"
 
 
 def test_an_open_batch_is_not_closed_for_a_watermark(clock, claims):
