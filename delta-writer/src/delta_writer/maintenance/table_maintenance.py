@@ -91,8 +91,8 @@ class TableMaintenance:
         if self._rewrite is None and version >= self._compact_from and self._clock() >= self._compact_after:
             self._look_for_files_to_rewrite(version)
         if self._clock() >= self._vacuum_after:
-            self._vacuum_after = self._clock() + self._policy.vacuum_every_s
             self._agree_on_retention()
+            self._vacuum_after = self._clock() + self._policy.vacuum_every_s
             self._start(MaintenanceTask.VACUUM, self._vacuum)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import obstore
 import pyarrow as pa
@@ -205,6 +206,17 @@ def test_vacuum_comes_at_its_time_and_tells_others_of_the_retention(maintained):
     it.now += 86_399.0
     it.maintenance.turn()
     assert not it.maintenance._queued
+
+
+def test_a_vacuum_is_not_put_off_for_a_day_when_the_store_is_away_at_its_time(maintained, monkeypatch):
+    it = maintained(first_vacuum_s=600.0, vacuum_every_s=86_400.0)
+    it.apply(0)
+    it.now = 600.0
+    with monkeypatch.context() as patch:
+        patch.setattr(it.writer, "set_properties", Mock(side_effect=Transient("away")))
+        with pytest.raises(Transient):
+            it.maintenance.turn()
+    it.turn_until(lambda: it.runs(MaintenanceTask.VACUUM) == 1, "the table is vacuumed")
 
 
 def test_the_retention_of_a_spec_needs_no_commit_when_the_table_says_it_already(maintained):
