@@ -52,6 +52,7 @@ class Upkeep:
 
     def turn(self, tables: Mapping[str, Table], assigned: Collection[tuple[str, int]]) -> None:
         """Give every chore that does not wait its turn. Raises `Fatal` when one finds that going on would do harm."""
+        assigned = frozenset(assigned)  # chores look tables up in it
         for chore, wait in self._waits:
             if self._clock() < wait.until:
                 continue

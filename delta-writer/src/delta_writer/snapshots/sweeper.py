@@ -89,8 +89,9 @@ class Sweeper:
         notifications.read()
         if not notifications.caught_up:
             return
+        read_here = {topic for topic, _ in assigned}
         for topic, table in tables.items():
-            if table.writer.version >= 0 and any(each == topic for each, _ in assigned):
+            if table.writer.version >= 0 and topic in read_here:
                 sweep = self._current(topic, table, notifications)
                 if sweep is not None and not sweep.done:
                     self._step(sweep, table, (topic, 0) in assigned)
@@ -123,8 +124,9 @@ class Sweeper:
         """Stop the thread and leave Kafka."""
         self._stop.set()
         self._executor.shutdown(cancel_futures=True)
-        if self._opening is not None and self._opening.done() and self._opening.exception() is None:
-            self._opening.result().close()
+        opening = self._opening
+        if opening is not None and not opening.cancelled() and opening.exception() is None:
+            opening.result().close()
         if self._positions is not None:
             self._positions.close()
 
