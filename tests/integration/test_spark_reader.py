@@ -36,6 +36,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.timeout(12
 
 STORES = ObjectStoreSettings()
 KEYS = 400
+SPARKS_CHECKPOINT_INTERVAL = 10
+"""Spark writes a checkpoint with a commit of its own whose version is a multiple of this."""
 
 
 @pytest.fixture(scope="module")
@@ -191,17 +193,26 @@ def test_every_reader_agrees_after_everything(spark: Any, eventful: EventfulTabl
     assert eventful.rows_in_spark(spark, tmp_path, then) == eventful.table.states[ended]
 
 
-def test_the_writer_goes_on_after_spark_optimized(spark: Any, eventful: EventfulTable, tmp_path: Path) -> None:
-    """Attacks I7 and I8 from outside: rows that Spark has moved are found again, by this process and by the next."""
-    for go_on in (eventful.writer.refresh, eventful.table.reopen):
-        eventful.change(60)
-        before = eventful.writer.version
-        spark.sql(f"OPTIMIZE delta.`{eventful.path}`")
-        assert DeltaLog(eventful.store).load().version == before + 1, "Spark found nothing to optimize"
-        assert eventful.rows_in_spark(spark, tmp_path) == eventful.table.model
-        go_on()
-        eventful.change(120)
-        eventful.assert_readers_agree(spark, tmp_path)
+@pytest.mark.parametrize("next_process", [False, True], ids=["this process", "the next process"])
+def test_the_writer_goes_on_after_spark_optimized(
+    spark: Any, eventful: EventfulTable, tmp_path: Path, *, next_process: bool
+) -> None:
+    """Attacks I7 and I8 from outside: rows that Spark has moved are found again, whoever goes on.
+
+    The next process reads a checkpoint of Spark's.
+    """
+    eventful.change(60)
+    while next_process and (eventful.writer.version + 1) % SPARKS_CHECKPOINT_INTERVAL:
+        eventful.change(20)
+    version = eventful.writer.version + 1
+    spark.sql(f"OPTIMIZE delta.`{eventful.path}`")
+    assert DeltaLog(eventful.store).load().version == version, "Spark found nothing to optimize"
+    if next_process:
+        assert (eventful.path / f"_delta_log/{version:020}.checkpoint.parquet").exists(), "Spark wrote none"
+        eventful.table.reopen()
+    assert eventful.rows_in_spark(spark, tmp_path) == eventful.table.model
+    eventful.change(120)
+    eventful.assert_readers_agree(spark, tmp_path)
 
 
 def _budget() -> Budget:
