@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from cdc_shared.delta.actions import Action
@@ -23,6 +23,8 @@ from delta_writer.writer.table_metadata import protocol_for
 
 _DELETED: Final = "__cdc_delete"
 _SAME_KEY: Final = "target._cdc_key = source._cdc_key"
+# Checkpoints and log clean-up are maintenance's (docs/adr/0007-vacuum-and-log-clean-up.md), not the commit's.
+_NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
 class CopyOnWriteWriter(DeltaWriter):
@@ -103,6 +105,7 @@ class CopyOnWriteWriter(DeltaWriter):
                     source_alias="source",
                     target_alias="target",
                     commit_properties=properties,
+                    post_commithook_properties=_NO_HOOKS,
                 )
                 .when_matched_delete(f"source.{_DELETED}")
                 .when_matched_update(columns)
@@ -122,7 +125,7 @@ class CopyOnWriteWriter(DeltaWriter):
         properties = self._commit_properties(commit_id, txns)
         self._will_put(commit_id)
         try:
-            metrics = table.delete(predicate, commit_properties=properties)
+            metrics = table.delete(predicate, commit_properties=properties, post_commithook_properties=_NO_HOOKS)
         except CommitFailedError as error:
             raise VersionTaken(self.version + 1) from error
         except DeltaError as error:

@@ -273,6 +273,19 @@ def test_a_copy_on_write_table_is_compacted_and_vacuumed_too(new_table, worker):
     it.maintenance.close()
 
 
+def test_a_merge_leaves_the_log_to_maintenance(new_table):
+    """delta-rs would write a checkpoint and clean the log up in the commit's own time, by its own rules."""
+    table = new_table("copy_on_write")
+    writer = table.open()
+    table.apply(writer, [(0, {"n": 0})])
+    writer.set_properties({"delta.checkpointInterval": "1", "delta.logRetentionDuration": "interval 0 days"})
+    table.apply(writer, [(0, {"n": 1})])
+    writer.delete_where("n = 1", {}, "CDC SWEEP", "id")
+    log = Path(table.url, "_delta_log")
+    assert len(list(log.glob("*.json"))) == writer.version + 1
+    assert not list(log.glob("*checkpoint*"))
+
+
 def test_a_history_is_compacted_too_and_keeps_every_event(new_table, worker):
     table = new_table()
     current = table.open()
