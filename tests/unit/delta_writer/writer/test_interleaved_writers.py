@@ -50,7 +50,8 @@ PARTITIONS = 2
 TOPIC = ChangeTopic("p.db.things", "topic-id", PARTITIONS)
 KEYS = 24
 ENTRY_FAILURES = (("heard", 70), ("lost before", 10), ("unheard", 20))
-OTHER_FAILURE = 0.02
+OTHER_FAILURE = 0.05
+OLD_S = 3600.0
 
 Row = tuple[int, str]
 """Offset and document text of a key's row."""
@@ -173,6 +174,22 @@ class Reader:
         return self._files[path]
 
 
+class WatchedWriter(DeletionVectorWriter):
+    """Says when it read the table anew last: then it lost sight of what it had written unheard."""
+
+    reloaded_at = 0
+
+    def __init__(self, now: Callable[[], int], *arguments: Any) -> None:
+        self._now = now
+        super().__init__(*arguments)
+
+    def reload(self) -> None:
+        try:
+            super().reload()
+        finally:  # it may fail with the log read and the index not
+            self.reloaded_at = self._now()
+
+
 class History:
     """One table, two writers, and a random order of what they do."""
 
@@ -184,10 +201,11 @@ class History:
         self.unreliable = UnreliableStore(self.truth, rng)
         self._reader = Reader(self._store)
         self._cache = directory
+        self._time = 1_700_000_000.0
+        self._moment = 0
+        self._partition_of = [0, 1]
         self._writers = [self._open(0), self._open(1)]
         self._in_hand: list[InHand | None] = [None, None]
-        self._moment = 0
-        self._reloaded_at = [0, 0]
         self._numbers = 0
         self.unreliable.wrap(monkeypatch)
 
@@ -196,8 +214,8 @@ class History:
         number = self._rng.randrange(2)
         commit = self._in_hand[number]
         if commit is None:
-            kinds = ("batch", "rewrite", "deletion", "sleep", "restart")
-            kind = self._rng.choices(kinds, (60, 12, 8, 10, 4))[0]
+            kinds = ("batch", "rewrite", "deletion", "look", "rebalance", "sleep", "restart")
+            kind = self._rng.choices(kinds, (60, 12, 8, 10, 8, 3, 4))[0]
             getattr(self, f"_{kind}")(number)
         elif self._rng.random() < 0.1:
             self._abandon(number)
@@ -230,7 +248,7 @@ class History:
     def _batch(self, number: int, *, beside: bool = False) -> None:
         """A batch of the writer's partition, or of the other's too, as after a rebalance that it has not heard of."""
         writer = self._writers[number]
-        partitions = [number] if self._rng.random() < 0.9 else [0, 1]
+        partitions = [self._partition_of[number]] if self._rng.random() < 0.9 else [0, 1]
         batch, changes = self._records(writer, partitions)
         commit = InHand("batch", lambda: None, lambda truth: None, self._now(), (Fenced, SchemaMoved), batch=batch)
         encoded = encode_batch(decode_events(read_events(batch).events, writer.schema), writer.schema)
@@ -336,8 +354,23 @@ class History:
             read_version=writer.version,
         )
 
+    def _look(self, number: int) -> None:
+        """Follow what the other has written, or fail half-way."""
+        try:
+            with self.unreliable.failing_for(None):
+                self._writers[number].refresh()
+        except Transient:
+            self.unreliable.seen["look failed"] += 1
+
+    def _rebalance(self, number: int) -> None:
+        """Each writer gets the other's partition; both look at the table."""
+        self._partition_of.reverse()
+        for each in range(2):
+            self._look(each)
+
     def _sleep(self, number: int) -> None:
-        """Do nothing: the other goes on."""
+        """What the writers know comes to be too old to be written upon."""
+        self._time += OLD_S + 1
 
     def _restart(self, number: int) -> None:
         """End, cleanly or not, and open the table anew."""
@@ -348,7 +381,6 @@ class History:
             if index is not None:
                 index._directory.release()  # the process dies
         self._writers[number] = self._open(number)
-        self._reloaded_at[number] = self._now()
 
     # -- trying, and what may come of it ------------------------------------------------------------------------------
 
@@ -391,14 +423,14 @@ class History:
 
     def _check_refusal(self, number: int, commit: InHand, refused: Exception) -> None:
         # A writer that read the table anew in between has lost sight of its own entry: it may refuse what is there.
-        forgot = self._reloaded_at[number] > commit.made_at and not isinstance(refused, SchemaMoved)
+        forgot = self._writers[number].reloaded_at > commit.made_at and not isinstance(refused, SchemaMoved)
         assert forgot or not commit.landed, f"a {commit.kind} is in the log, and the writer says {refused!r}"
         if isinstance(refused, Fenced):
             assert commit.batch is not None
             stands = self.truth.offsets
             moved = {p for p, part in commit.batch.ranges.items() if stands[p] != part.start}
             assert moved, "fenced, although the table stands where the batch begins"
-            self._reload(number)
+            self._writers[number].reload()
         if isinstance(refused, RowsMoved):
             since = [version for version in self.truth.rewrites if version > commit.read_version]
             assert since or forgot, "no rewrite came since"
@@ -406,21 +438,17 @@ class History:
     def _abandon(self, number: int) -> None:
         """Drop what is in hand and look at the table, as after a rebalance."""
         self._in_hand[number] = None
-        self._reload(number)
-
-    def _reload(self, number: int) -> None:
         self._writers[number].reload()
-        self._reloaded_at[number] = self._now()
 
     def _now(self) -> int:
         self._moment += 1
         return self._moment
 
-    def _open(self, number: int) -> DeletionVectorWriter:
+    def _open(self, number: int) -> WatchedWriter:
         location = TableLocation(self.url, self._store, {})
-        return DeletionVectorWriter(
-            location, TableIdentity("p", "db", "things"), TOPIC, self._cache / f"cache-{number}"
-        )
+        cache = self._cache / f"cache-{number}"
+        identity = TableIdentity("p", "db", "things")
+        return WatchedWriter(self._now, location, identity, TOPIC, cache, lambda: self._time)
 
 
 @pytest.fixture
