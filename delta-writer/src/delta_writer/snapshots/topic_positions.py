@@ -19,7 +19,7 @@ from delta_writer.consumer.event_consumer import kafka_errors
 from delta_writer.writer.offsets import ChangeTopic
 
 TIMEOUT_S: Final = 15.0
-# An attempt's first record came 1.1 to 1.7 s after its STARTED, the last of a killed attempt at least 10 s before it.
+# An attempt's first record came 0.3 to 1.7 s after its STARTED, the last of a killed attempt at least 10 s before it.
 # What is looked for lies in between; this leaves room for a clock that is set back meanwhile.
 CLOCK_MARGIN_MS: Final = 2_000
 
