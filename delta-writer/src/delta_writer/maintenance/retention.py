@@ -17,8 +17,8 @@ from cdc_shared.delta.log import LOG_DIR, DeltaLog
 
 DAY_S: Final = 86_400.0
 UPLOAD_GRACE_S: Final = DAY_S
-"""Longest time from an upload to the commit that names it. Normally seconds; but a batch whose commit the store refuses
-is tried again for as long as that lasts, and nobody writes from a view older than an hour (`MAX_SNAPSHOT_AGE_S`)."""
+"""Longest time from an upload to the commit that names it. Normally seconds; what could not be committed for hours is
+uploaded anew (`MAX_UPLOAD_AGE_S`), and a put that was sent meanwhile has a day less that to land in."""
 
 _LOG_FILE: Final = re.compile(r"_delta_log/(\d{20})\.(json|crc|checkpoint(?:\.\d{10}\.(\d{10}))?\.parquet)")
 

@@ -27,6 +27,7 @@ from delta_writer.maintenance.retention import retained_log
 from delta_writer.maintenance.rewrite_plan import FANOUT, FileShape, choose_files
 from delta_writer.maintenance.vacuum import Deleted, clean_up_log, vacuum
 from delta_writer.maintenance.worker import MaintenanceWorker, Urgency
+from delta_writer.writer.batch_upload import is_too_old
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import DeltaWriter
 from delta_writer.writer.file_changes import FileRewrite, RowsMoved
@@ -85,7 +86,7 @@ class TableMaintenance:
         version = self.writer.version
         if version < 0:
             return
-        if version >= self._checkpoint_from:
+        if version >= self._checkpoint_from and MaintenanceTask.CHECKPOINT not in self._queued:
             self._checkpoint_from = self._next_checkpoint()
             self._start(MaintenanceTask.CHECKPOINT, partial(self._checkpoint, version))
         if self._rewrite is None and version >= self._compact_from and self._clock() >= self._compact_after:
@@ -144,13 +145,14 @@ class TableMaintenance:
         rewrite, writer = self._rewrite, self.writer
         if rewrite is None or not isinstance(writer, REWRITABLE):
             return
+        if any(is_too_old(output.add, self._wall_clock()) for output in rewrite.outputs):
+            self._drop_rewrite("they could not be committed for so long that vacuum may have deleted them")
+            return
         started = time.perf_counter()
         try:
             result = writer.replace_files(rewrite)  # Transient: kept, and tried again next turn
         except RowsMoved as moved:
-            self._rewrite = None
-            self._count(MaintenanceTask.COMPACTION, MaintenanceOutcome.ABORTED)
-            log.info("rewritten files dropped", table=writer.location.url, reason=str(moved))
+            self._drop_rewrite(str(moved))
             return
         self._rewrite = None
         self._compact_from = writer.version  # there may be more
@@ -165,6 +167,11 @@ class TableMaintenance:
             rows=0 if result is None else result.rows_written,
             commit_s=round(time.perf_counter() - started, 3),
         )
+
+    def _drop_rewrite(self, reason: str) -> None:
+        self._rewrite = None
+        self._count(MaintenanceTask.COMPACTION, MaintenanceOutcome.ABORTED)
+        log.info("rewritten files dropped", table=self._url, reason=reason)
 
     # -- in the worker's thread ---------------------------------------------------------------------------------------
 

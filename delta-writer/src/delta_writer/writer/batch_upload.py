@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from typing import Final
 
 import obstore
 from obstore.store import ObjectStore
@@ -10,6 +11,9 @@ from cdc_shared.delta.actions import AddFile
 from cdc_shared.storage.object_store import MULTIPART_CHUNK_BYTES, MULTIPART_CONCURRENCY
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.parquet_file import encode_data_file
+
+MAX_UPLOAD_AGE_S: Final = 6 * 3600.0
+"""Older uploads are not committed: another writer's vacuum may have taken them (`retention.UPLOAD_GRACE_S`)."""
 
 
 class BatchUpload:
@@ -21,10 +25,11 @@ class BatchUpload:
         self._uploaded: tuple[str, AddFile] | None = None
 
     def of(self, batch: EncodedBatch, partition_base: int) -> AddFile:
-        """Write the batch's rows to a new file, unless an earlier attempt has; return its `add`."""
+        """Write the batch's rows to a new file, unless an earlier attempt has, not too long ago; return its `add`."""
         upload = f"{batch.commit_id}@{partition_base}"  # its rows count their partitions from the base
-        if self._uploaded is not None and self._uploaded[0] == upload:
-            return self._uploaded[1]
+        known = self._uploaded
+        if known is not None and known[0] == upload and not is_too_old(known[1], self._clock()):
+            return known[1]
         file = encode_data_file(batch.rows)
         path = f"part-{uuid.uuid4()}.zstd.parquet"
         obstore.put(
@@ -48,3 +53,8 @@ class BatchUpload:
     def committed(self) -> None:
         """The batch is in the table; its file is the table's now."""
         self._uploaded = None
+
+
+def is_too_old(uploaded: AddFile, now: float) -> bool:
+    """Tell whether a file was uploaded so long ago that it must not be committed any more. `now`: the wall clock."""
+    return now - uploaded.modification_time / 1000 > MAX_UPLOAD_AGE_S

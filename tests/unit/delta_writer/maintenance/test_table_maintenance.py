@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
@@ -27,6 +28,7 @@ from delta_writer.maintenance.retention import Retention
 from delta_writer.maintenance.table_maintenance import TableMaintenance
 from delta_writer.maintenance.worker import MaintenanceWorker, Urgency
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
+from delta_writer.writer.batch_upload import MAX_UPLOAD_AGE_S
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import TableLocation, store_errors
 from delta_writer.writer.history_writer import HistoryWriter
@@ -61,9 +63,16 @@ class Maintained:
         self.table = table
         self.writer = writer or table.open()
         self.now = 0.0
+        self.wall_ahead_s = 0.0
         self.metrics = WriterMetrics(CollectorRegistry())
         self.maintenance = TableMaintenance(
-            self.writer, LABELS, policy(**changes), worker, self.metrics, clock=lambda: self.now
+            self.writer,
+            LABELS,
+            policy(**changes),
+            worker,
+            self.metrics,
+            lambda: self.now,
+            lambda: time.time() + self.wall_ahead_s,
         )
 
     def apply(self, *keys, value=0):
@@ -122,10 +131,9 @@ def test_a_table_that_does_not_exist_needs_nothing(maintained):
 
 def test_checkpoints_come_every_so_many_commits(maintained):
     it = maintained(commits_a_checkpoint=10)
-    for key in range(25):
-        it.apply(0, value=key)
-        it.maintenance.turn()
-    it.turn_until(lambda: it.runs(MaintenanceTask.CHECKPOINT) == 2, "two checkpoints are written")
+    for version in range(25):
+        it.apply(0, value=version)
+        it.turn_until(lambda: it.runs(MaintenanceTask.CHECKPOINT) == version // 10, "its checkpoint is written")  # noqa: B023
     names = sorted(path.name for path in Path(it.table.url, "_delta_log").glob("*.checkpoint.parquet"))
     assert names == ["00000000000000000010.checkpoint.parquet", "00000000000000000020.checkpoint.parquet"]
 
@@ -271,6 +279,26 @@ def test_a_copy_on_write_table_is_compacted_and_vacuumed_too(new_table, worker):
     assert on_disk == set(it.writer.snapshot.files)
     it.table.assert_equals_model(it.writer)
     it.maintenance.close()
+
+
+def test_files_rewritten_long_ago_are_not_committed_any_more(maintained, monkeypatch):
+    """Attacks I10: the store took no commit for hours; another writer's vacuum may have come to these files."""
+    it = maintained()
+    for key in range(8):
+        it.apply(key)
+    with monkeypatch.context() as patch:
+        patch.setattr(it.writer, "replace_files", Mock(side_effect=Transient("away")))
+
+        def finished():
+            with suppress(Transient):
+                it.maintenance.turn()
+            return it.maintenance._rewrite is not None
+
+        wait_until(finished, WAIT_S, "the files are rewritten")
+        it.wall_ahead_s = MAX_UPLOAD_AGE_S + 1
+        it.maintenance.turn()
+    assert it.runs(MaintenanceTask.COMPACTION, MaintenanceOutcome.ABORTED) == 1
+    assert len(it.writer.snapshot.files) == 8
 
 
 def test_a_merge_leaves_the_log_to_maintenance(new_table):
