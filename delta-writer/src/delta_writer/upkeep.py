@@ -7,6 +7,7 @@ own; what touches a table's writer or commits to it is done in a turn, because w
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -63,9 +64,10 @@ class Upkeep:
                 self._back_off(chore, wait, error)
 
     def close(self) -> None:
-        """Close every chore."""
-        for chore, _ in self._waits:
-            chore.close()
+        """Close every chore, also when one cannot be closed."""
+        with ExitStack() as closing:
+            for chore, _ in reversed(self._waits):
+                closing.callback(chore.close)
 
     def _back_off(self, chore: Chore, wait: _Wait, error: Transient) -> None:
         ceiling_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2.0 ** min(wait.failures, 30))

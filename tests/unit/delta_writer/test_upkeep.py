@@ -1,5 +1,7 @@
 """Turns of the chores beside the stream."""
 
+from unittest.mock import Mock
+
 import pytest
 
 from cdc_shared.errors import Fatal, Transient
@@ -45,3 +47,11 @@ def test_a_chore_that_fails_waits_and_the_others_go_on():
 def test_a_fatal_error_ends_the_pipeline():
     with pytest.raises(Fatal):
         Upkeep([Chore("broken", Fatal("a foreign commit"))]).turn({}, [])
+
+
+def test_a_chore_that_cannot_be_closed_keeps_no_other_open():
+    broken, other = Chore("broken"), Chore("other")
+    broken.close = Mock(side_effect=Fatal("no"))
+    with pytest.raises(Fatal):
+        Upkeep([broken, other]).close()
+    assert other.closed

@@ -18,7 +18,7 @@ from cdc_shared.delta.log import LOG_DIR, DeltaLog
 DAY_S: Final = 86_400.0
 UPLOAD_GRACE_S: Final = DAY_S
 """Longest time from an upload to the commit that names it. Normally seconds; what could not be committed for hours is
-uploaded anew (`MAX_UPLOAD_AGE_S`), and a put that was sent meanwhile has a day less that to land in."""
+uploaded anew (`batch_upload.MAX_UPLOAD_AGE_S`)."""
 
 _LOG_FILE: Final = re.compile(r"_delta_log/(\d{20})\.(json|crc|checkpoint(?:\.\d{10}\.(\d{10}))?\.parquet)")
 
