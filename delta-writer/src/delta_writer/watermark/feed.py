@@ -18,6 +18,8 @@ from delta_writer.writer.tables import Table
 WAIT_S: Final = 0.2
 WAIT_AFTER_ERROR_S: Final = 1.0
 CLOSE_TIMEOUT_S: Final = 10.0
+MAX_WAITING_LOOKS: Final = 16
+"""No turn comes while the store is away; each look holds the ends of all partitions."""
 
 Partition = tuple[str, int]
 """(topic, partition)."""
@@ -156,6 +158,8 @@ class WatermarkFeed:
                 before_ms=self._newest_ms,
                 now_ms=time_ms,
             )
+        if self._told.qsize() >= MAX_WAITING_LOOKS:
+            return
         topic_ids = self._topic_ids
         ends = self._written_ends([self._notifications, *topic_ids])
         self._told.put(_Told(time_ms, ends, topic_ids))

@@ -11,7 +11,7 @@ from watermark_simulation import SimulatedTable
 from cdc_shared.delta.time_travel import watermark_id
 from cdc_shared.errors import Fatal, Transient
 from delta_writer.watermark.claims import Claims
-from delta_writer.watermark.feed import WatermarkFeed
+from delta_writer.watermark.feed import MAX_WAITING_LOOKS, WatermarkFeed
 from delta_writer.watermark.sentinel import SentinelTopicTaken
 
 pytestmark = pytest.mark.unit
@@ -132,6 +132,16 @@ def test_times_that_come_thick_and_fast_make_few_claims() -> None:
         rig.go()
         rig.now += 1
     assert len(rig.asked) == 20
+
+
+def test_looks_do_not_pile_up_while_no_turn_comes() -> None:
+    """The store may be away for a day."""
+    rig = Rig(*range(1000, 1100), 2000)
+    rig.turn()
+    for _ in range(100):
+        rig.feed._look()
+    assert len(rig.asked) == MAX_WAITING_LOOKS
+    assert rig.go() == 2000
 
 
 def test_a_sentinel_topic_with_another_collection_ends_the_pipeline() -> None:
