@@ -152,14 +152,14 @@ class WatermarkFeed:
         time_ms = self._source.next(WAIT_S)
         if time_ms is None or self._clock() - self._looked_at < self._least_gap_s:
             return
+        if self._told.qsize() >= MAX_WAITING_LOOKS:
+            return
         if time_ms < self._newest_ms:
             log.warning(
                 "the source's time went back; watermarks wait until it has passed them",
                 before_ms=self._newest_ms,
                 now_ms=time_ms,
             )
-        if self._told.qsize() >= MAX_WAITING_LOOKS:
-            return
         topic_ids = self._topic_ids
         ends = self._written_ends([self._notifications, *topic_ids])
         self._told.put(_Told(time_ms, ends, topic_ids))
