@@ -24,6 +24,7 @@ pytestmark = pytest.mark.faults
 TABLES, KILLS_A_TABLE = 5, 20
 """Of one writer, and as many of two: 200 kills."""
 KILLS_ON_S3 = 6
+KILLS_OF_COPIES, COPIED_CHANGES = 8, 500
 ANSWERS_LOST = 12
 TIMEOUT_S = 60.0
 PARTITIONS = 3
@@ -122,6 +123,17 @@ def test_one_of_two_writers_killed_at_random_moments(tmp_path: Path, seeded: ran
     rig = CrashRig(tmp_path / "t", seeded, partitions=PARTITIONS, changes=CHANGES, history=number % 2 == 1)
     killing = Killing(rig, seeded, locally=True)
     killing.two_writers(KILLS_A_TABLE)
+    print(killing.done)
+
+
+@pytest.mark.parametrize("writers", [1, 2])
+def test_copy_on_write_killed_at_random_moments(tmp_path: Path, seeded: random.Random, writers: int) -> None:
+    """Attacks I1, I2, I3, I5, I6, I14: the commits are delta-rs's, the fence is ours."""
+    rig = CrashRig(
+        tmp_path / "t", seeded, partitions=PARTITIONS, changes=COPIED_CHANGES, max_rows=40, mode="copy_on_write"
+    )
+    killing = Killing(rig, seeded, locally=False)
+    (killing.one_writer if writers == 1 else killing.two_writers)(KILLS_OF_COPIES)
     print(killing.done)
 
 

@@ -136,6 +136,7 @@ class CrashRig:
         changes: int = 500,
         keys: int = 150,
         max_rows: int = 20,
+        mode: str = "deletion_vectors",
         history: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ class CrashRig:
         self.spec = PipelineSpec(
             name=name,
             source=SourceSpec(connection="env:NONE", database=DATABASE),
-            sink=SinkSpec.model_validate({"root": root or str(directory / "lake"), "history": history}),
+            sink=SinkSpec.model_validate({"root": root or str(directory / "lake"), "mode": mode, "history": history}),
             batch=BatchSpec(max_rows=max_rows, max_seconds=0.1),
             topic_partitions=partitions,
         )

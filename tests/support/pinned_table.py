@@ -54,6 +54,7 @@ class OffsetChain:
         self._store = open_store(url, store)
         self._ends: dict[str, int] = {}
         self._ids: set[str] = set()
+        self._txns: dict[str, int] = {}
         self.version = -1
 
     def follow(self) -> int:
@@ -69,14 +70,23 @@ class OffsetChain:
             assert version == self.version + 1, f"entry {self.version + 1} of the log is missing"
             self.version = version
             lines = bytes(obstore.get(self._store, path).bytes()).splitlines()
-            for info in [action["commitInfo"] for action in map(json.loads, lines) if "commitInfo" in action]:
-                self._check(path, info)
+            for action in map(json.loads, lines):
+                if "commitInfo" in action:
+                    self._check_info(path, action["commitInfo"])
+                elif "txn" in action:
+                    self._check_txn(path, action["txn"])
         return self.version + 1
 
-    def _check(self, path: str, info: Mapping[str, Any]) -> None:
-        assert info["txnId"] not in self._ids, f"{path} is of a batch that was committed before"
-        self._ids.add(info["txnId"])
-        for partition, (start, end) in info["cdcRanges"].items():
+    def _check_txn(self, path: str, txn: Mapping[str, Any]) -> None:
+        stood_at = self._txns.get(txn["appId"], -1)
+        assert txn["version"] >= stood_at, f"{path}: {txn['appId']} falls from {stood_at} to {txn['version']}"
+        self._txns[txn["appId"]] = txn["version"]
+
+    def _check_info(self, path: str, info: Mapping[str, Any]) -> None:
+        if "txnId" in info:  # what makes a copy-on-write table, or widens its schema, is of no batch
+            assert info["txnId"] not in self._ids, f"{path} is of a batch that was committed before"
+            self._ids.add(info["txnId"])
+        for partition, (start, end) in info.get("cdcRanges", {}).items():  # delta-rs's MERGE can carry texts only
             stood_at = self._ends.get(partition, 0)
             assert start == stood_at, f"{path}: partition {partition} goes on at {start}, it stood at {stood_at}"
             self._ends[partition] = end
