@@ -80,9 +80,10 @@ class IndexDirectory:
     def discard(self) -> None:
         """Delete the directory. Raises `OSError` when that fails."""
         try:
-            for file in self.path.iterdir():
-                file.unlink(missing_ok=True)  # a merge thread may be deleting old runs just now
-            self.path.rmdir()
+            with suppress(FileNotFoundError):  # somebody has deleted the cache while we run
+                for file in self.path.iterdir():
+                    file.unlink(missing_ok=True)  # a merge thread may be deleting old runs just now
+                self.path.rmdir()
         finally:
             self._lock.close()
 

@@ -2,6 +2,7 @@
 
 import errno
 import threading
+from shutil import rmtree
 
 import numpy as np
 import pytest
@@ -307,6 +308,12 @@ def test_a_discarded_index_is_gone(tmp_path, table, threads):
     assert not list(tmp_path.iterdir())
     threads.work()
     assert not list(tmp_path.iterdir())
+
+
+def test_an_index_whose_cache_was_deleted_can_be_discarded(tmp_path, table, threads):
+    index = KeyIndex(tmp_path, "t", table.dead_rows, threads)
+    rmtree(tmp_path / "t")
+    index.discard()
 
 
 def test_indexes_from_before_a_restore_are_deleted_unless_in_use(tmp_path, table, threads):
