@@ -19,7 +19,7 @@ from topic_pipeline import TopicPipeline
 from typer.testing import CliRunner
 from waiting import wait_until
 
-from delta_writer.__main__ import app
+from delta_writer.command_line import app
 
 pytestmark = pytest.mark.integration
 

@@ -1,173 +1,18 @@
-"""Command line of the delta-writer."""
+"""Entry point of the command `delta-writer` and of `python -m delta_writer`."""
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated
 
-import typer
+_IN_MAIN_THREAD = threading.current_thread() is threading.main_thread()
 
-from cdc_shared.connect.connect_client import ConnectClient
-from cdc_shared.errors import CdcError
-from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, read_spec
-from cdc_shared.logging.structured_logger import configure_logging
-from cdc_shared.models.common import InvalidSpec, load_spec
-from cdc_shared.settings import ConnectSettings, KafkaSettings, ObjectStoreSettings, load_settings
-from cdc_shared.tracing.otel_config import configure_tracing
-from delta_writer.maintenance.restore_command import restore_collection
-from delta_writer.service import WriterService
-from delta_writer.settings import Settings
-from delta_writer.snapshots.resync import Resync
-from delta_writer.snapshots.resync_progress import ResyncProgress
-from delta_writer.source.reread_command import reread as request_rereads
+# Modules take a second or two to load. Until then there is nothing to tidy up, and Ctrl-C must not show a traceback.
+if _IN_MAIN_THREAD:
+    _interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-app = typer.Typer(no_args_is_help=True, help="Applies MongoDB changes from Kafka to Delta Lake tables, exactly once.")
+from delta_writer.command_line import app  # noqa: E402
 
-
-@app.command()
-def run() -> None:
-    """Run the pipelines that the topic cdc.pipelines names, until SIGTERM or Ctrl-C; batches in hand are finished."""
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with _plain_errors():
-        settings = Settings.from_environment()
-        configure_logging("delta-writer", settings.logging.level, settings.logging.format)
-        tracing = configure_tracing("delta-writer", settings.tracing.otlp_endpoint)
-        try:
-            WriterService(settings, tracing, stop).run()
-        finally:
-            tracing.shutdown()
-
-
-@app.command()
-def publish(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline's spec.")]) -> None:
-    """Publish a pipeline's spec to cdc.pipelines: writers start it, or restart it when it changed or had stopped."""
-    with _plain_errors():
-        pipeline = load_spec(spec)
-        kafka = load_settings(KafkaSettings)
-        publish_spec(kafka.bootstrap_servers, pipeline, topic=kafka.pipelines_topic)
-    typer.echo(f"pipeline {pipeline.name} published")
-
-
-@app.command()
-def unpublish(name: Annotated[str, typer.Argument(help="Name of the pipeline.")]) -> None:
-    """Take a pipeline's spec back: writers stop it. Its tables stay as they are."""
-    with _plain_errors():
-        kafka = load_settings(KafkaSettings)
-        delete_spec(kafka.bootstrap_servers, name, topic=kafka.pipelines_topic)
-    typer.echo(f"pipeline {name} taken back")
-
-
-@app.command()
-def restore(
-    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
-    collection: Annotated[str, typer.Argument(help="Name of the collection, without its database.")],
-    version: Annotated[int | None, typer.Option(help="The table's version to go back to.")] = None,
-    as_of: Annotated[
-        str | None, typer.Option(help="Or: the newest version committed by this time (2026-01-31T12:00:00Z).")
-    ] = None,
-    history: Annotated[bool, typer.Option("--history", help="The collection's history table instead.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only see what it would do, and whether it can.")] = False,
-    spec: Annotated[
-        Path | None, typer.Option(help="YAML file of the pipeline's spec, when it is not published.")
-    ] = None,
-) -> None:
-    """Put a damaged table back to an earlier version, offsets and all; the writers then read on from there.
-
-    Only while no writer runs the pipeline, and only where Kafka still has the events since that version.
-    """
-    with _plain_errors():
-        target = _restore_target(version, as_of)
-        kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
-        found = load_spec(spec) if spec else read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
-        if found.name != pipeline:
-            raise InvalidSpec(f"{spec}: is the spec of {found.name}, not of {pipeline}")
-        restore_collection(
-            kafka.bootstrap_servers, stores, found, collection, target, typer.echo, history=history, dry_run=dry_run
-        )
-
-
-def _restore_target(version: int | None, as_of: str | None) -> int | datetime:
-    if version is not None and as_of is None:
-        return version
-    if as_of is None or version is not None:
-        raise typer.BadParameter("give --version or --as-of, and not both")
-    try:
-        at = datetime.fromisoformat(as_of)
-    except ValueError:
-        raise typer.BadParameter(f"--as-of {as_of}: write a time as 2026-01-31T12:00:00Z") from None
-    return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-@app.command()
-def reread(
-    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
-    collection: Annotated[str, typer.Argument(help="Name of the collection, without its database.")],
-    ids: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="ID...",
-            help="The documents' _ids in Extended JSON: 42 (an integer; a double is 42.0), '\"text\"', "
-            '\'{"$oid": "…"}\'. 24 hex digits alone are an ObjectId. Put -- before a negative number.',
-        ),
-    ] = None,
-    file: Annotated[
-        typer.FileText | None,
-        typer.Option(help="A file with one _id a line, besides those given; - is standard input."),
-    ] = None,
-    reason: Annotated[str, typer.Option(help="Why, for those who look at the topic.")] = "delta-writer reread",
-) -> None:
-    """Have the writer read documents from MongoDB again and bring their rows to what it finds: repaired, or deleted."""
-    with _plain_errors():
-        wanted = [*(ids or []), *(line.strip() for line in file or [] if line.strip())]
-        if not wanted:
-            raise typer.BadParameter("give at least one ID, or --file")
-        kafka = load_settings(KafkaSettings)
-        spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
-        request_rereads(kafka.bootstrap_servers, spec, collection, wanted, reason, typer.echo)
-
-
-@app.command()
-def resync(
-    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
-    collection: Annotated[
-        list[str] | None,
-        typer.Option(help="Only this collection, without its database; may be repeated. Otherwise the whole pipeline."),
-    ] = None,
-    wait: Annotated[bool, typer.Option(help="Show how it goes until every table is whole again.")] = True,
-) -> None:
-    """Take a new snapshot, after which the tables equal the source whatever was missed; readers keep the old rows.
-
-    The way out of "resync needed", and out of a gap in the source's log (then without --collection). Ctrl-C, once the
-    snapshot was asked for, only ends the waiting.
-    """
-    with _plain_errors():
-        kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
-        spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
-        with ConnectClient(load_settings(ConnectSettings).url) as connect:
-            request = Resync(spec, kafka, stores, connect, collection or [], typer.echo)
-            topics = request.start()
-            if not wait:
-                return
-            try:
-                ResyncProgress(request, spec, topics, kafka.bootstrap_servers, connect, typer.echo).run()
-            except KeyboardInterrupt:
-                typer.echo("no longer waiting; the resync goes on")
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Show an error raised on purpose as one line, without a traceback, and end with status 1."""
-    try:
-        yield
-    except CdcError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-
+if _IN_MAIN_THREAD:
+    signal.signal(signal.SIGINT, _interrupt)
 
 if __name__ == "__main__":
     app()

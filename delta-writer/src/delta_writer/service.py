@@ -1,10 +1,12 @@
 """The delta-writer process: runs the pipelines that the spec topic (`cdc.pipelines`) names, each in its own thread."""
 
+import os
 import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -84,6 +86,7 @@ class WriterService:
 
     def run(self) -> None:
         """Serve until `stop` is set. Raises `Fatal` when the service itself cannot go on."""
+        _check_cache_dir(self._settings.writer.cache_dir)
         host, port = self._settings.writer.http_host, self._settings.writer.http_port
         try:
             server = HttpServer(host, port, self._health, self._ready, self._registry)
@@ -261,6 +264,16 @@ class WriterService:
         running = all(status["state"] == PipelineState.RUNNING for status in statuses.values())
         ready = self._specs_read and running
         return ready, {"status": "ready" if ready else "not ready", "pipelines": statuses}
+
+
+def _check_cache_dir(directory: Path) -> None:
+    """Make the directory of the key indexes. Raises `Fatal` when they could not be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Fatal(f"cannot make {directory}: {error.strerror}; set WRITER_CACHE_DIR to a local directory") from None
+    if not os.access(directory, os.W_OK | os.X_OK):
+        raise Fatal(f"{directory} may not be written; set WRITER_CACHE_DIR to another local directory")
 
 
 def _log_retry(attempt: RetryAttempt) -> None:

@@ -76,8 +76,8 @@ def _check_no_writer(admin: AdminClient, pipeline: str) -> None:
     running = members(admin, writer_group(pipeline))
     if running:
         raise Fatal(
-            f"{len(running)} writer{'s' * (len(running) != 1)} run pipeline {pipeline} ({', '.join(running)}): stop "
-            f"them first, or take the spec back (`delta-writer unpublish {pipeline}`) and give it here with --spec; "
+            f"{len(running)} writer{' runs' if len(running) == 1 else 's run'} pipeline {pipeline} ({', '.join(running)}): "
+            f"stop them first, or take the spec back (`delta-writer unpublish {pipeline}`) and give it here with --spec; "
             "one that was killed, or that has a WRITER_INSTANCE_ID, counts until its session ends "
             "(WRITER_SESSION_TIMEOUT_S)"
         )

@@ -25,6 +25,10 @@ READ_TIMEOUT_S = 30.0
 POLL_S = 0.5
 
 
+class UnknownPipeline(Fatal):
+    """No spec of that name is published."""
+
+
 class SpecChange(NamedTuple):
     name: str
     spec: PipelineSpec | None
@@ -49,7 +53,7 @@ def delete_spec(bootstrap_servers: str, name: str, replication_factor: int = 1, 
 
 
 def read_spec(bootstrap_servers: str, name: str, topic: str = PIPELINES_TOPIC) -> PipelineSpec:
-    """The spec in force of one pipeline. Raises `Fatal` when there is none, `Transient` when Kafka is away."""
+    """The spec in force of one pipeline. Raises `UnknownPipeline`, `InvalidSpec`, and `Transient` without Kafka."""
     unusable: dict[str, InvalidSpec] = {}
     spec: PipelineSpec | None = None
     deadline_s = monotonic() + READ_TIMEOUT_S
@@ -61,7 +65,9 @@ def read_spec(bootstrap_servers: str, name: str, topic: str = PIPELINES_TOPIC) -
             elif monotonic() > deadline_s:
                 raise Transient(f"read {topic}: not at its end within {READ_TIMEOUT_S:.0f} s")
     if spec is None:
-        raise unusable.get(name) or Fatal(f"pipeline {name} is not in {topic}; publish its spec, or correct the name")
+        raise unusable.get(name) or UnknownPipeline(
+            f"pipeline {name} is not in {topic}; publish its spec, or correct the name"
+        )
     return spec
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import delta_writer.__main__ as command_line
+import delta_writer.command_line as command_line
 
 pytestmark = pytest.mark.unit
 
