@@ -81,7 +81,7 @@ class WatermarkFeed:
         self._shown: dict[str, _Shown] = {}
         self._looked_at = float("-inf")
         self._newest_ms = 0
-        self._trouble: str | None = None
+        self._troubles: dict[type[Exception], str] = {}  # what was said last, so that two in turn are not said for ever
 
     def turn(self, tables: Mapping[str, Table], assigned: Collection[Partition]) -> None:
         """Take over what is new, and show the watermarks. Raises `Fatal` when going on would be wrong."""
@@ -164,15 +164,16 @@ class WatermarkFeed:
         ends = self._written_ends([self._notifications, *topic_ids])
         self._told.put(_Told(time_ms, ends, topic_ids))
         self._looked_at, self._newest_ms = self._clock(), time_ms
-        if self._trouble is not None:
-            self._trouble = None
+        if self._troubles:
+            self._troubles.clear()
             log.info("the watermarks go on")
 
     def _note(self, error: Exception) -> None:
         """Say once what keeps the watermarks from rising."""
-        if str(error) != self._trouble:
-            self._trouble = str(error)
+        reason = str(error)
+        if reason != self._troubles.get(type(error)):
+            self._troubles[type(error)] = reason
             expected = isinstance(error, CdcError)
             (log.info if isinstance(error, UnknownTopic) else log.warning)(
-                "the watermarks stay where they are", reason=self._trouble, exc_info=not expected
+                "the watermarks stay where they are", reason=reason, exc_info=not expected
             )

@@ -5,11 +5,13 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 from waiting import wait_until
 from watermark_simulation import SimulatedTable
 
 from cdc_shared.delta.time_travel import watermark_id
 from cdc_shared.errors import Fatal, Transient
+from cdc_shared.kafka.topics import UnknownTopic
 from delta_writer.watermark.claims import Claims
 from delta_writer.watermark.feed import MAX_WAITING_LOOKS, WatermarkFeed
 from delta_writer.watermark.sentinel import SentinelTopicTaken
@@ -179,6 +181,18 @@ def test_trouble_is_waited_out(running: Callable[..., Rig], monkeypatch: pytest.
         return rig.claims.reached("t", 0, 7)
 
     assert wait_until(claimed, 5, "a claim is made") == 1000
+
+
+def test_two_troubles_that_take_turns_are_told_once_each() -> None:
+    rig = Rig(1000)
+    with capture_logs() as said:
+        for _ in range(3):
+            rig.feed._note(Transient("away"))
+            rig.feed._note(UnknownTopic("no topic yet"))
+        assert [each["reason"] for each in said] == ["away", "no topic yet"]
+        rig.go()
+        rig.feed._note(Transient("away"))
+    assert [each["event"] for each in said[2:]] == ["the watermarks go on", "the watermarks stay where they are"]
 
 
 def test_it_is_shown_when_it_changes_and_while_the_topic_is_read_here() -> None:
