@@ -75,9 +75,10 @@ def _check_no_writer(admin: AdminClient, pipeline: str) -> None:
     """
     running = members(admin, writer_group(pipeline))
     if running:
+        who = "1 writer runs" if len(running) == 1 else f"{len(running)} writers run"
         raise Fatal(
-            f"{len(running)} writer{' runs' if len(running) == 1 else 's run'} pipeline {pipeline} ({', '.join(running)}): "
-            f"stop them first, or take the spec back (`delta-writer unpublish {pipeline}`) and give it here with --spec; "
+            f"{who} pipeline {pipeline} ({', '.join(running)}): stop them first, or take the spec back "
+            f"(`delta-writer unpublish {pipeline}`) and give it here with --spec; "
             "one that was killed, or that has a WRITER_INSTANCE_ID, counts until its session ends "
             "(WRITER_SESSION_TIMEOUT_S)"
         )
