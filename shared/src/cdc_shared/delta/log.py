@@ -85,6 +85,21 @@ class DeltaLog:
             snapshot.apply(snapshot.version + 1, actions)
         return snapshot
 
+    def readable_versions(self) -> range:
+        """Return the versions that the log leads to: from its beginning, or its first whole checkpoint, to the newest.
+
+        Lists the log's beginning and what came after the last checkpoint. What lies between must be there: versions
+        follow each other, and log clean-up deletes from the beginning on.
+
+        Raises:
+            Fatal: there are entries, but nothing leads to them.
+        """
+        first = self._first_readable()
+        if first is None:
+            return range(0)
+        since = max(first, self.last_checkpoint())
+        return range(first, max(since, self._newest_after(since)) + 1)
+
     def read_entry(self, version: int) -> list[Action] | None:
         """Return the actions of one version, or None when the version does not exist (yet)."""
         body = self._read(entry_path(version))
@@ -127,6 +142,27 @@ class DeltaLog:
                 return max(whole, key=lambda each: each.version)
         return None
 
+    def _first_readable(self) -> int | None:
+        """Return the first version with an entry and, unless it is 0, a whole checkpoint at or before it."""
+        names: Iterable[str] = self._log_names(None, f"{LOG_DIR}/:")  # behind everything that begins with a digit
+        if isinstance(self._store, LocalStore):  # which lists in no order
+            names = sorted(names)
+        parts: dict[tuple[str, str | None], int] = {}
+        leads, earliest = False, -1
+        for name in names:
+            version = _entry_version(name)
+            if version == 0 or (version > 0 and leads):
+                return version
+            if version > 0 and earliest < 0:
+                earliest = version
+            if (match := _CHECKPOINT.fullmatch(name)) is not None:
+                checkpoint = match[1], match[2]
+                parts[checkpoint] = parts.get(checkpoint, 0) + 1
+                leads |= parts[checkpoint] == int(match[2] or 1)
+        if earliest < 0:
+            return None
+        raise Fatal(f"the table's log begins with {entry_path(earliest)}, and no whole checkpoint leads there")
+
     def _log_names(self, offset: str | None, end: str) -> Iterator[str]:
         """Yield the names of the log's files after `offset`, and at least all those before `end`."""
         lists_in_order = not isinstance(self._store, LocalStore)
@@ -156,16 +192,21 @@ class DeltaLog:
         snapshot.version = version
 
     def _apply_entries_after(self, snapshot: Snapshot) -> None:
-        offset = entry_path(snapshot.version) if snapshot.version >= 0 else None
-        newest = -1
-        for page in obstore.list(self._store, f"{LOG_DIR}/", offset=offset):
-            for item in page:
-                newest = max(newest, _entry_version(item["path"]))
+        newest = self._newest_after(snapshot.version)
         for version in range(snapshot.version + 1, newest + 1):
             actions = self.read_entry(version)
             if actions is None:
                 raise Fatal(f"the table's log lacks {entry_path(version)}, although version {newest} exists")
             snapshot.apply(version, actions)
+
+    def _newest_after(self, version: int) -> int:
+        """Return the newest version that has an entry, if it is newer than `version`; else -1."""
+        offset = entry_path(version) if version >= 0 else None
+        newest = -1
+        for page in obstore.list(self._store, f"{LOG_DIR}/", offset=offset):
+            for item in page:
+                newest = max(newest, _entry_version(item["path"]))
+        return newest
 
 
 def _entry_version(path: str) -> int:

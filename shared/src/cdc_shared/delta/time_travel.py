@@ -9,22 +9,19 @@ Source time is MongoDB's operation time, to the second: what a driver's session 
 (`ClientSession.operation_time`). A server's wall clock, which `_cdc_source_ts` shows, may differ from it.
 """
 
-import re
 from bisect import bisect_left
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-import obstore
 from obstore.store import ObjectStore
 
-from cdc_shared.delta.log import LOG_DIR, DeltaLog
-from cdc_shared.errors import CdcError
+from cdc_shared.delta.log import DeltaLog, entry_path
+from cdc_shared.errors import CdcError, Fatal
 
 WATERMARK_PREFIX: Final = "cdc-wm:"
 COMMIT_INFO_KEY: Final = "cdcWatermark"
 _WRITER_KEY: Final = "cdcTopic"  # in the commitInfo of every entry of the delta-writer's, and of nobody else's
-_LOG_FILE: Final = re.compile(r"(?:^|/)(\d{20})\.(json|checkpoint\.(?:\d+\.\d+\.)?parquet)$")
 
 
 class NoSuchMoment(CdcError):
@@ -57,11 +54,12 @@ def table_watermark(txns: Mapping[str, int], topic_id: str, partitions: int) -> 
 def version_as_of(store: ObjectStore, time_ms: int) -> AsOf:
     """Find the newest version of the table at the root of `store` whose watermark is not later than `time_ms`.
 
-    Lists the log and reads O(log n) entries of it. A table that was restored has had some watermarks twice: then
-    either version may be found. Lets the store's errors through.
+    Lists the log's two ends and reads O(log n) entries of it. A table that was restored has had some watermarks twice:
+    then either version may be found. Lets the store's errors through.
 
     Raises:
         NoSuchMoment: there is no table, it had no watermark by then, or its log no longer goes back so far.
+        Fatal: the log lacks an entry that it must have.
     """
     log = _Watermarks(store)
     later = bisect_left(log.versions, True, key=lambda version: (log.at(version) or 0) > time_ms)
@@ -77,17 +75,14 @@ class _Watermarks:
     def __init__(self, store: ObjectStore) -> None:
         self._log = DeltaLog(store)
         self._known: dict[int, int | None] = {}
-        entries, checkpoints = _listed(store)
-        self.first = 0 if 0 in entries else min(checkpoints, default=0)
-        self.versions = sorted(version for version in entries if version >= self.first)
-        """Those that can be read: a checkpoint, or the log's whole beginning, leads to them."""
+        self.versions = self._log.readable_versions()
 
     def at(self, version: int) -> int | None:
         """Return a version's watermark; None when it has none. An entry of another program leaves it as it was."""
         asked = version
         while version not in self._known:
             info = self._commit_info(version)
-            if _WRITER_KEY in info or version <= self.first:
+            if _WRITER_KEY in info or version <= self.versions.start:
                 told = info.get(COMMIT_INFO_KEY)
                 self._known[version] = None if told is None else int(told)  # delta-rs writes numbers as text
             else:
@@ -96,19 +91,13 @@ class _Watermarks:
         return self._known[version]
 
     def _commit_info(self, version: int) -> Mapping[str, Any]:
-        entry = self._log.read_entry(version) or []
+        entry = self._log.read_entry(version)
+        if entry is None:
+            raise Fatal(
+                f"the table's log lacks {entry_path(version)}, although version {self.versions[-1]} exists; unless log "
+                "clean-up has deleted it just now (then ask again), the table is damaged"
+            )
         return next((action.commit_info for action in entry if action.commit_info is not None), {})
-
-
-def _listed(store: ObjectStore) -> tuple[set[int], set[int]]:
-    """Return the versions that have an entry in the log, and those that have a checkpoint."""
-    entries: set[int] = set()
-    checkpoints: set[int] = set()
-    for page in obstore.list(store, f"{LOG_DIR}/"):
-        for item in page:
-            if match := _LOG_FILE.search(item["path"]):
-                (entries if match[2] == "json" else checkpoints).add(int(match[1]))
-    return entries, checkpoints
 
 
 def _why_not(log: _Watermarks, later: int, time_ms: int) -> str:
@@ -121,7 +110,7 @@ def _why_not(log: _Watermarks, later: int, time_ms: int) -> str:
         )
     first = log.versions[later]
     since = _shown(log.at(first) or 0)
-    if log.first > 0:
+    if log.versions.start > 0:
         return (
             f"the table cannot go back further than {since} (version {first}), to {_shown(time_ms)}: log clean-up has "
             "deleted what was before"

@@ -1,17 +1,19 @@
 """The version of a table for a time in the source."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import obstore
 import pytest
-from obstore.store import LocalStore, ObjectStore
+from obstore.store import LocalStore, MemoryStore, ObjectStore
 
 from cdc_shared.delta.actions import Action
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.time_travel import AsOf, NoSuchMoment, table_watermark, version_as_of, watermark_id
+from cdc_shared.errors import Fatal
 
 pytestmark = pytest.mark.unit
 
@@ -85,6 +87,52 @@ def test_few_entries_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, r
         version, watermark_ms = version_as_of(store, rng.randrange(1_000_000))
         assert watermark_ms <= 1000 * version
         assert len(reads) <= 3 * math.log2(len(infos))
+
+
+def test_the_middle_of_a_long_log_is_not_listed(monkeypatch: pytest.MonkeyPatch, rng: Random) -> None:
+    """A quiet table has half a million entries in 30 days."""
+    store = MemoryStore()
+    for version in range(2000, 5000):
+        DeltaLog(store).append(version, [Action(commit_info=at(1000 * version))])
+    for checkpoint in range(2000, 5000, 100):
+        obstore.put(store, f"_delta_log/{checkpoint:020d}.checkpoint.parquet", b"PAR1")
+    obstore.put(store, "_delta_log/_last_checkpoint", b'{"version":4900,"size":1}')
+    listed: list[str] = []
+    real = obstore.list
+
+    def noted(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        for page in real(*args, **kwargs):
+            listed.extend(item["path"] for item in page)
+            yield page
+
+    monkeypatch.setattr(obstore, "list", noted)
+    moment = rng.randrange(2_000_000, 5_000_000)
+    assert version_as_of(store, moment) == AsOf(moment // 1000, moment // 1000 * 1000)
+    assert len(listed) < 200
+    assert version_as_of(store, 9_999_999).version == 4999
+    with pytest.raises(NoSuchMoment, match=r"\(version 2000\)"):
+        version_as_of(store, 1_999_999)
+
+
+def test_only_a_whole_checkpoint_leads_anywhere(tmp_path: Path) -> None:
+    store = table(tmp_path, [at(1000 * version) for version in range(20)])
+    clean_up(tmp_path, before=5, checkpoint=15)
+    log = tmp_path / "_delta_log"
+    (log / f"{10:020d}.checkpoint.{1:010d}.{2:010d}.parquet").write_bytes(b"PAR1")
+    assert DeltaLog(store).readable_versions() == range(15, 20)
+    (log / f"{10:020d}.checkpoint.{2:010d}.{2:010d}.parquet").write_bytes(b"PAR1")
+    assert DeltaLog(store).readable_versions() == range(10, 20)
+    for path in log.glob("*.parquet"):
+        path.unlink()
+    with pytest.raises(Fatal, match=r"begins with _delta_log/0+5\.json, and no whole checkpoint leads there"):
+        version_as_of(store, 10_000)
+
+
+def test_a_gap_in_the_log_is_an_error(tmp_path: Path) -> None:
+    store = table(tmp_path, [at(1000 * version) for version in range(20)])
+    (tmp_path / "_delta_log" / f"{10:020d}.json").unlink()
+    with pytest.raises(Fatal, match=r"lacks _delta_log/0+10\.json, although version 19 exists"):
+        version_as_of(store, 10_500)
 
 
 def test_any_log_gives_what_a_look_at_every_entry_gives(tmp_path: Path, rng: Random) -> None:
