@@ -21,7 +21,7 @@ from trial_pipeline import trial_name
 
 pytestmark = pytest.mark.faults
 
-LAST_HIT = 3
+LAST_HIT = 2
 """A process dies at one of the first times that it comes to the step."""
 VACUUM_STEPS = ("vacuum deletes", "vacuum has deleted")
 ONCE_A_START = ("table read", "partition assigned", *VACUUM_STEPS)

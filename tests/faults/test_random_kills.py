@@ -28,9 +28,9 @@ KILLS_OF_COPIES, COPIED_CHANGES = 8, 500
 ANSWERS_LOST = 12
 TIMEOUT_S = 60.0
 PARTITIONS = 3
-CHANGES = 1_500
-LIVES_S = 0.3
-ASLEEP_S = 0.3
+CHANGES = 1_200
+LIVES_S = 0.25
+ASLEEP_S = 0.2
 CACHES = ("kept", "kept", "kept", "deleted", "truncated", "flipped")
 
 

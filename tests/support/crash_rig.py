@@ -133,7 +133,7 @@ class CrashRig:
         root: str | None = None,
         stores: ObjectStoreSettings | None = None,
         partitions: int = 2,
-        changes: int = 500,
+        changes: int = 350,
         keys: int = 150,
         max_rows: int = 20,
         mode: str = "deletion_vectors",
