@@ -7,7 +7,7 @@ place is reported until a snapshot begun later has been swept.
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -16,6 +16,7 @@ from cdc_shared.connect.connector_config import captures
 from cdc_shared.errors import CdcError
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.common import PipelineSpec
+from delta_writer.background_thread import BackgroundThread
 from delta_writer.source.mongodb_source import MongodbSource
 from delta_writer.writer.tables import Table
 
@@ -81,7 +82,7 @@ class CollectionWatch:
         self._report = report
         self._interval_s = interval_s
         self._clock = clock
-        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="collections")
+        self._executor = executor or BackgroundThread("collections")
         self._job: Future[SourceState] | None = None
         self._due = 0.0
         self._names: dict[str, str] = {}  # UUID → the name it had when last looked at
@@ -110,7 +111,7 @@ class CollectionWatch:
         self._tell({each.collection: each for each in found if each is not None})
 
     def close(self) -> None:
-        """Stop the thread; a question under way ends by its time-out."""
+        """Return at once; a question under way ends by its time-out, or with the process."""
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     # -- judging ------------------------------------------------------------------------------------------------------

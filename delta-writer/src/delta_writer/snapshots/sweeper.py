@@ -10,7 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,6 +18,7 @@ from pyroaring import BitMap
 
 from cdc_shared.delta.actions import AddFile
 from cdc_shared.logging.structured_logger import get_logger
+from delta_writer.background_thread import BackgroundThread
 from delta_writer.snapshots.doomed_rows import SweepRule
 from delta_writer.snapshots.notification_reader import NotificationReader
 from delta_writer.snapshots.notifications import SnapshotAttempt
@@ -74,7 +75,7 @@ class Sweeper:
         self._open_positions = open_positions
         self._on_swept = on_swept
         self._clock = clock
-        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="sweep")
+        self._executor = executor or BackgroundThread("sweep")
         self._stop = threading.Event()
         self._notifications: NotificationReader | None = None
         self._opening: Future[NotificationReader] | None = None
@@ -121,9 +122,15 @@ class Sweeper:
         return sweep is not None and sweep.done
 
     def close(self) -> None:
-        """Stop the thread and leave Kafka."""
+        """Return at once; the thread leaves Kafka when what it does is done, or is cut off with the process."""
         self._stop.set()
-        self._executor.shutdown(cancel_futures=True)
+        for job in [self._opening, *(sweep.job for sweep in self._sweeps.values())]:
+            if job is not None:
+                job.cancel()
+        self._executor.submit(self._leave_kafka)
+        self._executor.shutdown(wait=False)
+
+    def _leave_kafka(self) -> None:
         opening = self._opening
         if opening is not None and not opening.cancelled() and opening.exception() is None:
             opening.result().close()

@@ -26,12 +26,12 @@ from pyroaring import BitMap
 
 from cdc_shared.errors import Transient
 from cdc_shared.logging.structured_logger import get_logger
+from delta_writer.background_thread import BackgroundThread
 from delta_writer.writer.index_directory import IndexDirectory
 from delta_writer.writer.index_file import DiskRun, InvalidRun
 from delta_writer.writer.index_merge import KnownDead, MergeStopped, merge_in_memory, merge_to_disk
 from delta_writer.writer.index_run import IndexRun, MemoryRun, Numbers, entry_count
 from delta_writer.writer.key_hash import KeyHashes
-from delta_writer.writer.merge_thread import MergeThread
 
 MERGE_FANOUT: Final = 8
 INLINE_MERGE_ENTRIES: Final = 131_072
@@ -62,8 +62,8 @@ class IndexDamaged(Transient):
 class MergeThreads:
     """Where the process merges: two threads, so that no table's small merges wait for another's of a billion keys."""
 
-    quick: Executor = field(default_factory=lambda: MergeThread("key-index-quick-merges"))
-    long: Executor = field(default_factory=lambda: MergeThread("key-index-long-merges"))
+    quick: Executor = field(default_factory=lambda: BackgroundThread("key-index-quick-merges"))
+    long: Executor = field(default_factory=lambda: BackgroundThread("key-index-long-merges"))
 
 
 MERGE_THREADS: Final = MergeThreads()

@@ -1,5 +1,6 @@
 """What the source's list of collections says about the tables."""
 
+import threading
 from concurrent.futures import Executor, Future
 from types import SimpleNamespace
 
@@ -189,3 +190,23 @@ def test_a_source_that_cannot_be_asked_changes_nothing(rig, error):
     assert rig.look() == []
     rig.error = None
     assert rig.look() == [("a", CollectionChange.DROPPED)]
+
+
+def test_closing_waits_for_no_source_that_hangs():
+    asked, release = threading.Event(), threading.Event()
+
+    def hang():
+        asked.set()
+        release.wait()
+        raise Transient("away")
+
+    spec = PipelineSpec(name="shop", source=SourceSpec(connection="env:X", database="shop"))
+    watch = CollectionWatch(spec, hang, lambda *_: False, lambda _: None, 0.0)
+    watch.turn({}, [])
+    assert asked.wait(30)
+    watch.close()
+    (thread,) = [each for each in threading.enumerate() if each.name == "collections"]
+    assert thread.daemon  # so the interpreter does not wait for it either
+    release.set()
+    thread.join(30)
+    assert not thread.is_alive()

@@ -1,6 +1,7 @@
 """Snapshots with attempts that die, deletes that nobody tells, and the sweep that makes up for it."""
 
 import random
+import threading
 from concurrent.futures import Executor, Future
 from types import SimpleNamespace
 
@@ -233,3 +234,24 @@ def test_the_offset_stays_where_it_was(table, rng: random.Random):
     assert table.open().snapshot.txns[app_id(TOPIC, 0)] == stands
     table.apply(writer, [(3, {"n": 3})])
     assert sorted(row["n"] for row in table.rows()) == [1, 3]
+
+
+def test_closing_waits_for_no_kafka_that_hangs_and_the_thread_leaves_it():
+    connector, asked, release, left = Connector(None), threading.Event(), threading.Event(), []
+
+    def hang():
+        asked.set()
+        release.wait()
+        return connector
+
+    connector.close = lambda: left.append(threading.current_thread().name)
+    sweeper = Sweeper(hang, hang, lambda *_: None)
+    sweeper.turn({}, [])
+    assert asked.wait(30)
+    sweeper.close()
+    assert left == []
+    (thread,) = [each for each in threading.enumerate() if each.name == "sweep"]
+    assert thread.daemon  # so the interpreter does not wait for it either
+    release.set()
+    thread.join(30)
+    assert left == ["sweep"]
