@@ -115,7 +115,8 @@ class EventfulTable:
         snapshot = self.writer.snapshot
         assert snapshot.metadata is not None
         files = list(snapshot.files.values())
-        rewrite = rewrite_files(self.store, snapshot.version, snapshot.metadata.schema_string, files, _budget())
+        schema = snapshot.metadata.schema_string
+        rewrite = rewrite_files(self.store, snapshot.version, schema, files, _budget(), self.writer.cache_dir)
         between()
         result = self.writer.replace_files(rewrite)
         assert result is not None

@@ -33,6 +33,7 @@ from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
 from delta_writer.http_server import HttpServer
 from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.policy import MaintenancePolicy
+from delta_writer.maintenance.rewrite_directory import remove_left_overs
 from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
@@ -87,6 +88,7 @@ class WriterService:
     def run(self) -> None:
         """Serve until `stop` is set. Raises `Fatal` when the service itself cannot go on."""
         _check_cache_dir(self._settings.writer.cache_dir)
+        remove_left_overs(self._settings.writer.cache_dir)
         host, port = self._settings.writer.http_host, self._settings.writer.http_port
         try:
             server = HttpServer(host, port, self._health, self._ready, self._registry)
@@ -267,7 +269,7 @@ class WriterService:
 
 
 def _check_cache_dir(directory: Path) -> None:
-    """Make the directory of the key indexes. Raises `Fatal` when they could not be written there."""
+    """Make the cache's directory. Raises `Fatal` when nothing could be written there."""
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

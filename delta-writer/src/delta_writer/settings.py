@@ -34,7 +34,8 @@ class WriterSettings(EnvironmentSettings):
     cache_dir: Path = Field(
         default_factory=lambda: Path.home() / ".cache" / "cdc-delta-writer",
         validation_alias="WRITER_CACHE_DIR",
-        description="a local directory for the key indexes; it may be deleted while the writer is stopped",
+        description="a local directory for the key indexes, and for files while they are rewritten (up to three times "
+        "maintenance.target_file_mb); it may be deleted while the writer is stopped",
     )
     session_timeout_s: float = Field(
         default=30.0,

@@ -6,7 +6,6 @@ decoded) and then uploaded. Beside that a job holds 50 bytes a row: key hashes, 
 from.
 """
 
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +23,7 @@ from obstore.store import ObjectStore
 from cdc_shared.delta.actions import AddFile
 from cdc_shared.storage.object_store import MULTIPART_CHUNK_BYTES, MULTIPART_CONCURRENCY
 from delta_writer.maintenance.budget import Budget
+from delta_writer.maintenance.rewrite_directory import rewrite_directory
 from delta_writer.writer.deletion_vectors import DeletionVectors
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile
 from delta_writer.writer.index_run import MemoryRun
@@ -41,15 +41,18 @@ def rewrite_files(
     schema_string: str,
     files: Sequence[AddFile],
     budget: Budget,
+    cache_dir: Path,
     clock: Callable[[], float] = time.time,
 ) -> FileRewrite:
     """Rewrite `files`, as they are at `version` with the schema `schema_string`, into one; upload it, commit nothing.
 
-    Columns and nested fields that a file was written without are null in its rows.
+    Columns and nested fields that a file was written without are null in its rows. Needs room under `cache_dir`, until
+    it returns, for the output and the largest input.
 
     Raises:
         Stopped: the budget's stop event was set.
         ArrowInvalid: a value does not fit its column as the table's schema has it now.
+        OSError: the local disk is full, or cannot be written.
     """
     vectors = DeletionVectors(store, clock)
     dead = {file.path: vectors.of(file) for file in files}
@@ -57,11 +60,11 @@ def rewrite_files(
     hashes: list[npt.NDArray[np.uint64]] = []
     numbers: list[npt.NDArray[np.uint32]] = []
     positions: list[npt.NDArray[np.uint32]] = []
-    with tempfile.TemporaryDirectory(prefix="cdc-rewrite-") as directory:
-        stream = DataFileStream(Path(directory) / "output", schema)
+    with rewrite_directory(cache_dir) as directory:
+        stream = DataFileStream(directory / "output", schema)
         for number, file in enumerate(files):
             dead_rows = np.frombuffer(dead[file.path].to_array(), np.uint32)
-            for start, batch in _batches(_open(store, file, Path(directory) / "input", budget)):
+            for start, batch in _batches(_open(store, file, directory / "input", budget)):
                 live = np.ones(len(batch), np.bool_)
                 first, end = np.searchsorted(dead_rows, [start, start + len(batch)])
                 live[dead_rows[first:end] - start] = False
@@ -75,7 +78,7 @@ def rewrite_files(
         rows_of = np.concatenate(positions) if positions else np.empty(0, np.uint32)
         outputs = []
         if len(rows_of):
-            add = _upload(store, Path(directory) / "output", stats, budget, clock)
+            add = _upload(store, directory / "output", stats, budget, clock)
             keys = MemoryRun.of_file(add.path, np.concatenate(hashes))
             outputs.append(RewrittenFile(add, keys, np.concatenate(numbers), rows_of))
     return FileRewrite(version, dead, outputs, str(uuid.uuid4()))

@@ -221,8 +221,8 @@ class TableMaintenance:
         self._show_shape(shapes)
         chosen = choose_files(shapes, self._policy.target_bytes)
         if chosen:
-            store = self.writer.location.store
-            self._rewrite = rewrite_files(store, version, schema_string, chosen, budget, self._wall_clock)
+            store, cache_dir = self.writer.location.store, self.writer.cache_dir
+            self._rewrite = rewrite_files(store, version, schema_string, chosen, budget, cache_dir, self._wall_clock)
         return False
 
     def _compact_copy_on_write(self, version: int, files: list[AddFile], budget: Budget) -> bool:

@@ -226,8 +226,8 @@ class DeletionVectorWriter(DeltaWriter):
         metadata = self._snapshot.metadata
         if metadata is None:
             raise Fatal(f"{self.location.url} has rows and no metadata: the table is damaged")
-        discard_others(self._cache_dir, metadata.id, rows_identity(metadata))
-        self._index = KeyIndex(self._cache_dir, rows_identity(metadata), self._known_dead)
+        discard_others(self.cache_dir, metadata.id, rows_identity(metadata))
+        self._index = KeyIndex(self.cache_dir, rows_identity(metadata), self._known_dead)
         return self._index
 
     def _after_catch_up(self) -> None:

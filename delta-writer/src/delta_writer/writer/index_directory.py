@@ -95,9 +95,14 @@ def discard_others(root: Path, table: str, table_id: str) -> None:
     """
     for path in root.glob(f"{table}*"):
         if path.name != table_id and not path.name.startswith(f"{table_id}."):
-            with suppress(OSError):
-                if claimed := IndexDirectory._try_claim(path):
-                    claimed.discard()
+            discard_unclaimed(path)
+
+
+def discard_unclaimed(path: Path) -> None:
+    """Delete a directory that was claimed once, if no living process has it. What cannot be deleted stays."""
+    with suppress(OSError):
+        if claimed := IndexDirectory._try_claim(path):
+            claimed.discard()
 
 
 def _directories(root: Path, table_id: str) -> Iterator[Path]:

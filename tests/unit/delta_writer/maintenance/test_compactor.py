@@ -25,7 +25,8 @@ def rewrite(writer, files=None, budget=None):
     """Rewrite the files (all, unless given) as of now; nothing is committed."""
     files = list(writer.snapshot.files.values()) if files is None else files
     schema = writer.snapshot.metadata.schema_string
-    return rewrite_files(writer.location.store, writer.version, schema, files, budget or free_budget())
+    budget = budget or free_budget()
+    return rewrite_files(writer.location.store, writer.version, schema, files, budget, writer.cache_dir)
 
 
 def documents(rng, count=12, keys=60):
@@ -124,7 +125,7 @@ def test_statistics_leave_out_what_cannot_be_said(new_table):
     rows = pq.read_table(path)
     at = rows.column_names.index("x")
     pq.write_table(rows.set_column(at, "x", [[math.nan]]), path)
-    rewritten = rewrite_files(writer.location.store, 0, schema, [file], free_budget())
+    rewritten = rewrite_files(writer.location.store, 0, schema, [file], free_budget(), writer.cache_dir)
     stats = json.loads(rewritten.outputs[0].add.stats)
     assert stats["numRecords"] == 1
     assert "x" not in stats["minValues"]
@@ -148,6 +149,25 @@ def test_files_of_any_size_pass_in_pieces(new_table, rng, monkeypatch):
     table.assert_equals_model(writer)
     table.apply(writer, [(key, {"n": 2}) for key in rng.sample(range(300), 60)])
     table.assert_equals_model(writer)
+
+
+def test_local_files_lie_in_the_cache_and_go_whatever_happens(new_table, monkeypatch):
+    monkeypatch.setattr(compactor, "SMALL_BYTES", 100)
+    table = new_table()
+    writer = table.open()
+    table.apply(writer, [(key, {"n": key}) for key in range(50)])
+    seen = set()
+
+    class Spy(Budget):
+        def used(self, read=0, written=0, elsewhere_s=0.0):
+            seen.update(path.name for path in (table.cache_dir / "rewrites").glob("*/*"))
+            if written:
+                raise Stopped
+
+    with pytest.raises(Stopped):
+        rewrite(writer, budget=Spy(1.0, math.inf, threading.Event()))
+    assert seen >= {"input", "output"}
+    assert not list((table.cache_dir / "rewrites").iterdir())
 
 
 def test_it_stops_at_the_next_step(new_table):

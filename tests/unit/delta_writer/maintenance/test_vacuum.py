@@ -63,8 +63,9 @@ class AgedTable:
     def compact(self, rng):
         files = list(self.writer.snapshot.files.values())
         chosen = rng.sample(files, rng.randint(1, len(files)))
-        schema = self.writer.snapshot.metadata.schema_string
-        self.writer.replace_files(rewrite_files(self.store, self.writer.version, schema, chosen, free_budget()))
+        schema, cache_dir = self.writer.snapshot.metadata.schema_string, self.writer.cache_dir
+        rewrite = rewrite_files(self.store, self.writer.version, schema, chosen, free_budget(), cache_dir)
+        self.writer.replace_files(rewrite)
         self.age()
 
     def retained(self, versions):

@@ -105,7 +105,7 @@ def test_what_is_known_of_before_a_new_start_is_not_followed(history, current):
 def test_it_follows_the_table_over_a_change_of_partitions(history, current):
     history.follow(with_txns(current, p0=7))
     topic = ChangeTopic("p.db.things", "topic-id", 4)
-    later = HistoryWriter(history.location, TableIdentity("p", "db", "things"), topic, history._cache_dir)
+    later = HistoryWriter(history.location, TableIdentity("p", "db", "things"), topic, history.cache_dir)
     with pytest.raises(Fatal, match=r"without a gap .*had 3 partitions and now has 4"):
         later.next_offset(0, 0, 50)
     anew = with_txns(current, base=3, p0=20, p1=0, p2=0, p3=0)
@@ -116,7 +116,7 @@ def test_it_follows_the_table_over_a_change_of_partitions(history, current):
 
 def test_two_writers_begin_one_history(history, current):
     """Attacks I4."""
-    other = HistoryWriter(history.location, TableIdentity("p", "db", "things"), TOPIC, history._cache_dir)
+    other = HistoryWriter(history.location, TableIdentity("p", "db", "things"), TOPIC, history.cache_dir)
     history.follow(with_txns(current, p0=7))
     assert other.follow(with_txns(current, p0=9)) is None
     assert (other.version, offsets(other)) == (0, {"cdc:topic-id:0": 7})

@@ -310,6 +310,7 @@ class History:
             writer.snapshot.metadata.schema_string,
             chosen,
             Budget(1.0, 1e12, threading.Event()),
+            writer.cache_dir,
         )
 
         def effect(truth: Truth) -> None:
