@@ -92,7 +92,7 @@ class DeltaWriter(ABC):
         self.location = location
         self.topic = topic
         self._identity = identity
-        self.cache_dir = cache_dir
+        self._cache_dir = cache_dir
         self._clock = clock
         self._log = DeltaLog(location.store)
         self._guard = CommitGuard(location.url, identity, self.mode)
@@ -262,15 +262,18 @@ class DeltaWriter(ABC):
 
     def _catch_up(self) -> None:
         """Apply the entries written since by others, or by a put of ours in doubt: its commit has landed then."""
-        self._must_look = True  # when this is cut short, what was applied has been neither checked nor followed
+        is_new = self._must_look  # what an earlier look applied and did not come to check and follow
+        self._must_look = True  # when this one is cut short
         with store_errors(f"reading the log of {self.location.url}"):
             while (entry := self._log.read_entry(self._snapshot.version + 1)) is not None:
                 self._guard.check(self._snapshot.version + 1, entry, self._snapshot.metadata)
                 self._apply(self._snapshot.version + 1, entry)
                 self._note_landed(entry)
-            if self._snapshot.metadata is not None:
-                self._check_supported(self._snapshot)
-            self._after_catch_up()
+                is_new = True
+            if is_new:
+                if self._snapshot.metadata is not None:
+                    self._check_supported(self._snapshot)
+                self._after_catch_up()
         self._must_look = False
         self._read_at = self._clock()
 

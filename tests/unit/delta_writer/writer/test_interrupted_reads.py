@@ -14,6 +14,7 @@ from delta_writer.writer.delta_writer import MAX_SNAPSHOT_AGE_S
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys
+from delta_writer.writer.key_index import KeyIndex
 from delta_writer.writer.offsets import Fenced
 
 pytestmark = pytest.mark.unit
@@ -97,6 +98,19 @@ def test_the_index_does_not_count_as_following_when_keys_could_not_be_read(table
         assert failed
     table.apply(writer, [(3, {"n": 33})])
     table.assert_equals_model(writer)
+
+
+def test_a_look_that_finds_nothing_new_goes_through_no_files(table, writer, monkeypatch):
+    looked_through, missing = [], KeyIndex.missing
+    monkeypatch.setattr(KeyIndex, "missing", lambda index, paths: looked_through.append(paths) or missing(index, paths))
+    for _ in range(3):
+        writer.refresh()
+    assert looked_through == []
+    moved = move_all_rows(table.open())
+    looked_through.clear()
+    for _ in range(3):
+        writer.refresh()
+    assert looked_through == [[moved]]
 
 
 def test_a_view_stays_too_old_when_it_could_not_be_renewed(table, writer, clock, monkeypatch):
