@@ -92,7 +92,7 @@ class DeltaWriter(ABC):
         self.location = location
         self.topic = topic
         self._identity = identity
-        self._cache_dir = cache_dir
+        self.cache_dir = cache_dir
         self._clock = clock
         self._log = DeltaLog(location.store)
         self._guard = CommitGuard(location.url, identity, self.mode)
