@@ -232,7 +232,8 @@ def _run(demo: Demo, seconds: float, rate: float, orders: int) -> bool:
         console.print(_answers(mongodb, delta))
         equal = delta == mongodb
         verdict = "[green]equal[/]" if equal else f"[red]NOT equal[/] {took_s:.0f} s after the last change"
-        console.print(f"Delta and MongoDB are {verdict}; removing what the demo made")
+        why = "" if equal else f" (why: {demo.name} in .local/logs/writer.log)"
+        console.print(f"Delta and MongoDB are {verdict}{why}; removing what the demo made", soft_wrap=True)
         return equal
 
 
