@@ -29,10 +29,13 @@ from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import CommitResult, store_errors
 from delta_writer.writer.file_changes import RowDeletion, RowsMoved
 from delta_writer.writer.offsets import ChangeTopic, app_id, swept_id
+from delta_writer.writer.table_metadata import rows_identity
 from delta_writer.writer.tables import Table
 
 OPERATION: Final = "CDC SWEEP"
 CHECK_S: Final = 0.5
+MAX_FILES_A_COMMIT: Final = 200
+"""Each has a vector to read, one after the other: it bounds how long the stream waits for a turn."""
 
 log = get_logger(__name__)
 
@@ -44,14 +47,24 @@ class _Sweep:
     attempt: SnapshotAttempt
     topic: ChangeTopic
     base: int
+    rows_identity: str | None
     commit_id: str = field(default_factory=lambda: str(uuid.uuid4()))
     bounds: AttemptBounds | None = None
     arrived: set[int] = field(default_factory=set)
     """Partitions of which the table holds every record of the attempt."""
     found: dict[str, BitMap] = field(default_factory=dict)
+    """Files that were looked at; their rows to delete, none once they are deleted."""
+    portion: RowDeletion | None = None
+    """What is being deleted. Kept until that is known to have happened: its put may have succeeded unheard."""
+    rows_removed: int = 0
     check_at: float = 0.0
     job: "Future[Callable[[], None]] | None" = None
     done: bool = False
+
+    @property
+    def key(self) -> tuple[int, ChangeTopic, int, str | None]:
+        """What makes it another sweep when it changes."""
+        return self.attempt.started_offset, self.topic, self.base, self.rows_identity
 
 
 class Sweeper:
@@ -156,10 +169,13 @@ class Sweeper:
         attempt = notifications.history.last_completed(_name(table), since)
         if attempt is None:
             return None
+        metadata = table.writer.snapshot.metadata
+        # After a restore rows may live that were swept before.
+        rows = None if metadata is None else rows_identity(metadata)
+        current = _Sweep(attempt, table.writer.topic, table.writer.partition_base, rows)
         sweep = self._sweeps.get(topic)
-        here = (attempt.started_offset, table.writer.topic, table.writer.partition_base)
-        if sweep is None or (sweep.attempt.started_offset, sweep.topic, sweep.base) != here:
-            sweep = self._sweeps[topic] = _Sweep(attempt, table.writer.topic, table.writer.partition_base)
+        if sweep is None or sweep.key != current.key:
+            sweep = self._sweeps[topic] = current
         return sweep
 
     def _step(self, sweep: _Sweep, table: Table, is_ours: bool) -> None:
@@ -254,21 +270,47 @@ class Sweeper:
         writer, rule = table.writer, self._rule(sweep)
         txns = {swept_id(writer.topic, partition): first for partition, first in rule.before.items()}
         if isinstance(writer, DeletionVectorWriter):
-            files = writer.snapshot.files
-            rows = {path: doomed for path, doomed in sweep.found.items() if doomed and path in files}
-            try:
-                result = writer.delete_rows(RowDeletion(writer.version, rows, txns, OPERATION, sweep.commit_id))
-            except RowsMoved:
-                return  # the rewritten files are looked at in the next turns
+            self._commit_portion(sweep, table, writer, txns)
         else:
             assert isinstance(writer, CopyOnWriteWriter)  # nosec B101 # there are two kinds
             result = writer.delete_where(rule.predicate(), txns, OPERATION, sweep.commit_id)
-        sweep.done, sweep.found = True, {}
-        if result is not None:
-            log.info(
-                "snapshot swept", collection=_name(table), version=result.version, rows_removed=result.rows_removed
-            )
-            self._on_swept(table, result)
+            self._committed(sweep, table, result, files_left=0)
+
+    def _commit_portion(
+        self, sweep: _Sweep, table: Table, writer: DeletionVectorWriter, txns: Mapping[str, int]
+    ) -> None:
+        """Delete the rows of some files; those of the last ones together with the mark that all are deleted."""
+        if sweep.portion is None:
+            files = writer.snapshot.files
+            paths = [path for path, doomed in sweep.found.items() if doomed and path in files]
+            rows = {path: sweep.found[path] for path in paths[:MAX_FILES_A_COMMIT]}
+            is_last = len(rows) == len(paths)
+            sweep.portion = RowDeletion(writer.version, rows, txns if is_last else {}, OPERATION, str(uuid.uuid4()))
+        portion = sweep.portion
+        try:
+            result = writer.delete_rows(portion)
+        except RowsMoved:
+            sweep.portion = None
+            return  # the rewritten files are looked at in the next turns
+        sweep.portion = None
+        sweep.found |= {path: BitMap() for path in portion.rows}
+        files_left = 0 if portion.txns else sum(map(bool, sweep.found.values()))
+        self._committed(sweep, table, result, files_left)
+
+    def _committed(self, sweep: _Sweep, table: Table, result: CommitResult | None, files_left: int) -> None:
+        if files_left == 0:
+            sweep.done, sweep.found = True, {}
+        if result is None:
+            return
+        sweep.rows_removed += result.rows_removed
+        log.info(
+            "snapshot swept" if sweep.done else "snapshot partly swept",
+            collection=_name(table),
+            version=result.version,
+            rows_removed=sweep.rows_removed,
+            files_left=files_left,
+        )
+        self._on_swept(table, result)
 
     def _kafka(self) -> TopicPositions:
         if self._positions is None:

@@ -68,10 +68,13 @@ class DeletionVectorWriter(DeltaWriter):
         """Delete rows that were found beside the stream; None, and nothing written, when there is nothing to do.
 
         Raises:
-            RowsMoved: a file with such rows was rewritten since. Nothing was written.
+            RowsMoved: a file with such rows was rewritten since, or a restore came in between. Nothing was written.
         """
+        rows_then = self._rows_identity()
 
         def attempt() -> CommitResult | None:
+            if self._rows_identity() != rows_then:  # rows may live that the caller has deleted before
+                raise RowsMoved(f"{self.location.url} was restored since version {deletion.read_version}")
             vectors, removed = {}, 0
             for path, rows in deletion.rows.items():
                 if path not in self._snapshot.files:
@@ -173,6 +176,10 @@ class DeletionVectorWriter(DeltaWriter):
                 "index": looked_up - started + time.perf_counter() - committed,
             },
         )
+
+    def _rows_identity(self) -> str | None:
+        metadata = self._snapshot.metadata
+        return None if metadata is None else rows_identity(metadata)
 
     def _superseded_rows(self, hashes: KeyHashes) -> dict[str, BitMap]:
         """Return, for each data file that has any, the live rows that have one of the keys."""

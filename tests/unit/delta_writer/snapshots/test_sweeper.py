@@ -2,17 +2,22 @@
 
 import random
 import threading
+import time
 from concurrent.futures import Executor, Future
 from types import SimpleNamespace
 
 import pytest
 
+from cdc_shared.delta.log import DeltaLog
 from cdc_shared.errors import Transient
 from delta_writer.consumer.event_handler import Collection
+from delta_writer.maintenance.restore import TableRestore
+from delta_writer.snapshots import sweeper as sweeper_module
 from delta_writer.snapshots.notifications import Notification, NotificationKind, SnapshotHistory
 from delta_writer.snapshots.sweeper import Sweeper
 from delta_writer.snapshots.topic_positions import AttemptBounds
 from delta_writer.writer.offsets import ChangeTopic, app_id, swept_id
+from delta_writer.writer.table_metadata import TableIdentity
 
 pytestmark = pytest.mark.unit
 
@@ -255,3 +260,51 @@ def test_closing_waits_for_no_kafka_that_hangs_and_the_thread_leaves_it():
     release.set()
     thread.join(30)
     assert left == ["sweep"]
+
+
+@pytest.mark.parametrize("interrupted", [None, "killed", "unheard", "restored"])
+def test_many_files_are_swept_in_portions_and_marked_with_the_last(new_table, monkeypatch, interrupted):
+    """Attacks I3 and I9: whatever happens after the second portion, no row is left when the mark is there."""
+    monkeypatch.setattr(sweeper_module, "MAX_FILES_A_COMMIT", 2)
+    table = new_table()
+    writer, connector, swept = table.open(), Connector(table), []
+    for key in range(7):
+        table.apply(writer, [(key, {"n": key}), (key + 100, {"n": key})])
+    connector.start()
+    table.apply(writer, [(key, {"n": -key}) for key in range(7)])
+    connector.complete()
+    before = writer.version
+    sweeper = sweeper_for(connector, swept)
+    while len(swept) < 2:
+        sweeper.turn({TOPIC.name: opened(writer)}, [(TOPIC.name, 0)])
+    assert swept == [2, 2]
+    assert writer.version == before + 2
+    assert swept_id(TOPIC, 0) not in writer.snapshot.txns
+    assert not sweeper.snapshot_complete(TOPIC.name, opened(writer))
+    if interrupted == "killed":
+        writer, sweeper = table.open(), sweeper_for(connector, swept)
+    elif interrupted == "unheard":
+        put_unheard(monkeypatch, writer, sweeper)
+    elif interrupted == "restored":
+        restore = TableRestore(writer.location, TableIdentity("p", "db", "things"), TOPIC, table.mode, time.time)
+        restore.apply(restore.plan(before, lambda _: (0, table.next_offset)))
+    assert sweep(sweeper, writer, turns=20)
+    table.model = {key: {"_id": key, "n": -key} for key in range(7)}
+    table.assert_equals_model(writer)
+    assert swept_id(TOPIC, 0) in writer.snapshot.txns
+    lost = 2 if interrupted == "unheard" else 0  # an entry that is only recognised is not counted
+    assert sum(swept) == (11 if interrupted == "restored" else 7) - lost
+
+
+def put_unheard(monkeypatch, writer, sweeper):
+    """Give the sweeper a turn whose log entry arrives, but not the answer."""
+    real = DeltaLog.append
+
+    def append(log, version, actions):
+        real(log, version, actions)
+        raise Transient("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DeltaLog, "append", append)
+        with pytest.raises(Transient):
+            sweeper.turn({TOPIC.name: opened(writer)}, [(TOPIC.name, 0)])

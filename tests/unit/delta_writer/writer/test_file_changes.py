@@ -126,6 +126,18 @@ def test_a_rewrite_from_before_a_restore_is_refused(table, writer):
     table.assert_equals_model(writer)
 
 
+def test_rows_found_before_a_restore_must_be_found_again(table, writer):
+    """Attacks I9: with a sweep's last rows its mark is set, but rows that it deleted before have come back."""
+    deletion = deletion_of(writer, 1, txns={"cdc-swept:x:0": 7})
+    restore = TableRestore(writer.location, TableIdentity("p", "db", "things"), writer.topic, table.mode, time.time)
+    restore.apply(restore.plan(writer.version - 1, lambda _: (0, table.next_offset)))
+    table.model |= {key: {"_id": key, "n": key} for key in (3, 14)}
+    with pytest.raises(RowsMoved, match="restored"):
+        writer.delete_rows(deletion)
+    assert "cdc-swept:x:0" not in writer.snapshot.txns
+    table.assert_equals_model(writer)
+
+
 def test_nothing_is_written_when_every_input_is_gone(table, writer):
     rewrite = rewrite_of(writer)
     table.apply(writer, [(i, None) for i in range(40)])
