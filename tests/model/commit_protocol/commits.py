@@ -28,11 +28,13 @@ def reload(scene: Scene) -> Writer:
     me, table = scene.me, scene.table
     unanswered = frozenset(each for each in me.unanswered if not scene.store.has(each))
     change = me.change and me.change._replace(forgotten=me.change.read_version < table.version)
-    return me._replace(snapshot=table, must_look=False, old=False, change=change, unanswered=unanswered)
+    return me._replace(
+        snapshot=table, must_look=False, old=False, change=change, unanswered=unanswered, unindexed=frozenset()
+    )
 
 
 def catch_up(model: Model, scene: Scene, at_most: int | None = None) -> Writer:
-    """`DeltaWriter._catch_up`; `at_most`: the store goes away after so many entries."""
+    """`DeltaWriter._catch_up`; `at_most`: the store goes away after so many entries, before the index has read them."""
     me, view = scene.me, scene.view
     landed, read = me.landed, 0
     while scene.store.holds(view.version + 1) and read != at_most:
@@ -41,14 +43,20 @@ def catch_up(model: Model, scene: Scene, at_most: int | None = None) -> Writer:
         read += 1
         if entry.commit_id in me.unanswered and Protection.OWN_COMMITS in model.on:
             landed |= {entry.commit_id}
+    before = {file.name for file in scene.view.files} - me.unindexed
     me = me._replace(snapshot=view, landed=landed, unanswered=me.unanswered - landed)
-    return me if read == at_most else me._replace(must_look=False, old=False)
+    if read != at_most:
+        return me._replace(must_look=False, old=False, unindexed=frozenset())
+    unindexed = frozenset(file.name for file in view.files) - before
+    return me._replace(must_look=me.must_look or Protection.LOOK_AGAIN in model.on, unindexed=unindexed)
 
 
 def until_landed(model: Model, scene: Scene, commit_id: int) -> Iterator[Step]:
     """`DeltaWriter._until_landed`, from one look at the store to the next put."""
     me = scene.me
     if me.old and Protection.LOOK_WHEN_OLD in model.on:
+        stays = Protection.AGE_OF_WHAT_WAS_READ in model.on
+        yield "! the store goes away while it reads the table anew", scene.but(me._replace(old=stays))
         me = reload(scene)
     elif me.must_look:
         if scene.table.version - scene.view.version > 1:
@@ -89,14 +97,15 @@ def _planned(model: Model, scene: Scene) -> Entry | None:
         raise Fenced
     if Protection.SCHEMA_CHECK in model.on and batch.base_schema != table.schema:
         raise SchemaMoved
-    return _write(model, table, batch, scene.batch_id)
+    return _write(model, table, scene.me.unindexed, batch, scene.batch_id)
 
 
-def _write(model: Model, table: Table, batch: Batch, commit_id: int) -> Entry | None:
+def _write(model: Model, table: Table, unindexed: frozenset[str], batch: Batch, commit_id: int) -> Entry | None:
     """`DeletionVectorWriter._write`: new rows in a new file, the old rows of their keys in wider vectors."""
     last = {model.stream.event(record).key: record for record in batch.records}  # the last event of a key wins
     rows = tuple(record for record in last.values() if model.stream.event(record).upsert)
-    swaps = [wider for file in table.files if (wider := _without_keys(model, file, last)) != file]
+    known = [file for file in table.files if file.name not in unindexed]
+    swaps = [wider for file in known if (wider := _without_keys(model, file, last)) != file]
     if not swaps and not rows and not batch.must_commit:
         return None
     adds = tuple(file for file in swaps if not file.is_empty)

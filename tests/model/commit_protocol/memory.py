@@ -50,7 +50,10 @@ class Change(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """The memory of a process; all of it is lost with the process. The last six are `DeltaWriter`'s."""
+    """The memory of a process; all of it is lost with the process. The last seven are `DeltaWriter`'s.
+
+    `unindexed`: data files of `snapshot` whose keys the index has not read.
+    """
 
     phase: Phase = Phase.DOWN
     positions: tuple[Position | None, ...] = ()
@@ -63,6 +66,7 @@ class Writer(NamedTuple):
     unanswered: frozenset[int] = frozenset()
     landed: frozenset[int] = frozenset()
     old: bool = False
+    unindexed: frozenset[str] = frozenset()
 
     def at(self, partition: int, position: Position | None) -> Writer:
         """With another position in the partition."""

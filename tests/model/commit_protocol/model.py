@@ -24,6 +24,7 @@ class Model:
         rewrites: how many rewrites may land; `sweeps`: whether a sweep may be made.
         restores: whether the table may be restored, once, while writers that should have been stopped were not.
         forgets: whether writers may sleep until the log that they know was cleaned up.
+        cuts: whether a look at the table may fail half-way.
         delays: how many puts may be under way that nobody waits for any more.
     """
 
@@ -33,6 +34,7 @@ class Model:
     sweeps: bool = False
     restores: bool = False
     forgets: bool = False
+    cuts: bool = False
     delays: int = 0
     on: frozenset[Protection] = ALL
 

@@ -39,6 +39,8 @@ def steps(model: Model, scene: Scene) -> Iterator[Step]:
             yield f"! loses partition {partition}", scene.but(_revoked(model, me, partition))
     if model.forgets and not me.old:
         yield "! sleeps for longer than MAX_SNAPSHOT_AGE_S", scene.but(me._replace(old=True))
+    if model.cuts and not me.old and scene.store.holds(scene.view.version + 1):
+        yield "! looks at the table, which is cut short", scene.but(catch_up(model, scene, at_most=1))
     if me.phase is Phase.COMMITTING:
         yield from until_landed(model, scene, scene.batch_id)
         return
