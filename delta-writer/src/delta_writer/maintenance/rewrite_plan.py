@@ -30,10 +30,10 @@ class FileShape:
     dead: int
 
     @classmethod
-    def of(cls, file: AddFile) -> "FileShape":
-        """Read the counts off the file's entry in the log."""
-        vector = file.deletion_vector
-        return cls(file, physical_rows(file), 0 if vector is None else vector.cardinality)
+    def of(cls, file: AddFile) -> "FileShape | None":
+        """Read the counts off the file's log entry; None when it has none: another program's OPTIMIZE made it."""
+        rows, vector = physical_rows(file), file.deletion_vector
+        return None if rows is None else cls(file, rows, 0 if vector is None else vector.cardinality)
 
     @property
     def live_bytes(self) -> float:

@@ -217,7 +217,7 @@ class TableMaintenance:
         return True
 
     def _compact(self, version: int, schema_string: str, files: list[AddFile], budget: Budget) -> bool:
-        shapes = [FileShape.of(file) for file in files]
+        shapes = [shape for file in files if (shape := FileShape.of(file)) is not None]
         self._show_shape(shapes)
         chosen = choose_files(shapes, self._policy.target_bytes)
         if chosen:

@@ -7,6 +7,8 @@ from uuid import uuid4
 
 import msgspec
 import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
 from msgspec.structs import replace
 from obstore.store import ObjectStore
 from pyroaring import BitMap
@@ -18,7 +20,8 @@ from cdc_shared.delta.deletion_vector import (
     vector_file_path,
     vector_location,
 )
-from cdc_shared.delta.stats import with_loose_bounds
+from cdc_shared.delta.stats import with_loose_bounds, with_row_count
+from cdc_shared.storage.range_file import RangeFile
 
 MAX_CACHED_BYTES: Final = 256 * 1024 * 1024
 _ENTRY_BYTES: Final = 512
@@ -26,7 +29,7 @@ _ENTRY_BYTES: Final = 512
 
 
 class _FileStats(msgspec.Struct, rename="camel"):
-    num_records: int
+    num_records: int | None = None
 
 
 _STATS: Final = msgspec.json.Decoder(_FileStats)
@@ -78,14 +81,15 @@ class DeletionVectors:
         A file whose rows are all deleted gets only its `remove`.
         """
         swapped = {path: files[path] for path in vectors}
-        partly = {path: rows for path, rows in vectors.items() if len(rows) < physical_rows(swapped[path])}
+        counted = {path: self._counted(file) for path, file in swapped.items()}
+        partly = {path: rows for path, rows in vectors.items() if len(rows) < (physical_rows(counted[path]) or 0)}
         descriptors = self.write(partly)
         now_ms = int(self._clock() * 1000)
         actions = []
         for path, file in swapped.items():
             actions.append(Action(remove=removal(file, now_ms, data_change=True)))
             if path in descriptors:
-                add = with_vector(file, descriptors[path])
+                add = with_vector(counted[path], descriptors[path])
                 actions.append(Action(add=replace(add, modification_time=now_ms, data_change=True)))
         return actions
 
@@ -97,6 +101,16 @@ class DeletionVectors:
                 self._forget(path)
             else:
                 self._remember(path, file.deletion_vector, rows)
+
+    def _counted(self, file: AddFile) -> AddFile:
+        """Return the `add` with a row count in its stats, which a file with a vector must have (protocol: "Add").
+
+        Another program's OPTIMIZE may leave it out; the file's footer has it.
+        """
+        if physical_rows(file) is not None:
+            return file
+        with pq.ParquetFile(pa.PythonFile(RangeFile(self._store, file.path, file.size), mode="r")) as parquet:
+            return replace(file, stats=with_row_count(file.stats, parquet.metadata.num_rows))
 
     def _remember(self, path: str, descriptor: DeletionVectorDescriptor, rows: BitMap) -> None:
         self._forget(path)
@@ -116,9 +130,9 @@ def with_vector(file: AddFile, descriptor: DeletionVectorDescriptor) -> AddFile:
     return replace(file, deletion_vector=descriptor, stats=with_loose_bounds(file.stats))
 
 
-def physical_rows(file: AddFile) -> int:
-    """Return how many rows the data file has, deleted ones included. Our own files always say so in their stats."""
-    return _STATS.decode(file.stats or "").num_records
+def physical_rows(file: AddFile) -> int | None:
+    """Return how many rows the data file has, deleted ones included; None when its stats, not ours then, do not say."""
+    return _STATS.decode(file.stats or "{}").num_records
 
 
 def removal(file: AddFile, now_ms: int, *, data_change: bool) -> RemoveFile:

@@ -63,6 +63,11 @@ def with_loose_bounds(stats: str | None) -> str | None:
     return json.dumps(json.loads(stats) | {"tightBounds": False}, ensure_ascii=False, separators=(",", ":"))
 
 
+def with_row_count(stats: str | None, rows: int) -> str:
+    """Return the stats of a file with the count of its rows, deleted ones included."""
+    return json.dumps(json.loads(stats or "{}") | {"numRecords": rows}, ensure_ascii=False, separators=(",", ":"))
+
+
 def has_nan(table: pa.Table, path: list[str]) -> bool:
     """Tell whether the float column under the path holds NaN."""
     column = table.column(path[0])

@@ -1,9 +1,12 @@
 """Commits that are no batches: rows deleted that were found before, files rewritten as of an older version."""
 
+import json
 import time
 import uuid
+from dataclasses import replace
 from unittest.mock import Mock
 
+import msgspec
 import numpy as np
 import obstore
 import pyarrow as pa
@@ -14,6 +17,7 @@ from pyroaring import BitMap
 from cdc_shared.delta.actions import AddFile
 from cdc_shared.errors import Transient
 from delta_writer.maintenance.restore import TableRestore
+from delta_writer.maintenance.rewrite_plan import FileShape
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile, RowDeletion, RowsMoved
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys
@@ -136,6 +140,25 @@ def test_rows_found_before_a_restore_must_be_found_again(table, writer):
         writer.delete_rows(deletion)
     assert "cdc-swept:x:0" not in writer.snapshot.txns
     table.assert_equals_model(writer)
+
+
+@pytest.mark.parametrize("stats", [None, "{}", '{"nullCount":{}}'])
+def test_files_that_another_program_moved_without_counting_their_rows(table, writer, stats):
+    """Attacks I5: rows of such files are superseded, all too, and the entry then says how many rows there are."""
+    rewrite = rewrite_of(writer)
+    (output,) = rewrite.outputs
+    uncounted = replace(output, add=msgspec.structs.replace(output.add, stats=stats))
+    writer.replace_files(replace(rewrite, outputs=[uncounted]))
+    rows = len(table.model)
+    assert FileShape.of(writer.snapshot.files[output.add.path]) is None
+    table.apply(writer, [(5, {"n": 55})])
+    table.assert_equals_model(writer)
+    file = writer.snapshot.files[output.add.path]
+    assert json.loads(file.stats)["numRecords"] == rows
+    assert (FileShape.of(file).rows, FileShape.of(file).dead) == (rows, 1)
+    table.apply(writer, [(key, None) for key in range(40)])
+    assert output.add.path not in writer.snapshot.files
+    table.assert_equals_model(table.open())
 
 
 def test_nothing_is_written_when_every_input_is_gone(table, writer):
