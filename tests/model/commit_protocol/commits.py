@@ -29,8 +29,21 @@ def reload(scene: Scene) -> Writer:
     unanswered = frozenset(each for each in me.unanswered if not scene.store.has(each))
     change = me.change and me.change._replace(forgotten=me.change.read_version < table.version)
     return me._replace(
-        snapshot=table, must_look=False, old=False, change=change, unanswered=unanswered, unindexed=frozenset()
+        snapshot=table,
+        must_look=False,
+        old=False,
+        change=change,
+        unanswered=unanswered,
+        unindexed=frozenset(),
+        follows=True,
     )
+
+
+def reload_without_keys(model: Model, scene: Scene) -> Writer:
+    """`DeltaWriter.reload` when the store goes away once the log is read, in `DeletionVectorWriter._open_index`."""
+    before = {file.name for file in scene.view.files} - scene.me.unindexed
+    unindexed = frozenset(file.name for file in scene.table.files) - before
+    return reload(scene)._replace(unindexed=unindexed, follows=Protection.INDEX_FOLLOWS not in model.on)
 
 
 def catch_up(model: Model, scene: Scene, at_most: int | None = None) -> Writer:
@@ -46,7 +59,7 @@ def catch_up(model: Model, scene: Scene, at_most: int | None = None) -> Writer:
     before = {file.name for file in scene.view.files} - me.unindexed
     me = me._replace(snapshot=view, landed=landed, unanswered=me.unanswered - landed)
     if read != at_most:
-        return me._replace(must_look=False, old=False, unindexed=frozenset())
+        return me._replace(must_look=False, old=False, unindexed=frozenset(), follows=True)
     unindexed = frozenset(file.name for file in view.files) - before
     return me._replace(must_look=me.must_look or Protection.LOOK_AGAIN in model.on, unindexed=unindexed)
 
@@ -54,6 +67,9 @@ def catch_up(model: Model, scene: Scene, at_most: int | None = None) -> Writer:
 def until_landed(model: Model, scene: Scene, commit_id: int) -> Iterator[Step]:
     """`DeltaWriter._until_landed`, from one look at the store to the next put."""
     me = scene.me
+    if not me.follows:
+        me = me._replace(unindexed=frozenset(), follows=True)
+        scene = scene.but(me)
     if me.old and Protection.LOOK_WHEN_OLD in model.on:
         stays = Protection.AGE_OF_WHAT_WAS_READ in model.on
         yield "! the store goes away while it reads the table anew", scene.but(me._replace(old=stays))

@@ -50,9 +50,10 @@ class Change(NamedTuple):
 
 
 class Writer(NamedTuple):
-    """The memory of a process; all of it is lost with the process. The last seven are `DeltaWriter`'s.
+    """The memory of a process; all of it is lost with the process. The last eight are `DeltaWriter`'s.
 
-    `unindexed`: data files of `snapshot` whose keys the index has not read.
+    `unindexed`: data files of `snapshot` whose keys the index has not read; `follows`: whether the writer believes that
+    there are none (`_index_follows`).
     """
 
     phase: Phase = Phase.DOWN
@@ -67,6 +68,7 @@ class Writer(NamedTuple):
     landed: frozenset[int] = frozenset()
     old: bool = False
     unindexed: frozenset[str] = frozenset()
+    follows: bool = True
 
     def at(self, partition: int, position: Position | None) -> Writer:
         """With another position in the partition."""

@@ -16,6 +16,9 @@ class Protection(Enum):
     LOOK_WHEN_OLD = "a writer that slept looks at the table before it writes (MAX_SNAPSHOT_AGE_S)"
     AGE_OF_WHAT_WAS_READ = "a view stays as old as it was until it has been read anew (DeltaWriter.reload)"
     LOOK_AGAIN = "a look that was cut short is finished before the next write (_must_look in DeltaWriter._catch_up)"
+    INDEX_FOLLOWS = (
+        "an index that could not be brought up to a view is, before it is used (DeletionVectorWriter._follow)"
+    )
     SCHEMA_CHECK = "a batch that was encoded for another schema is encoded again (SchemaMoved)"
     SEEK_BACK = "what is dropped is read again (Pipeline._revoked, _read_again)"
     SKIP_READ = "a record that a batch holds already is not taken again (BatchProcessor.add)"

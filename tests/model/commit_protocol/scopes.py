@@ -52,6 +52,7 @@ MUTATIONS: Final = {
         Model(ONE_PARTITION, forgets=True, on=without(Protection.AGE_OF_WHAT_WAS_READ)),
     ),
     Protection.LOOK_AGAIN: ("I5", Model(ONE_CHANGE, rewrites=1, cuts=True, on=without(Protection.LOOK_AGAIN))),
+    Protection.INDEX_FOLLOWS: ("I5", Model(ONE_CHANGE, rewrites=1, cuts=True, on=without(Protection.INDEX_FOLLOWS))),
     Protection.SCHEMA_CHECK: ("I14", Model(TWO_PARTITIONS, on=without(Protection.SCHEMA_CHECK))),
     Protection.SEEK_BACK: ("I1", Model(THREE_KEYS, on=without(Protection.SEEK_BACK))),
     Protection.SKIP_READ: ("I1", Model(TWO_PARTITIONS, on=without(Protection.SKIP_READ))),

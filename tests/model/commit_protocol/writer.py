@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from commit_protocol import rewriting
-from commit_protocol.commits import catch_up, reload, until_landed
+from commit_protocol.commits import catch_up, reload, reload_without_keys, until_landed
 from commit_protocol.memory import Batch, Phase, Position, Scene, Step, Writer
 from commit_protocol.model import Model
 from commit_protocol.protections import Protection
@@ -41,6 +41,7 @@ def steps(model: Model, scene: Scene) -> Iterator[Step]:
         yield "! sleeps for longer than MAX_SNAPSHOT_AGE_S", scene.but(me._replace(old=True))
     if model.cuts and not me.old and scene.store.holds(scene.view.version + 1):
         yield "! looks at the table, which is cut short", scene.but(catch_up(model, scene, at_most=1))
+        yield "! reads the table anew, but not its new files' keys", scene.but(reload_without_keys(model, scene))
     if me.phase is Phase.COMMITTING:
         yield from until_landed(model, scene, scene.batch_id)
         return
