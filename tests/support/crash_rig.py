@@ -38,7 +38,7 @@ from delta_writer.writer.offsets import ChangeTopic, app_id
 
 END_TIMEOUT_S = 60.0
 DATABASE, COLLECTION = "db", "items"
-GAP_SHARE, INVALID_SHARE = 0.04, 0.02
+GAP_SHARE, INVALID_SHARE = 0.04, 0.05
 LOG_TAIL_LINES = 12
 AGED_S = 60.0
 """Beyond what writers retain here (`crash_writer.RETENTION`)."""
