@@ -8,6 +8,7 @@ import xmlrpc.client  # nosec B411
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from http.client import HTTPException
 from typing import Any, cast
 
@@ -30,7 +31,7 @@ left.
 """
 
 DIGEST_VARIABLE = "CDC_CONFIG_DIGEST"
-"""Makes a changed configuration file a changed program to supervisord, so that it is restarted."""
+"""Makes changed configuration or code a changed program to supervisord, so that it is restarted."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,15 @@ def _render_program(layout: Layout, part: Part) -> str:
         "stdout_logfile_backups": LOG_BACKUPS,
     }
     environment = dict(part.environment)
-    if part.files:
-        environment[DIGEST_VARIABLE] = _digest(part.files.values())
+    if part.files or part.sources:
+        environment[DIGEST_VARIABLE] = _digest([*part.files.values(), *_code(part.sources)])
     values["environment"] = ",".join(f'{name}="{_escape(value)}"' for name, value in environment.items())
     lines = "".join(f"{name}={value}\n" for name, value in values.items())
     return f"\n[program:{part.name}]\n{lines}"
+
+
+def _code(directories: Iterable[Path]) -> list[str]:
+    return [path.read_text() for directory in directories for path in sorted(directory.rglob("*.py"))]
 
 
 def _digest(texts: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ def writer(stack: Stack) -> Part:
             "WRITER_INSTANCE_ID": "embedded",
         },
         directory=stack.layout.data / "writer",
+        sources=tuple(stack.layout.root / package / "src" for package in ("shared", "delta-writer")),
         needs=("mongodb", "kafka", "seaweedfs"),
         # It finishes the batch in hand.
         stop_within_s=60,

@@ -74,3 +74,16 @@ def test_the_socket_is_for_this_user_alone(layout: Layout) -> None:
 
     assert server["file"] == str(layout.supervisor_socket)
     assert server["chmod"] == 0o700
+
+
+def test_changed_code_makes_a_changed_program(layout: Layout) -> None:
+    """After an update of the checkout `make up` restarts what runs its code."""
+    sources = layout.local / "src"
+    (sources / "package").mkdir(parents=True)
+    code = sources / "package" / "module.py"
+    code.write_text("x = 1\n")
+    before = program(layout, part(sources=(sources,))).environment[DIGEST_VARIABLE]
+
+    assert program(layout, part(sources=(sources,))).environment[DIGEST_VARIABLE] == before
+    code.write_text("x = 2\n")
+    assert program(layout, part(sources=(sources,))).environment[DIGEST_VARIABLE] != before
