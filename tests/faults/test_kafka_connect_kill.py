@@ -13,9 +13,8 @@ from typing import Any
 import pytest
 from mongo_pipeline import MongoPipeline
 from pinned_table import check_offset_chain
-from private_connect import PrivateConnect, missing_part
+from private_connect import PrivateConnect
 from pymongo.collection import Collection
-from stack_endpoints import Stack
 from trial_pipeline import trial_name
 from waiting import wait_until
 
@@ -28,19 +27,6 @@ KEYS = 200
 WRITES_WHILE_AWAY = 300
 TIMEOUT_S = 120.0
 UP_TO_A_KILL_S = 2.0
-
-
-@pytest.fixture
-def connect(stack: Stack, tmp_path: Path) -> Iterator[PrivateConnect]:
-    """A running worker that the test may kill."""
-    if missing := missing_part():
-        pytest.skip(missing)
-    connect = PrivateConnect(stack, tmp_path / "connect")
-    try:
-        connect.start()
-        yield connect
-    finally:
-        connect.close()
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 from mongo_pipeline import MongoPipeline
 from pinned_table import check_offset_chain
-from private_connect import PrivateConnect, missing_part
-from stack_endpoints import Stack
+from private_connect import PrivateConnect
 from trial_pipeline import trial_name
 from waiting import wait_until
 
@@ -31,19 +30,6 @@ SLOW_SNAPSHOT = {  # a transaction for every two documents: some 300 a second on
 }
 TIMEOUT_S = 120.0
 DELETED_WHILE_AWAY = 300
-
-
-@pytest.fixture
-def connect(stack: Stack, tmp_path: Path) -> Iterator[PrivateConnect]:
-    """A running worker that the test may kill."""
-    if missing := missing_part():
-        pytest.skip(missing)
-    connect = PrivateConnect(stack, tmp_path / "connect")
-    try:
-        connect.start()
-        yield connect
-    finally:
-        connect.close()
 
 
 @contextmanager

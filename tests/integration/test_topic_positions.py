@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -48,7 +49,7 @@ def new_topic(admin: AdminClient) -> Iterator[NewTopic]:
 
 @pytest.fixture
 def positions(stack: Stack) -> Iterator[TopicPositions]:
-    with TopicPositions(stack.kafka) as positions:
+    with closing(TopicPositions(stack.kafka)) as positions:
         yield positions
 
 

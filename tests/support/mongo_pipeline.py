@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,7 @@ class MongoPipeline(TrialPipeline):
     def notifications(self) -> list[Notification]:
         """What the connector has told of its snapshots so far."""
         told: list[Notification] = []
-        with NotificationReader(self.stack.kafka, self.name) as reader:
+        with closing(NotificationReader(self.stack.kafka, self.name)) as reader:
             while not reader.caught_up:
                 told += reader.read(0.5)
         return told

@@ -1,7 +1,6 @@
 """Follows a pipeline's notification topic from its beginning: it is small, and all of it together is the state."""
 
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -58,14 +57,6 @@ class NotificationReader:
     def close(self) -> None:
         """Give the consumer back."""
         self._consumer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _note(self, error: KafkaError, offset: int) -> None:
         if error.code() == KafkaError._PARTITION_EOF:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from typing import Final
 
 from cdc_shared.connect.connect_client import ConnectClient
@@ -58,8 +59,8 @@ class ResyncProgress:
         """
         started = checked = reminded = self._clock()
         with (
-            NotificationReader(self._bootstrap, self._pipeline) as notifications,
-            TopicPositions(self._bootstrap) as positions,
+            closing(NotificationReader(self._bootstrap, self._pipeline)) as notifications,
+            closing(TopicPositions(self._bootstrap)) as positions,
         ):
             while self._waiting or not self._completed:
                 self._tell([each for each in notifications.read(POLL_S) if each.offset >= self._resync.since])

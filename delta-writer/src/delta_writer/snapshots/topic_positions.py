@@ -7,8 +7,7 @@ partition).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -110,14 +109,6 @@ class TopicPositions:
         """Give the consumers back."""
         self._everything.close()
         self._committed.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _check_same(self, topic: ChangeTopic) -> None:
         """Raise `Transient` when the answers were of another topic of that name."""
