@@ -30,7 +30,7 @@ from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
 from cdc_shared.errors import CdcError
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec
-from cdc_shared.kafka.topics import change_topic, notification_topic, signal_topic
+from cdc_shared.kafka.topics import change_topic, notification_topic, sentinel_topic, signal_topic
 from cdc_shared.models.common import PipelineSpec, SourceSpec
 from cdc_shared.security.secret_provider import Secret
 from cdc_shared.settings import ObjectStoreSettings, load_settings
@@ -123,9 +123,9 @@ class Demo:
             undo.callback(self._connect.close)
             undo.callback(self._remove_tables)
             undo.callback(self._delete_topics)
+            undo.callback(self._drop_database)  # the writer keeps its sentinel there
             undo.callback(self._wait_until_writer_has_left)
             undo.callback(delete_spec, self._kafka, self.name)
-            undo.callback(self._drop_database)
             undo.callback(self._connect.delete, self.name)
             yield
 
@@ -184,8 +184,13 @@ class Demo:
             client.drop_database(self.name)
 
     def _delete_topics(self) -> None:
-        connectors = (signal_topic(self.name), notification_topic(self.name), f"__debezium-heartbeat.{self.name}")
-        made = [*self._topics, *connectors]
+        made = [
+            *self._topics,
+            sentinel_topic(self.name, self.name),
+            signal_topic(self.name),
+            notification_topic(self.name),
+            f"__debezium-heartbeat.{self.name}",
+        ]
         for future in self._admin.delete_topics(made).values():
             future.exception(KAFKA_TIMEOUT_S)  # one that was never made is as good as deleted
 

@@ -41,7 +41,7 @@ def _corrupted(pipeline: TopicPipeline) -> dict[str, tuple[bytes | None, bytes |
         "an empty value": (KEY, b""),
         "a JSON value that is no object": (KEY, b"[1, 2]"),
         "an envelope without op": (KEY, json.dumps(without_op).encode()),
-        "an unknown op": (KEY, json.dumps(_envelope(pipeline, op="x")).encode()),
+        "an unknown op": (KEY, json.dumps(_envelope(pipeline, op="z")).encode()),
         "a document that is no JSON": (KEY, json.dumps(_envelope(pipeline, after="{not json")).encode()),
         "a key that is no JSON": (b"\xff\x00", good),
         "a key without id": (b'{"other":"1"}', good),
