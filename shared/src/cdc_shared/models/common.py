@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from cdc_shared.errors import Fatal
+from cdc_shared.models.data_quality import EvolutionSpec, QualitySpec
+from cdc_shared.models.spec_model import SpecModel
 from cdc_shared.security.references import REFERENCE_PATTERN
 
 PIPELINE_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,40}$"
@@ -37,10 +39,6 @@ _FORBIDDEN_IN_DATABASE = re.compile(r'[/\\. "$*<>:|?\x00]')
 
 class InvalidSpec(Fatal):
     """A pipeline spec that cannot be used. The message names where it came from, the field and the remedy."""
-
-
-class SpecModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class SourceSpec(SpecModel):
@@ -152,6 +150,8 @@ class PipelineSpec(SpecModel):
     batch: BatchSpec = BatchSpec()
     maintenance: MaintenanceSpec = MaintenanceSpec()
     watermark: WatermarkSpec = WatermarkSpec()
+    quality: QualitySpec = QualitySpec()
+    evolution: EvolutionSpec = EvolutionSpec()
     topic_partitions: int = Field(default=1, ge=1, le=1000)
     """Partitions of each change topic, fixed when the topic is created; a later change means a resync."""
 

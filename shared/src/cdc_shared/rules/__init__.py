@@ -1,0 +1,1 @@
+"""Rules over documents: transformation, masking and validation, the same for whoever applies them."""
