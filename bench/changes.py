@@ -134,7 +134,7 @@ class ChangeBench:
         read = read_events(records)
         decoded = decode_events(read.events, self._known_schema)
         batch = encode_batch(decoded, self._table_schema)
-        if problem := decoded.invalid or read.invalid or batch.rescued_values:
+        if problem := decoded.rejected or read.rejected or batch.rescued_values:
             raise AssertionError(f"benchmark events must decode whole: {problem}")
         self._known_schema = batch.schema
         return batch

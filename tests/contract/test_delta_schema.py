@@ -103,7 +103,7 @@ def table(request: pytest.FixtureRequest, place: Place, tmp_path_factory: pytest
     location = TableLocation(url, open_store(url, place.store), place.store.storage_options())
     writer = request.param(location, IDENTITY, TOPIC, tmp_path_factory.mktemp("cache"))
     decoded = decode_events(read_events(_records()).events, writer.schema)
-    assert not decoded.invalid
+    assert not decoded.rejected
     writer.commit(encode_batch(decoded, writer.schema))
     writer.close()
     return DeltaTable(url, storage_options=place.store.storage_options())

@@ -13,6 +13,7 @@ from stack_endpoints import Stack
 from topic_pipeline import TopicPipeline
 from waiting import wait_until
 
+from cdc_shared.dead_letters.rejection import ReasonCode, Rejection
 from cdc_shared.kafka.topics import DEAD_LETTERS_TOPIC, ensure_topic
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.consumer.event_handler import DeadLetter
@@ -117,7 +118,7 @@ def test_a_record_too_large_for_kafkas_defaults_is_kept_too(stack: Stack) -> Non
     ensure_topic(admin, DEAD_LETTERS_TOPIC, 1, DEAD_LETTERS_CONFIG)
     begin = end_offset(stack.kafka, DEAD_LETTERS_TOPIC)
     value = b"{" * (20 * 1024 * 1024)
-    letter = DeadLetter(f"t-{uuid.uuid4().hex}", 0, 7, b"key", value, "not JSON")
+    letter = DeadLetter(f"t-{uuid.uuid4().hex}", 0, 7, b"key", value, Rejection(ReasonCode.MALFORMED_EVENT, "not JSON"))
     DeadLetterWriter(acknowledged_producer(stack.kafka), "trial", configure_tracing("test", None)).write([letter])
     found = [message for message in records_since(stack.kafka, DEAD_LETTERS_TOPIC, begin) if message.value() == value]
     assert [headers_of(message)["cdc.topic"] for message in found] == [letter.topic.encode()]

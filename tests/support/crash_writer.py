@@ -33,6 +33,7 @@ from delta_writer.maintenance.retention import Retention
 from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.quality_in_force import QualityInForce
 from delta_writer.source.mongodb_source import MongodbSource
 from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
@@ -124,6 +125,7 @@ def _pipeline(plan: WriterPlan, stop: threading.Event) -> Pipeline:
             plan.spec, plan.stores, plan.cache_dir, lambda _: TopicIdentity(TOPIC_ID, partitions)
         ),
         new_batches=lambda: BatchProcessor(plan.spec.batch, time.monotonic),
+        quality=QualityInForce(plan.spec.quality),
         dead_letters=FileLetters(plan.letters_file),
         rereader=Rereader(plan.spec, MongodbSource(plan.spec.source, SecretsSettings(), {})),
         upkeep=Upkeep([Maintenance(plan.spec.name, policy, MaintenanceWorker(), metrics)]),

@@ -20,6 +20,7 @@ from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.consumer.event_handler import DeadLetter
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.quality_in_force import QualityInForce
 from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
 from delta_writer.writer.batch_processor import BatchProcessor
@@ -69,6 +70,7 @@ class LocalPipeline:
             self.kafka.open,  # type: ignore[arg-type]
             self.tables,
             lambda: BatchProcessor(BatchSpec(max_rows=self.max_rows), time.monotonic),
+            QualityInForce(self.spec.quality),
             self.letters,  # type: ignore[arg-type]
             Rereader(self.spec, self.source),  # type: ignore[arg-type]
             Upkeep([]),

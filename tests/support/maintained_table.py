@@ -84,7 +84,7 @@ class TableWriter:
         )
         while True:
             decoded = decode_events(events, self.writer.schema)
-            assert not decoded.invalid
+            assert not decoded.rejected
             try:
                 self.writer.commit(encode_batch(decoded, self.writer.schema))
                 break

@@ -23,16 +23,20 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Final, TypeVar
 
-from cdc_shared.errors import Transient
+from cdc_shared.dead_letters.rejection import Rejection
+from cdc_shared.errors import Fatal, Transient
 from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.models.data_quality import OnFailure, QualitySpec
 from cdc_shared.retry import RetryInterrupted, retrying
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, HeldOffsets, OnAssigned, OnRevoked
 from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_events
 from delta_writer.pipeline_observer import PipelineObserver
+from delta_writer.quality_in_force import QualityInForce
 from delta_writer.source.rereader import Rereader
 from delta_writer.transformers.bson_to_delta import DecodedEvents, decode_events, encode_batch
 from delta_writer.upkeep import Upkeep
+from delta_writer.validators.dirty_data_detector import oversized
 from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
 from delta_writer.writer.delta_writer import CommitResult, SchemaMoved
 from delta_writer.writer.dlq_writer import DeadLetterWriter
@@ -54,6 +58,7 @@ class Pipeline:
         open_consumer: Callable[[OnAssigned, OnRevoked], EventConsumer],
         open_tables: Callable[[], Tables],
         new_batches: Callable[[], BatchProcessor],
+        quality: QualityInForce,
         dead_letters: DeadLetterWriter,
         rereader: Rereader,
         upkeep: Upkeep,
@@ -64,6 +69,7 @@ class Pipeline:
         self._open_consumer = open_consumer
         self._open_tables = open_tables
         self._new_batches = new_batches
+        self._quality = quality
         self._dead_letters = dead_letters
         self._rereader = rereader
         self._upkeep = upkeep
@@ -118,18 +124,19 @@ class Pipeline:
             self._bring_into_table(batch, started)
 
     def _bring_into_table(self, batch: RecordBatch, started: float) -> None:
+        quality = self._quality.spec
         read = read_events(batch)
         if read.has_requests:
             read = self._waiting_out("re-read", lambda: self._rereader.answer(batch.topic, read, self._still_alive))
         table = self._tables.table_for(batch.topic, read.collections)
-        self._write_dead_letters(batch, read.invalid, table)
+        self._reject(batch, read.rejected, table, quality.dirty_data.policy)
         if table is None or (batch.must_commit and not table.is_certain):
             self._batches.not_committed(batch)
             return
         if self._tables.topic_moved(batch.topic):
             raise Transient(f"topic {batch.topic} is no longer the one that its table was filled from")
         try:
-            results = self._encode_and_commit(batch, read, table)
+            results = self._encode_and_commit(batch, read, table, quality)
         except Fenced as fenced:
             log.warning("batch dropped", reason=str(fenced), topic=batch.topic)
             self._read_again(batch.topic, table)
@@ -142,32 +149,46 @@ class Pipeline:
         self._consumer.hint_offsets({(batch.topic, each): part.end for each, part in batch.ranges.items()})
         self._observer.committed(table, batch, read.events, results, time.perf_counter() - started)
 
-    def _encode_and_commit(self, batch: RecordBatch, read: ReadEvents, table: Table) -> dict[str, CommitResult]:
+    def _encode_and_commit(
+        self, batch: RecordBatch, read: ReadEvents, table: Table, quality: QualitySpec
+    ) -> dict[str, CommitResult]:
         """Commit the batch to each table that lacks it; return what came of it by table, where there was a need."""
-        events = read.events
-        if table.history is not None and len(events):  # what changes no row of today is a row of the history
-            events = replace(events, must_commit=True)
+        if table.history is not None and len(read.events):  # what changes no row of today is a row of the history
+            read = replace(read, events=replace(read.events, must_commit=True))
         decodings: list[DecodedEvents] = []
         results = {}
         for sink in table.sinks:
             if sink.has(batch.ranges):
                 continue
-            result = self._commit_to(sink, batch, replace(read, events=events), table, decodings)
+            result = self._commit_to(sink, batch, read, table, quality, decodings)
             if result is not None:
                 results[sink.name] = result
         return results
 
     def _commit_to(
-        self, sink: Sink, batch: RecordBatch, read: ReadEvents, table: Table, decodings: list[DecodedEvents]
+        self,
+        sink: Sink,
+        batch: RecordBatch,
+        read: ReadEvents,
+        table: Table,
+        quality: QualitySpec,
+        decodings: list[DecodedEvents],
     ) -> CommitResult | None:
         """Commit the batch to one table. Documents are decoded once for all tables that have the same schema."""
         while True:
             with self._observer.decoding():
                 decoded = next((each for each in decodings if each.known_schema == sink.known_schema), None)
-                decoded = decoded or decode_events(read.events, sink.known_schema)
-                encoded = encode_batch(decoded, sink.writer.schema, sink.stands, history=sink.is_history)
+                decoded = decoded or _decoded(read, sink, quality)
+                encoded = encode_batch(
+                    decoded,
+                    sink.writer.schema,
+                    sink.stands,
+                    history=sink.is_history,
+                    rejected_deletes=quality.dirty_data.rejected_updates == "delete",
+                )
             if not decodings:
-                self._write_dead_letters(batch, {read.positions[i]: why for i, why in decoded.invalid.items()}, table)
+                rejected = {read.positions[i]: why for i, why in decoded.rejected.items()}
+                self._reject(batch, rejected, table, quality.dirty_data.policy)
             decodings.append(decoded)
             try:
                 result = self._waiting_out("commit", lambda: sink.writer.commit(encoded))  # noqa: B023
@@ -177,13 +198,29 @@ class Pipeline:
             self._observer.encoded(table, sink, encoded)
             return result
 
-    def _write_dead_letters(self, batch: RecordBatch, invalid: Mapping[int, str], table: Table | None) -> None:
-        """Send the records that can never be applied; not those that one of the tables has left behind already."""
-        letters = [
-            dead_letter(batch, position, reason)
-            for position, reason in sorted(invalid.items())
-            if table is None or table.is_new(batch.partitions[position], batch.offsets[position])
-        ]
+    def _reject(
+        self, batch: RecordBatch, rejected: Mapping[int, Rejection], table: Table | None, policy: OnFailure
+    ) -> None:
+        """Do with records what their own policy or `policy` says; not with those that a table has left behind already.
+
+        Raises `Fatal` when that is to stop.
+        """
+        letters = []
+        for position, rejection in sorted(rejected.items()):
+            if table is not None and not table.is_new(batch.partitions[position], batch.offsets[position]):
+                continue
+            letter = dead_letter(batch, position, rejection)
+            match rejection.policy or policy:
+                case "fail":
+                    raise Fatal(
+                        f"record {letter.topic}:{letter.partition}:{letter.offset} was rejected and the policy is "
+                        f"fail: {rejection.message}; correct the document or the rule, or set the policy to dlq or "
+                        "skip, and publish the pipeline again"
+                    )
+                case "skip":
+                    self._observer.skipped(letter)
+                case "dlq":
+                    letters.append(letter)
         if letters:
             self._waiting_out("dead letters", lambda: self._dead_letters.write(letters))
             self._observer.dead_lettered(letters)
@@ -236,3 +273,9 @@ class Pipeline:
             offset = table.start_offset(partition, low, high)
             self._batches.start_at(topic, partition, offset)
             self._consumer.seek(topic, partition, offset)
+
+
+def _decoded(read: ReadEvents, sink: Sink, quality: QualitySpec) -> DecodedEvents:
+    """Documents to columns, with what is wrong with documents beside them."""
+    too_large = oversized(read.events, quality.dirty_data.max_document_size)
+    return decode_events(read.events, sink.known_schema, too_large)

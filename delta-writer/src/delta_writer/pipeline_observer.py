@@ -112,18 +112,24 @@ class PipelineObserver:
     def dead_lettered(self, letters: Sequence[DeadLetter]) -> None:
         """The letters are acknowledged by the dead-letter topic."""
         for letter in letters:
-            # The head alone: what follows it says where in the record, and every place would be a series of its own.
-            labels = (self._pipeline, letter.topic, letter.reason.partition(":")[0])
-            self._metrics.events_invalid.labels(*labels).inc()
-            self._metrics.dead_letters.labels(*labels).inc()
-            log.warning(
-                "record sent to the dead-letter topic",
-                pipeline=self._pipeline,
-                topic=letter.topic,
-                partition=letter.partition,
-                offset=letter.offset,
-                reason=letter.reason,
-            )
+            self._metrics.dead_letters.labels(self._pipeline, letter.topic, letter.rejection.code).inc()
+            self._rejected(letter, "record sent to the dead-letter topic")
+
+    def skipped(self, letter: DeadLetter) -> None:
+        """The record is left out because the policy says so."""
+        self._rejected(letter, "record skipped")
+
+    def _rejected(self, letter: DeadLetter, what: str) -> None:
+        self._metrics.events_invalid.labels(self._pipeline, letter.topic, letter.rejection.code).inc()
+        log.warning(
+            what,
+            pipeline=self._pipeline,
+            topic=letter.topic,
+            partition=letter.partition,
+            offset=letter.offset,
+            code=letter.rejection.code,
+            reason=letter.rejection.message,
+        )
 
     def encoded(self, table: Table, sink: Sink, batch: EncodedBatch) -> None:
         """The batch is in one of the collection's tables; its decoder had this to say."""

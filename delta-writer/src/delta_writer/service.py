@@ -37,6 +37,7 @@ from delta_writer.maintenance.rewrite_directory import remove_left_overs
 from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
+from delta_writer.quality_in_force import QualityInForce
 from delta_writer.settings import Settings
 from delta_writer.snapshots.collection_watch import CollectionWatch, look_at_source
 from delta_writer.snapshots.notification_reader import NotificationReader
@@ -163,6 +164,7 @@ class WriterService:
                 spec, settings.stores, settings.writer.cache_dir, lambda topic: topic_id(self._admin, topic)
             ),
             new_batches=lambda: BatchProcessor(spec.batch, time.monotonic, claims),
+            quality=QualityInForce(spec.quality),
             dead_letters=DeadLetterWriter(self._producer, spec.name, self._tracing),
             rereader=Rereader(spec, source),
             upkeep=Upkeep(

@@ -77,7 +77,7 @@ class TableDriver:
 
     def encode(self, writer: DeltaWriter, batch: RecordBatch) -> EncodedBatch:
         decoded = decode_events(read_events(batch).events, writer.schema)
-        assert not decoded.invalid
+        assert not decoded.rejected
         return encode_batch(decoded, writer.schema)
 
     def apply(self, writer: DeltaWriter, changes: list[tuple[int, dict[str, Any] | None]]) -> CommitResult | None:

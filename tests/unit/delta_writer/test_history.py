@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action, Transaction
 from cdc_shared.delta.log import DeltaLog
-from cdc_shared.documents import DocumentSchema, canonical_row
+from cdc_shared.documents import canonical_row
 from cdc_shared.errors import Fatal, Transient
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
@@ -207,9 +207,9 @@ def test_documents_are_decoded_once_for_both_tables(run, monkeypatch):
     decoded: list[int] = []
     real: Callable[..., Any] = pipeline_module.decode_events
 
-    def decode_events(events: Any, schema: DocumentSchema) -> Any:
+    def decode_events(events: Any, *others: Any) -> Any:
         decoded.append(len(events))
-        return real(events, schema)
+        return real(events, *others)
 
     monkeypatch.setattr(pipeline_module, "decode_events", decode_events)
     for document in ({"n": 1, "later": None}, {"n": 1.5}, {"n": 2, "later": "x"}, {"more": {"a": 1}}):

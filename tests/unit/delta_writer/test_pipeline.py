@@ -214,7 +214,7 @@ def test_requests_that_cannot_be_answered_are_dead_letters(run):
     run.kafka.send('{"a": {"$undefined": true}}', "x", None)
     run.kafka.send("1", "c", {"_id": 1, "n": "event"})
     run.go()
-    assert [(letter.offset, letter.reason.partition(":")[0]) for letter in run.letters] == [
+    assert [(letter.offset, letter.rejection.message.partition(":")[0]) for letter in run.letters] == [
         (0, "a re-read request for a collection that the pipeline does not capture to this topic"),
         (1, "a key from which no document's _id can be told"),
     ]

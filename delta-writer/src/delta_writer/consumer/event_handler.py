@@ -1,11 +1,13 @@
 """Raw records of one topic → change events, and the records that can never be applied."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
+from cdc_shared.dead_letters.rejection import Rejection
 from cdc_shared.documents import REREAD, decode_envelopes
 from delta_writer.transformers.change_batch import ChangeEvents
+from delta_writer.validators.dirty_data_detector import undecodable
 from delta_writer.writer.batch_processor import RecordBatch
 
 
@@ -19,21 +21,21 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that cannot be applied: where it lay, its raw bytes, and why in plain words without its content."""
+    """A record that cannot be applied: where it lay, its raw bytes, and why."""
 
     topic: str
     partition: int
     offset: int
     key: bytes | None
     value: bytes | None
-    reason: str
+    rejection: Rejection
 
 
 @dataclass(frozen=True, slots=True)
 class ReadEvents:
     """What a record batch holds.
 
-    Event `i` was read from record `positions[i]` and is of `sources[i]`; `invalid` says of records why not. An event
+    Event `i` was read from record `positions[i]` and is of `sources[i]`; `rejected` says of records why not. An event
     whose op is `x` is a re-read request: its document is yet to be read (`source.rereader`), so events must not be
     applied while `has_requests`.
     """
@@ -41,13 +43,26 @@ class ReadEvents:
     events: ChangeEvents
     positions: list[int]
     sources: list[Collection]
-    invalid: Mapping[int, str]
+    rejected: Mapping[int, Rejection]
     has_requests: bool
 
     @property
     def collections(self) -> frozenset[Collection]:
         """The collections of the events."""
         return frozenset(self.sources)
+
+    def without(self, rejected: Mapping[int, Rejection]) -> "ReadEvents":
+        """Return what is left when events (by their place) are rejected."""
+        if not rejected:
+            return self
+        kept = [i for i in range(len(self.events)) if i not in rejected]
+        return replace(
+            self,
+            events=self.events.taken(kept),
+            positions=[self.positions[i] for i in kept],
+            sources=[self.sources[i] for i in kept],
+            rejected={**self.rejected, **{self.positions[i]: why for i, why in rejected.items()}},
+        )
 
 
 def read_events(batch: RecordBatch) -> ReadEvents:
@@ -68,10 +83,10 @@ def read_events(batch: RecordBatch) -> ReadEvents:
     )
     collection = cache(Collection)  # few of them, many events
     sources = [collection(envelopes.databases[i], envelopes.collections[i]) for i in positions]
-    return ReadEvents(events, positions, sources, envelopes.invalid, REREAD in ops)
+    return ReadEvents(events, positions, sources, undecodable(envelopes), REREAD in ops)
 
 
-def dead_letter(batch: RecordBatch, position: int, reason: str) -> DeadLetter:
+def dead_letter(batch: RecordBatch, position: int, rejection: Rejection) -> DeadLetter:
     """Return the dead letter of one record of the batch."""
     return DeadLetter(
         batch.topic,
@@ -79,5 +94,5 @@ def dead_letter(batch: RecordBatch, position: int, reason: str) -> DeadLetter:
         batch.offsets[position],
         batch.keys[position],
         batch.values[position],
-        reason,
+        rejection,
     )

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Final
 
+from cdc_shared.dead_letters.rejection import ReasonCode, Rejection
 from cdc_shared.documents import REREAD
 from cdc_shared.kafka.topics import change_topic
 from cdc_shared.models.common import PipelineSpec
@@ -29,7 +30,7 @@ class Rereader:
     def answer(self, topic: str, read: ReadEvents, between: Callable[[], None] = lambda: None) -> ReadEvents:
         """Return the events with the requests' documents in their places: None where the source has none, a delete.
 
-        A request that can never be answered is in `invalid` instead. `between` is called between queries. Raises
+        A request that can never be answered is in `rejected` instead. `between` is called between queries. Raises
         `Transient` and `Fatal` as `MongodbSource.asking` does; then nothing was answered.
         """
         if not read.has_requests:
@@ -64,22 +65,7 @@ class Rereader:
 def _answered(read: ReadEvents, found: Mapping[int, DocumentRead], refused: Mapping[int, str]) -> ReadEvents:
     """Put the documents in their places and take out the events that are refused."""
     events = read.events
-    kept = [i for i in range(len(events)) if i not in refused]
-    documents = [found[i].text if i in found else events.documents[i] for i in kept]
-    source_ts_ms = [found[i].source_ts_ms if i in found else events.source_ts_ms[i] for i in kept]
-    return replace(
-        read,
-        events=replace(
-            events,
-            keys=[events.keys[i] for i in kept],
-            documents=documents,
-            source_ts_ms=source_ts_ms,
-            partitions=[events.partitions[i] for i in kept],
-            offsets=[events.offsets[i] for i in kept],
-            ops=[events.ops[i] for i in kept],
-        ),
-        positions=[read.positions[i] for i in kept],
-        sources=[read.sources[i] for i in kept],
-        invalid={**read.invalid, **{read.positions[i]: reason for i, reason in refused.items()}},
-        has_requests=False,
-    )
+    documents = [found[i].text if i in found else document for i, document in enumerate(events.documents)]
+    source_ts_ms = [found[i].source_ts_ms if i in found else at_ms for i, at_ms in enumerate(events.source_ts_ms)]
+    answered = replace(read, events=replace(events, documents=documents, source_ts_ms=source_ts_ms), has_requests=False)
+    return answered.without({i: Rejection(ReasonCode.REREAD_REFUSED, why) for i, why in refused.items()})

@@ -9,13 +9,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cdc_shared.dead_letters.rejection import Rejection
 from cdc_shared.documents import DELETE, Decoded, DocumentSchema, decode, parquet_schema
 from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
+from delta_writer.validators.dirty_data_detector import malformed_documents
 from delta_writer.writer.key_hash import KeyHashes, hash_keys, last_of_each_key
 from delta_writer.writer.offsets import OffsetRange
 
 _TIMESTAMP: Final = pa.timestamp("us", "UTC")
 _NO_HASHES: Final[KeyHashes] = np.empty((0, 2), np.uint64)
+_NOT_REJECTED: Final[Mapping[int, Rejection]] = {}
 
 Positions = npt.NDArray[np.int64]
 
@@ -26,30 +29,32 @@ class DecodedEvents:
 
     Attributes:
         known_schema: what the decoder was given; `decoded.schema` is what became of it.
-        rows: the decoder's row of each event; -1 for a delete.
-        invalid: why documents are no JSON, by position in `events`.
+        rows: the decoder's row of each event; -1 for a delete, and for a document that was not decoded.
+        rejected: why documents are not applied, by position in `events`.
     """
 
     events: ChangeEvents
     known_schema: DocumentSchema
     decoded: Decoded
     rows: Positions
-    invalid: Mapping[int, str]
+    rejected: Mapping[int, Rejection]
 
 
-def decode_events(events: ChangeEvents, known_schema: DocumentSchema) -> DecodedEvents:
-    """Decode every document, also one that a later event supersedes.
+def decode_events(
+    events: ChangeEvents, known_schema: DocumentSchema, rejected: Mapping[int, Rejection] = _NOT_REJECTED
+) -> DecodedEvents:
+    """Decode every document that is not `rejected` already, also one that a later event supersedes.
 
     Which columns come to be, and what is a dead letter, must not depend on where a batch happens to end.
     `known_schema` is a table's, or a wider one that an earlier batch came back with, which saves looking for types
     again.
     """
-    documents = [i for i, document in enumerate(events.documents) if document is not None]
+    documents = [i for i, document in enumerate(events.documents) if document is not None and i not in rejected]
     decoded = decode([events.documents[i] or "" for i in documents], known_schema)
     rows = np.full(len(events), -1, np.int64)
     rows[documents] = np.arange(len(documents))
-    invalid = {documents[row]: reason for row, reason in decoded.invalid.items()}
-    return DecodedEvents(events, known_schema, decoded, rows, invalid)
+    malformed = malformed_documents({documents[row]: reason for row, reason in decoded.invalid.items()})
+    return DecodedEvents(events, known_schema, decoded, rows, {**rejected, **malformed})
 
 
 def encode_batch(
@@ -58,19 +63,24 @@ def encode_batch(
     stands: Mapping[int, int] | None = None,
     *,
     history: bool = False,
+    rejected_deletes: bool = False,
 ) -> EncodedBatch:
     """Encode the last event of each key for the table of the current state, or with `history` every event.
 
     `stands` tells of partitions where the table stood when they were assigned: what lies before that is in it already.
-    A key whose last document is invalid takes the state of the event before it.
+    A key whose last document is rejected takes the state of the event before it, or with `rejected_deletes` has no row.
     """
     events, decoded = source.events, source.decoded
-    ranges, taken = _beyond(source, stands or {})
+    ranges, beyond = _beyond(source.events, stands or {})
+    rejected = np.zeros(len(events), np.bool_)
+    rejected[list(source.rejected)] = True
+    taken = beyond if rejected_deletes and not history else beyond[~rejected[beyond]]
     upserts, deletes, hashes = taken, taken[:0], _NO_HASHES
     if not history:
         hashes = hash_keys(events.keys)
         last = taken[last_of_each_key(hashes[taken])]
-        upserts, deletes = last[source.rows[last] >= 0], last[source.rows[last] < 0]
+        has_row = (source.rows[last] >= 0) & ~rejected[last]
+        upserts, deletes = last[has_row], last[~has_row]
     return EncodedBatch(
         base_schema=table_schema,
         schema=decoded.schema,
@@ -87,19 +97,17 @@ def encode_batch(
     )
 
 
-def _beyond(source: DecodedEvents, stands: Mapping[int, int]) -> tuple[dict[int, OffsetRange], Positions]:
-    """Return what the ranges cover from where the table stood on, and the positions of the valid events there."""
-    events = source.events
-    valid = np.delete(np.arange(len(events)), list(source.invalid))
+def _beyond(events: ChangeEvents, stands: Mapping[int, int]) -> tuple[dict[int, OffsetRange], Positions]:
+    """Return what the ranges cover from where the table stood on, and the positions of the events there."""
     if all(stands.get(partition, 0) <= part.start for partition, part in events.ranges.items()):
-        return dict(events.ranges), valid
+        return dict(events.ranges), np.arange(len(events))
     starts = np.array([stands.get(partition, 0) for partition in events.partitions], np.int64)
     ranges = {
         partition: OffsetRange(max(part.start, stands.get(partition, 0)), part.end)
         for partition, part in events.ranges.items()
         if stands.get(partition, 0) <= part.end
     }
-    return ranges, valid[np.asarray(events.offsets, np.int64)[valid] >= starts[valid]]
+    return ranges, np.flatnonzero(np.asarray(events.offsets, np.int64) >= starts)
 
 
 def _rows(source: DecodedEvents, taken: Positions, *, history: bool) -> pa.Table:

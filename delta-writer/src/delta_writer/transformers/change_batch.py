@@ -1,7 +1,7 @@
 """The two shapes that a batch of changes of one collection takes on its way from Kafka to the table."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
@@ -37,6 +37,18 @@ class ChangeEvents:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def taken(self, kept: Sequence[int]) -> "ChangeEvents":
+        """Return the events at these places; the ranges stay."""
+        return replace(
+            self,
+            keys=[self.keys[i] for i in kept],
+            documents=[self.documents[i] for i in kept],
+            source_ts_ms=[self.source_ts_ms[i] for i in kept],
+            partitions=[self.partitions[i] for i in kept],
+            offsets=[self.offsets[i] for i in kept],
+            ops=[self.ops[i] for i in kept],
+        )
 
 
 @dataclass(frozen=True, slots=True)

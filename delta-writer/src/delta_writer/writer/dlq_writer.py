@@ -75,7 +75,8 @@ class DeadLetterWriter:
         return [
             *self._tracing.inject_headers(),
             ("cdc.pipeline", self._pipeline),
-            ("cdc.reason", letter.reason),
+            ("cdc.code", letter.rejection.code),
+            ("cdc.reason", letter.rejection.message),
             ("cdc.topic", letter.topic),
             ("cdc.partition", str(letter.partition)),
             ("cdc.offset", str(letter.offset)),

@@ -25,9 +25,13 @@ class ReasonCode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """`message` says in plain words what is wrong and holds nothing of the document; `rule` names the rule, if any."""
+    """`message` says in plain words what is wrong and holds nothing of the document.
+
+    `policy` says what becomes of it; None leaves that to the pipeline's `dirty_data.policy`. `rule` names the
+    validation rule, if it was one.
+    """
 
     code: ReasonCode
     message: str
-    policy: OnFailure
+    policy: OnFailure | None = None
     rule: str | None = None

@@ -35,7 +35,7 @@ class Envelopes:
     was gone before Debezium looked it up, or an invalid message. In such a row the other lists mean nothing.
     `afters[i]` is the document's text (None for a delete, and for an `x`, whose document is yet to be read),
     `source_ts_ms[i]` milliseconds since 1970, `key_texts[i]` the text of the document's `_id`, its identity. `invalid`
-    maps row to a reason in plain words that holds nothing of the message.
+    maps row to a reason in plain words that holds nothing of the message; in the rows of `bad_keys` it is the key's.
     """
 
     key_texts: list[str]
@@ -45,6 +45,7 @@ class Envelopes:
     databases: list[str]
     collections: list[str]
     invalid: dict[int, str] = field(default_factory=dict)
+    bad_keys: frozenset[int] = frozenset()
     tombstones: int = 0
     no_ops: int = 0
 
@@ -84,7 +85,9 @@ def decode_envelopes(keys: Sequence[bytes | None], values: Sequence[bytes | None
     envelopes = _envelopes(values, invalid)
     ops: list[str | None] = [envelope.op for envelope in envelopes]
     afters = [envelope.after for envelope in envelopes]
+    bad_values = frozenset(invalid)
     key_texts = _key_texts(keys, ops, invalid)
+    bad_keys = frozenset(invalid) - bad_values
     tombstones = no_ops = 0
     for row, after in enumerate(afters):
         if after is None:
@@ -109,6 +112,7 @@ def decode_envelopes(keys: Sequence[bytes | None], values: Sequence[bytes | None
         databases=[source.db for source in sources],
         collections=[source.collection for source in sources],
         invalid=invalid,
+        bad_keys=bad_keys,
         tombstones=tombstones,
         no_ops=no_ops,
     )

@@ -35,7 +35,7 @@ def test_what_changes_a_row_is_an_event():
     assert read.positions == [0, 1]
     assert read.events.ops == ["c", "d"]
     assert read.collections == {Collection("db", "things")}
-    assert read.invalid == {}
+    assert read.rejected == {}
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_what_changes_a_row_is_an_event():
 def test_what_cannot_be_read_is_a_dead_letter_and_the_rest_goes_on(key, content):
     batch = batch_of((KEY, value("c", '{"_id": 1}')), (key, content), (KEY, value("d", None)))
     read = read_events(batch)
-    assert list(read.invalid) == [1]
+    assert list(read.rejected) == [1]
     assert read.events.offsets == [0, 2]
-    letter = dead_letter(batch, 1, read.invalid[1])
+    letter = dead_letter(batch, 1, read.rejected[1])
     assert (letter.key, letter.value, letter.offset) == (key, content, 1)
-    assert "_id" not in letter.reason
+    assert "_id" not in letter.rejection.message

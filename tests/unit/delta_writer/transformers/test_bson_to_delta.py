@@ -78,6 +78,6 @@ def test_documents_that_are_none_have_no_row_anywhere():
     decoded = decode_events(
         events_of([(0, 5, "k", '{"n": 1}'), (0, 6, "k", "{broken"), (0, 7, "j", None)], {0: (5, 8)}), NOTHING
     )
-    assert list(decoded.invalid) == [1]
+    assert list(decoded.rejected) == [1]
     assert encode_batch(decoded, NOTHING).rows["_cdc_offset"].to_pylist() == [5]
     assert encode_batch(decoded, NOTHING, history=True).rows["_cdc_offset"].to_pylist() == [5, 7]
