@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from local_stack.credentials import ensure_secrets_key, load_or_generate
+from local_stack.credentials import ensure_data_key, load_or_generate
 from local_stack.endpoints import read_endpoints
 from local_stack.jars import ensure_jars, jars_directory
 from local_stack.layout import Layout
@@ -38,7 +38,7 @@ def assemble(layout: Layout, *, running: bool, keep_sample: bool, progress: Prog
     java = require_java(progress)
     jars = ensure_jars(layout, lambda: require_maven(progress), java, progress)
     credentials = load_or_generate(layout.secrets, has_data=any(layout.data.iterdir()))
-    ensure_secrets_key(layout.secrets)
+    ensure_data_key(layout.secrets)
     ports = _ports(layout, settings, kept, running=running)
     for text in moves(kept, ports):
         progress.line(f"  {text}")

@@ -8,8 +8,16 @@ import secrets
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+from cdc_shared.errors import CdcError
+from cdc_shared.security import crypto
+from cdc_shared.security.encrypted_file import EncryptedFileProvider, read_key_file
+from cdc_shared.security.secret_provider import SecretNotFound
 from local_stack.errors import StackError
 from local_stack.private_files import write_private
+
+SECRETS_FILE = "secrets.enc"
+DATA_KEY = "cdc-data-key"
+"""The secret of that file which dead letters are encrypted with."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,19 @@ def ensure_secrets_key(directory: Path) -> Path:
     if not path.exists():
         write_private(path, base64.b64encode(secrets.token_bytes(32)).decode("ascii") + "\n")
     return path
+
+
+def ensure_data_key(directory: Path) -> None:
+    """Put the key that dead letters are encrypted with into the secrets file, once. Raises `StackError`."""
+    path = directory / SECRETS_FILE
+    try:
+        secrets_file = EncryptedFileProvider(path, read_key_file(ensure_secrets_key(directory)))
+        try:
+            secrets_file.get(DATA_KEY)
+        except SecretNotFound:
+            secrets_file.put(DATA_KEY, crypto.encode_key(crypto.generate_key()))
+    except CdcError as error:
+        raise StackError(f"{path} cannot be used: {error}") from None
 
 
 def _parse(path: Path) -> Credentials:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from local_stack.credentials import DATA_KEY, SECRETS_FILE
 from local_stack.errors import StackError
 from local_stack.stack import REGION, Stack
 
@@ -35,8 +36,9 @@ def endpoint_values(stack: Stack, *, prometheus: bool) -> dict[str, str]:
         "POSTGRES_DSN": database,
         "WRITER_URL": stack.writer_url,
         "WRITER_HTTP_PORT": str(stack.ports["WRITER_HTTP_PORT"]),
-        "CDC_SECRETS_FILE": str(secrets / "secrets.enc"),
+        "CDC_SECRETS_FILE": str(secrets / SECRETS_FILE),
         "CDC_SECRETS_KEY_FILE": str(secrets / "secrets.key"),
+        "CDC_DATA_KEY": f"secret:{DATA_KEY}",
         "PROMETHEUS_URL": stack.prometheus_url if prometheus else "",
         **dict.fromkeys(CONTROL_PLANE, ""),
     }

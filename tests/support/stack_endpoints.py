@@ -10,9 +10,15 @@ from pathlib import Path
 from dotenv import dotenv_values
 from pydantic import SecretStr
 
+from cdc_shared.security import crypto
+from cdc_shared.security.data_key import DataKeys
 from cdc_shared.settings import ObjectStoreSettings
 
 ENDPOINTS_FILE = Path(__file__).parents[2] / ".local" / "endpoints.env"
+
+DATA_KEY = crypto.encode_key(crypto.generate_key())
+"""What this run's writers encrypt dead letters with: nobody else's, and gone with it."""
+DATA_KEY_ENVIRONMENT = {"CDC_DATA_KEY": "env:TESTS_DATA_KEY", "TESTS_DATA_KEY": DATA_KEY}
 
 REQUIRED = (
     "MONGODB_URI",
@@ -77,6 +83,11 @@ class Stack:
         )
 
     @property
+    def data_keys(self) -> DataKeys:
+        """The keys that the tests' writers use."""
+        return DataKeys([crypto.decode_key(DATA_KEY, "DATA_KEY")])
+
+    @property
     def tests_root(self) -> str:
         """Where tests put their tables: beside the platform's own, in the same bucket."""
         return f"{self.delta_root.rstrip('/').rpartition('/')[0]}/tests"
@@ -93,4 +104,5 @@ class Stack:
             "AWS_SECRET_ACCESS_KEY": self.secret_access_key,
             "AWS_REGION": self.region,
             "DELTA_ROOT": self.delta_root,
+            **DATA_KEY_ENVIRONMENT,
         }

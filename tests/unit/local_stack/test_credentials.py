@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from local_stack.credentials import Credentials, ensure_secrets_key, load_or_generate
+from cdc_shared.security.data_key import DataKeys
+from cdc_shared.security.references import secret_providers
+from cdc_shared.settings import SecretsSettings
+from local_stack.credentials import Credentials, ensure_data_key, ensure_secrets_key, load_or_generate
 from local_stack.errors import StackError
 from local_stack.private_files import write_private
 
@@ -56,6 +59,26 @@ def test_the_secrets_key_is_32_bytes_made_once_in_a_private_file(tmp_path: Path)
     assert len(base64.b64decode(key)) == 32
     assert path.stat().st_mode & 0o777 == 0o600
     assert ensure_secrets_key(tmp_path).read_text() == key
+
+
+def test_the_data_key_is_made_once_and_found_where_the_endpoints_say(tmp_path: Path) -> None:
+    def key() -> str:
+        ensure_data_key(tmp_path)
+        settings = SecretsSettings(file=tmp_path / "secrets.enc", key_file=tmp_path / "secrets.key")
+        return DataKeys.resolve("secret:cdc-data-key", secret_providers(settings)).current("shop").id
+
+    assert key() == key()
+    assert (tmp_path / "secrets.enc").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_secrets_file_that_does_not_open_is_named_and_kept(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.enc"
+    path.write_text("something else")
+
+    with pytest.raises(StackError, match=r"secrets\.enc cannot be used"):
+        ensure_data_key(tmp_path)
+
+    assert path.read_text() == "something else"
 
 
 def test_a_private_file_replaces_what_was_there_whatever_its_mode(tmp_path: Path) -> None:
