@@ -19,7 +19,10 @@ from cdc_shared.documents.envelope import DELETE, REREAD, Envelopes, decode_enve
 from cdc_shared.documents.extended_json import InvalidDocument, dump, parse, parse_document
 from cdc_shared.documents.inference import infer
 from cdc_shared.documents.key_text import key_text, key_value
+from cdc_shared.documents.pointers import pointer_names, pointer_to, pointer_token
+from cdc_shared.documents.policies import FieldPolicies
 from cdc_shared.documents.types import DocumentSchema, Field
+from cdc_shared.documents.walker import WalkedRows, walk_documents
 
 __all__ = [
     "DELETE",
@@ -29,8 +32,10 @@ __all__ = [
     "DocumentSchema",
     "Envelopes",
     "Field",
+    "FieldPolicies",
     "InvalidBson",
     "InvalidDocument",
+    "WalkedRows",
     "canonical_document",
     "canonical_row",
     "cdc_columns",
@@ -51,5 +56,9 @@ __all__ = [
     "parquet_schema",
     "parse",
     "parse_document",
+    "pointer_names",
+    "pointer_to",
+    "pointer_token",
     "to_delta_schema",
+    "walk_documents",
 ]

@@ -27,6 +27,8 @@ from cdc_shared.documents.extended_json import (
     string_text,
     unwrap_document,
 )
+from cdc_shared.documents.number_type import number_value
+from cdc_shared.documents.pointers import pointer_names
 
 _WIDE: Final = Context(prec=t.DECIMAL_PRECISION)
 _REGEX_LETTERS: Final = {"i": 2, "l": 4, "m": 8, "s": 16, "u": 32, "x": 64}
@@ -56,7 +58,7 @@ def document_of_row(row: Mapping[str, Any], schema: t.DocumentSchema, rescued: s
     for pointer, value in _rescued_entries(rescued):
         if pointer == "":
             return value
-        *parents, last = [token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]]
+        *parents, last = pointer_names(pointer)
         target = document
         for parent in parents:
             target = target.setdefault(parent, {})
@@ -145,7 +147,9 @@ def _double_text(value: float) -> str:
 
 
 def _decimal_text(value: Decimal) -> str:
-    if not value.is_finite():
+    if value.is_nan():  # Debezium writes every NaN alike: negative ones, signalling ones
+        return '{"$numberDecimal":"NaN"}'
+    if value.is_infinite():
         return f'{{"$numberDecimal":"{value}"}}'
     sign, digits, exponent = value.as_tuple()
     text = "".join(map(str, digits)).lstrip("0")
@@ -169,20 +173,22 @@ def _struct_value(row: Mapping[str, Any], struct: t.Struct) -> dict[str, Any]:
     for member in struct.stored:
         value = row.get(member.column)
         if value is not None:
-            document[member.name] = _value(value, member.type)
+            document[member.name] = bson_value(value, member.type)
     return document
 
 
-def _value(value: Any, type_: t.FieldType) -> Any:
+def bson_value(value: Any, type_: t.FieldType) -> Any:
     """A column's Python value as the BSON value it stands for."""
     if value is None:
         return None
     if isinstance(type_, t.Struct):
         return _struct_value(value, type_)
     if isinstance(type_, t.List):
-        return [_value(element, type_.element) for element in value]
+        return [bson_value(element, type_.element) for element in value]
     if isinstance(type_, t.Decimal):
         return Decimal128(_WIDE.normalize(value))
+    if isinstance(type_, t.Number):
+        return number_value(value)
     if isinstance(type_, t.Binary):
         return Binary(bytes(value), type_.subtype)
     if isinstance(type_, t.Null):

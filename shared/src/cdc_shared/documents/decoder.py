@@ -6,7 +6,7 @@ know yet widens it, once a call, from all the documents that were refused.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,9 @@ import pyarrow as pa
 from cdc_shared.documents import types as t
 from cdc_shared.documents.fast_decoder import Refused, decode_lines, encoded
 from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, infer
+from cdc_shared.documents.policies import NONE, FieldPolicies
 from cdc_shared.documents.split_decoder import decode_split
-from cdc_shared.documents.walker import UnknownField, walk
+from cdc_shared.documents.walker import Conflicts, UnknownField, WalkedRows, merge_conflicts, walk
 
 BLOCK_ROWS = 4096
 BLOCK_CHARACTERS = 16 * 2**20
@@ -36,6 +37,11 @@ class DecodeStats:
     """Rows that took the slow path."""
     rescued_rows: int = 0
     rescued_values: int = 0
+    conflicts: Mapping[str, Counter[str]] = field(default_factory=dict)
+    """JSON Pointer of a known field → how often values of which kind (`kinds.kind_name`) did not fit its column.
+
+    What has no field of its own stands under the object's pointer, as `too many members` or `name clash`.
+    """
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class Decoded:
     rescued: pa.StringArray
     invalid: dict[int, str] = field(default_factory=dict)
     stats: DecodeStats = field(default_factory=DecodeStats)
+    failures: dict[int, str] = field(default_factory=dict)
+    """Row → JSON Pointer of its first value that did not fit a field whose policy is `fail`. It is rescued as well."""
 
 
 @dataclass
@@ -67,25 +75,34 @@ Span = tuple[int, int]
 
 
 def decode(
-    texts: Sequence[str], schema: t.DocumentSchema, *, max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS
+    texts: Sequence[str],
+    schema: t.DocumentSchema,
+    *,
+    policies: FieldPolicies = NONE,
+    max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
 ) -> Decoded:
     """Decode documents (Debezium's `after` texts) against a schema, widening it where they call for it.
 
     Every value is in its column exactly, or null there and whole in `rescued`. A text that is no document is in
     `invalid`; no document raises.
     """
-    return _Decoding(texts, schema, max_struct_fields).run()
+    return _Decoding(texts, schema, policies, max_struct_fields).run()
 
 
 class _Decoding:
     """One call of `decode`."""
 
-    def __init__(self, texts: Sequence[str], schema: t.DocumentSchema, max_struct_fields: int) -> None:
+    def __init__(
+        self, texts: Sequence[str], schema: t.DocumentSchema, policies: FieldPolicies, max_struct_fields: int
+    ) -> None:
         self._texts = texts
         self._schema = schema
+        self._policies = policies
         self._max_fields = max_struct_fields
         self._blocks: list[_Block] = []
         self._invalid: dict[int, str] = {}
+        self._failures: dict[int, str] = {}
+        self._conflicts: Conflicts = {}
         self._walked = self._rescued_values = 0
 
     def run(self) -> Decoded:
@@ -110,7 +127,7 @@ class _Decoding:
         if len(self._texts) < 2 * SAMPLE_ROWS:
             return False
         sample = self._texts[:: len(self._texts) // SAMPLE_ROWS]
-        schema = infer(sample, self._schema, max_struct_fields=self._max_fields)
+        schema = self._inferred(sample)
         blocks = []
         for start, stop in spans:
             try:
@@ -123,7 +140,10 @@ class _Decoding:
 
     def _widened(self, spans: Sequence[Span]) -> t.DocumentSchema:
         texts = (self._texts[row] for start, stop in spans for row in range(start, stop))
-        return infer(texts, self._schema, max_struct_fields=self._max_fields)
+        return self._inferred(texts)
+
+    def _inferred(self, texts: Iterable[str]) -> t.DocumentSchema:
+        return infer(texts, self._schema, policies=self._policies, max_struct_fields=self._max_fields)
 
     def _fast(self, spans: Sequence[Span], *, may_widen: bool) -> tuple[list[Span], bool]:
         """Decode what the fast path accepts. Gives back what it refused, in pieces as small as is worth the search, and
@@ -147,32 +167,45 @@ class _Decoding:
         if not search.split:
             self._blocks.append(_Block(start, decode_lines(lines, self._schema), self._schema, stop - start))
             return
-        rows = decode_split(lines, self._schema, search.slow, may_widen=may_widen, max_struct_fields=self._max_fields)
-        self._blocks.append(_Block(start, rows.columns, self._schema, stop - start, rows.rescued))
-        self._rescued_values += rows.rescued_values
+        rows = decode_split(
+            lines,
+            self._schema,
+            search.slow,
+            may_widen=may_widen,
+            policies=self._policies,
+            max_struct_fields=self._max_fields,
+        )
+        self._keep(start, rows.columns, rows.walked)
 
     def _walk(self, spans: Sequence[Span], *, may_widen: bool) -> bool:
         """Decode the spans on the slow path; with `may_widen` False is given, and nothing kept, when the schema must be
         widened first.
         """
-        blocks: list[_Block] = []
-        invalid: dict[int, str] = {}
-        rescued_values = 0
+        spans_walked: list[WalkedRows] = []
         for start, stop in spans:
             try:
                 walked = walk(
-                    self._texts[start:stop], self._schema, may_widen=may_widen, max_struct_fields=self._max_fields
+                    self._texts[start:stop],
+                    self._schema,
+                    may_widen=may_widen,
+                    policies=self._policies,
+                    max_struct_fields=self._max_fields,
                 )
             except UnknownField:
                 return False
-            blocks.append(_Block(start, walked.columns(self._schema), self._schema, stop - start, walked.rescued))
-            invalid |= {start + row: reason for row, reason in walked.invalid.items()}
-            rescued_values += walked.rescued_values
-        self._blocks += blocks
-        self._invalid |= invalid
-        self._rescued_values += rescued_values
-        self._walked += sum(block.rows for block in blocks)
+            spans_walked.append(walked)
+        for (start, stop), walked in zip(spans, spans_walked, strict=True):
+            self._keep(start, walked.columns(self._schema), walked)
+            self._walked += stop - start
         return True
+
+    def _keep(self, start: int, columns: list[t.ArrowArray], walked: WalkedRows) -> None:
+        """Keep a block of which `walked` tells what was rescued."""
+        self._blocks.append(_Block(start, columns, self._schema, len(walked.rows), walked.rescued))
+        self._invalid |= {start + row: reason for row, reason in walked.invalid.items()}
+        self._failures |= {start + row: pointer for row, pointer in walked.failures.items()}
+        self._rescued_values += walked.rescued_values
+        merge_conflicts(self._conflicts, walked.conflicts)
 
     def _decoded(self) -> Decoded:
         storage = pa.schema(self._schema.storage)
@@ -196,7 +229,8 @@ class _Decoding:
             table=pa.Table.from_batches(batches, storage),
             rescued=rescued_texts,
             invalid=dict(sorted(self._invalid.items())),
-            stats=DecodeStats(len(self._texts), self._walked, rescued_rows, self._rescued_values),
+            stats=DecodeStats(len(self._texts), self._walked, rescued_rows, self._rescued_values, self._conflicts),
+            failures=dict(sorted(self._failures.items())),
         )
 
 

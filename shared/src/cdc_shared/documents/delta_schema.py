@@ -43,6 +43,7 @@ _PLAIN_DELTA: Final[dict[t.Kind, str]] = {
     t.Kind.DATE: "timestamp",
     t.Kind.UUID: "string",
     t.Kind.JSON: "string",
+    t.Kind.TEXT: "string",
 }
 _CDC_DELTA: Final = {
     pa.string(): "string",
@@ -51,7 +52,7 @@ _CDC_DELTA: Final = {
     pa.int64(): "long",
     pa.bool_(): "boolean",
 }
-_PARAMETER: Final = re.compile(r"(decimal|binary):([0-9a-f]{1,2})")
+_PARAMETER: Final = re.compile(r"(decimal|number|binary):([0-9a-f]{1,2})")
 
 
 def cdc_columns(*, soft_deletes: bool = False, history: bool = False) -> pa.Schema:
@@ -116,7 +117,7 @@ def _type_json(type_: t.FieldType) -> Any:
         return {"type": "struct", "fields": _members_json(type_)}
     if isinstance(type_, t.List):
         return {"type": "array", "elementType": _type_json(type_.element), "containsNull": True}
-    if isinstance(type_, t.Decimal):
+    if isinstance(type_, t.Decimal | t.Number):
         return f"decimal({t.DECIMAL_PRECISION},{type_.scale})"
     if isinstance(type_, t.Binary):
         return "binary"
@@ -173,7 +174,10 @@ def _named_type(path: str, text: str, delta: Any) -> t.FieldType:
     parameter = _PARAMETER.fullmatch(text)
     if parameter:
         name, number = parameter.groups()
-        return t.Decimal(int(number)) if name == "decimal" and number.isdecimal() else t.Binary(int(number, 16))
+        if name == "binary":
+            return t.Binary(int(number, 16))
+        if number.isdecimal():
+            return t.Decimal(int(number)) if name == "decimal" else t.Number(int(number))
     try:
         return t.Scalar(t.Kind(text))
     except ValueError:

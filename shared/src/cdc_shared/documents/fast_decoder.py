@@ -142,6 +142,8 @@ def _unwrap(type_: t.FieldType) -> Unwrap:
         return _list(type_)
     if isinstance(type_, t.Decimal):
         return _decimal(type_)
+    if isinstance(type_, t.Number):
+        return _number(type_)
     if isinstance(type_, t.Binary):
         return _binary(type_.subtype)
     if isinstance(type_, t.Null):
@@ -187,6 +189,19 @@ def _double(array: t.ArrowArray) -> t.ArrowArray:
     if ((values >= EXACT_DOUBLE_MAX) & (values != np.inf)).any():
         raise Refused
     return array
+
+
+def _number(type_: t.Number) -> Unwrap:
+    storage = type_.storage
+
+    def unwrap(array: t.ArrowArray) -> t.ArrowArray:
+        # Below 2^53 the shortest text of a double, which Arrow's cast writes, says which integer or double it is.
+        values = np.frombuffer(array.buffers()[1], np.float64, len(array)) if len(array) else np.zeros(0)
+        if not (np.abs(values) < EXACT_DOUBLE_MAX).all() or (np.signbit(values) & (values == 0)).any():
+            raise Refused
+        return array.cast(pa.string()).cast(storage)
+
+    return unwrap
 
 
 def _characters(array: t.ArrowArray) -> tuple[Any, Any]:
@@ -303,4 +318,5 @@ _SCALARS: Final[dict[t.Kind, Unwrap]] = {
     t.Kind.UUID: _uuid,
     t.Kind.REGEX: _regex,
     t.Kind.TIMESTAMP: _timestamp,
+    t.Kind.TEXT: lambda array: array,
 }

@@ -9,6 +9,7 @@ by these rules:
 * decimals get scale 10, or 18 when a value needs more than ten places;
 * an array that mixes kinds, or whose kinds change from row to row, is JSON, unless odd ones are rarer than one in a
   hundred: a conflict in an array rescues the whole array, so mixing is dearer there than elsewhere;
+* a field that the policies name `json` or `string` gets that type, and one that mixes kinds the type of its policy;
 * an object of more than `max_struct_fields` members, or below `MAX_DEPTH` levels, is JSON.
 """
 
@@ -21,6 +22,8 @@ from bson import Decimal128
 from cdc_shared.documents import types as t
 from cdc_shared.documents.extended_json import InvalidDocument, parse_document
 from cdc_shared.documents.kinds import ARRAY, NOTHING, NUMBER, OBJECT, kind_of
+from cdc_shared.documents.pointers import ANY_ELEMENT, pointer_to
+from cdc_shared.documents.policies import NONE, FieldPolicies
 
 DEFAULT_MAX_STRUCT_FIELDS: Final = 1000
 EXACT_DOUBLE_MAX: Final = 2**53
@@ -30,7 +33,11 @@ _WIDE: Final = Context(prec=t.DECIMAL_PRECISION)
 
 
 def infer(
-    texts: Iterable[str], known: t.DocumentSchema, *, max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS
+    texts: Iterable[str],
+    known: t.DocumentSchema,
+    *,
+    policies: FieldPolicies = NONE,
+    max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
 ) -> t.DocumentSchema:
     """`known`, and a field for whatever else these documents hold. A superset of `known`; no known type is changed.
 
@@ -44,7 +51,7 @@ def infer(
             continue
         if isinstance(document, dict):
             root.see(document)
-    members = _Widening(max_struct_fields).members(known, root, depth=0)
+    members = _Widening(policies, max_struct_fields).members(known, root, "", depth=0)
     return known if members == known.fields else t.DocumentSchema(members)
 
 
@@ -115,56 +122,62 @@ class _Observed:
 class _Widening:
     """Turns what was seen into types, beside those that are known."""
 
-    def __init__(self, max_struct_fields: int) -> None:
+    def __init__(self, policies: FieldPolicies, max_struct_fields: int) -> None:
+        self._policies = policies
         self._max_fields = max_struct_fields
 
-    def members(self, known: t.Struct, seen: _Observed, depth: int) -> tuple[t.Field, ...]:
+    def members(self, known: t.Struct, seen: _Observed, pointer: str, depth: int) -> tuple[t.Field, ...]:
         """The members of `known`, widened, then the new ones in the order in which they were seen.
 
         Those that get their first type here stand behind those that have a column, where their column is added.
         """
         untyped = [member for member in known.fields if isinstance(member.type, t.Null)]
-        fields = [
-            t.Field(member.name, self._widened(member.type, seen.members.get(member.name), depth + 1), member.column)
-            for member in (*known.stored, *untyped)
-        ]
+        fields = []
+        for member in (*known.stored, *untyped):
+            at = pointer_to(pointer, member.name)
+            type_ = self._widened(member.type, seen.members.get(member.name), at, depth + 1)
+            fields.append(t.Field(member.name, type_, member.column))
         taken = set(known.taken_columns)
         for name, below in seen.members.items():
             if name in known.by_name or not known.accepts_new(name, top_level=depth == 0, max_fields=self._max_fields):
                 continue
             column = t.column_name(name)
             if len(fields) < self._max_fields and column.casefold() not in taken:
-                fields.append(t.Field(name, self._new(below, depth + 1), column))
+                fields.append(t.Field(name, self._new(below, pointer_to(pointer, name), depth + 1), column))
                 taken.add(column.casefold())
         return tuple(fields)
 
-    def _widened(self, known: t.FieldType, seen: _Observed | None, depth: int) -> t.FieldType:
+    def _widened(self, known: t.FieldType, seen: _Observed | None, pointer: str, depth: int) -> t.FieldType:
         if seen is None:
             return known
         if isinstance(known, t.Null):
-            return self._new(seen, depth)
+            return self._new(seen, pointer, depth)
         if isinstance(known, t.Struct):
-            return t.Struct(self.members(known, seen, depth))
+            return t.Struct(self.members(known, seen, pointer, depth))
         if isinstance(known, t.List):
-            return t.List(self._widened(known.element, seen.elements, depth + 1))
+            return t.List(self._widened(known.element, seen.elements, pointer_to(pointer, ANY_ELEMENT), depth + 1))
         return known
 
-    def _new(self, seen: _Observed, depth: int) -> t.FieldType:
+    def _new(self, seen: _Observed, pointer: str, depth: int) -> t.FieldType:
         ranked = sorted((kind for kind in seen.counts if seen.counts[kind]), key=lambda kind: -seen.counts[kind])
         total = sum(seen.counts.values())
         for kind in ranked:
-            type_ = self._of_kind(kind, seen, depth)
+            type_ = self._of_kind(kind, seen, pointer, depth)
             if not isinstance(type_, t.Null):
-                if seen.in_array and total - seen.counts[kind] > ODD_SHARE * total:
-                    return t.JSON
-                return type_
+                named = self._policies.named_type(pointer)
+                if named is not None:
+                    return named
+                odd = total - seen.counts[kind]
+                if odd and (wanted := self._policies.wanted_type(pointer)) is not None:
+                    return wanted
+                return t.JSON if seen.in_array and odd > ODD_SHARE * total else type_
         return t.NULL
 
-    def _of_kind(self, kind: Any, seen: _Observed, depth: int) -> t.FieldType:
+    def _of_kind(self, kind: Any, seen: _Observed, pointer: str, depth: int) -> t.FieldType:
         if kind is OBJECT:
-            return self._object(seen, depth)
+            return self._object(seen, pointer, depth)
         if kind is ARRAY:
-            return self._array(seen, depth)
+            return self._array(seen, pointer, depth)
         if kind is NUMBER:
             doubles = float in seen.counts and (seen.fractions or not seen.large_integers)
             return t.DOUBLE if doubles else t.LONG
@@ -173,18 +186,18 @@ class _Widening:
         type_: t.FieldType = kind
         return type_
 
-    def _object(self, seen: _Observed, depth: int) -> t.FieldType:
+    def _object(self, seen: _Observed, pointer: str, depth: int) -> t.FieldType:
         if not seen.members:
             return t.NULL
         if len(seen.members) > self._max_fields or depth > t.MAX_DEPTH:
             return t.JSON
-        struct = t.Struct(self.members(t.Struct(), seen, depth))
+        struct = t.Struct(self.members(t.Struct(), seen, pointer, depth))
         return struct if struct.stored else t.NULL
 
-    def _array(self, seen: _Observed, depth: int) -> t.FieldType:
+    def _array(self, seen: _Observed, pointer: str, depth: int) -> t.FieldType:
         if seen.mixed_arrays > ODD_SHARE * seen.counts[ARRAY] or (depth > t.MAX_DEPTH and seen.elements):
             return t.JSON
-        element = self._new(seen.elements, depth + 1) if seen.elements else t.NULL
+        element = self._new(seen.elements, pointer_to(pointer, ANY_ELEMENT), depth + 1) if seen.elements else t.NULL
         return element if element in (t.NULL, t.JSON) else t.List(element)
 
 

@@ -71,14 +71,19 @@ def _double(value: float) -> str:
     return text if math.isfinite(value) else f'{{"$numberDouble": "{text}"}}'
 
 
-def _date(value: DatetimeMS) -> str:
-    milliseconds = int(value)
+def iso_date(milliseconds: int) -> str | None:
+    """A date from 1970 to 9999 as the driver writes it, `2024-01-01T00:00:00Z`; None for others."""
     if not 0 <= milliseconds < _YEAR_10000_MS:
-        return f'{{"$date": {{"$numberLong": "{milliseconds}"}}}}'
+        return None
     seconds, fraction = divmod(milliseconds, 1000)
     moment = _EPOCH + timedelta(seconds=seconds)
     decimals = f".{fraction:03d}".rstrip("0") if fraction else ""
-    return f'{{"$date": "{moment:%Y-%m-%dT%H:%M:%S}{decimals}Z"}}'
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{decimals}Z"
+
+
+def _date(value: DatetimeMS) -> str:
+    text = iso_date(int(value))
+    return f'{{"$date": {{"$numberLong": "{int(value)}"}}}}' if text is None else f'{{"$date": "{text}"}}'
 
 
 def _binary(value: bytes) -> str:

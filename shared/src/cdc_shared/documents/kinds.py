@@ -38,6 +38,24 @@ _KINDS: Final[dict[type, Any]] = {
     DbPointer: t.JSON,
 }
 
+DUPLICATE_NAMES: Final = "duplicate names"
+TOO_MANY_MEMBERS: Final = "too many members"
+NAME_CLASH: Final = "name clash"
+"""What `kind_name` gives, and `DecodeStats.conflicts` counts, beside the names of BSON types."""
+
+
+def kind_name(value: Any) -> str:
+    """A value's kind in a word: `long`, `double`, `decimal`, `binary`, `object`, `array`, … or `duplicate names`."""
+    type_ = type(value)
+    if type_ is DuplicateKeys:
+        return DUPLICATE_NAMES
+    if type_ is int or type_ is Int64:
+        return t.LONG.text
+    if type_ is float:
+        return t.DOUBLE.text
+    kind = kind_of(value)
+    return kind if isinstance(kind, str) else str(kind.text).partition(":")[0]
+
 
 def kind_of(value: Any) -> Any:
     """NOTHING, NUMBER, OBJECT, ARRAY, or the scalar type itself."""

@@ -11,7 +11,9 @@ import msgspec
 
 from cdc_shared.documents import types as t
 from cdc_shared.documents.fast_decoder import Refused, decode_lines
-from cdc_shared.documents.walker import walk
+from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS
+from cdc_shared.documents.policies import NONE, FieldPolicies
+from cdc_shared.documents.walker import WalkedRows, walk
 
 _decode_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _PUNCTUATION_BYTES = len('"": ')
@@ -19,15 +21,20 @@ _PUNCTUATION_BYTES = len('"": ')
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Columns of the stored fields in the schema's order, and what the walked fields rescued."""
+    """Columns of the stored fields in the schema's order, and what walking the other fields gave."""
 
     columns: list[t.ArrowArray]
-    rescued: list[str | None]
-    rescued_values: int
+    walked: WalkedRows
 
 
 def decode_split(
-    lines: list[bytes], schema: t.DocumentSchema, slow: Set[str], *, may_widen: bool, max_struct_fields: int
+    lines: list[bytes],
+    schema: t.DocumentSchema,
+    slow: Set[str],
+    *,
+    may_widen: bool,
+    policies: FieldPolicies = NONE,
+    max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
 ) -> SplitRows:
     """Decode documents, walking the fields named in `slow` and those that the schema does not know.
 
@@ -44,13 +51,13 @@ def decode_split(
             raise Refused(row) from None
         fast_lines.append(fast_line)
         walked_texts.append(walked_text)
-    walked = walk(walked_texts, schema, may_widen=may_widen, max_struct_fields=max_struct_fields)
+    walked = walk(walked_texts, schema, may_widen=may_widen, policies=policies, max_struct_fields=max_struct_fields)
     if walked.invalid:
         raise Refused(min(walked.invalid))
     fast = iter(decode_lines(fast_lines, fast_schema))
     slow_columns = iter(walked.columns(t.DocumentSchema(tuple(field for field in schema.fields if field.name in slow))))
     columns = [next(slow_columns if field.name in slow else fast) for field in schema.stored]
-    return SplitRows(columns, walked.rescued, walked.rescued_values)
+    return SplitRows(columns, walked)
 
 
 def _split(line: bytes, fast_sizes: dict[str, int]) -> tuple[bytes, str]:

@@ -70,6 +70,8 @@ class Kind(StrEnum):
     REGEX = "regex"
     TIMESTAMP = "timestamp"
     JSON = "json"
+    TEXT = "text"
+    """A `string` policy's: strings as they are, any other value as readable text, and whole in `_cdc_rescued`."""
 
 
 _BINARY_WIRE = pa.struct([("$binary", pa.string()), ("$type", pa.string())])
@@ -84,6 +86,7 @@ _STORAGE: dict[Kind, pa.DataType] = {
     Kind.REGEX: pa.struct([("pattern", pa.string()), ("options", pa.string())]),
     Kind.TIMESTAMP: pa.struct([("t", pa.int64()), ("i", pa.int64())]),
     Kind.JSON: pa.string(),
+    Kind.TEXT: pa.string(),
 }
 _WIRE: dict[Kind, pa.DataType | None] = {
     Kind.STRING: pa.string(),
@@ -96,6 +99,7 @@ _WIRE: dict[Kind, pa.DataType | None] = {
     Kind.REGEX: pa.struct([("$regex", pa.string()), ("$options", pa.string())]),
     Kind.TIMESTAMP: pa.struct([("$timestamp", pa.struct([("t", pa.int64()), ("i", pa.int64())]))]),
     Kind.JSON: None,
+    Kind.TEXT: pa.string(),
 }
 
 
@@ -133,6 +137,29 @@ class Decimal:
     @property
     def text(self) -> str:
         return f"decimal:{self.scale}"
+
+
+@dataclass(frozen=True)
+class Number:
+    """Integers and doubles together, stored as decimal(38, scale): only promotion makes it.
+
+    A whole number that an int64 holds stands for that integer, any other for the double of which it is the shortest
+    text. On the wire it is a double: `pyarrow.json` would take the string "2.5" for a decimal.
+    """
+
+    scale: int = FINE_DECIMAL_SCALE
+
+    @property
+    def storage(self) -> pa.DataType:
+        return pa.decimal128(DECIMAL_PRECISION, self.scale)
+
+    @property
+    def wire(self) -> pa.DataType | None:
+        return pa.float64()
+
+    @property
+    def text(self) -> str:
+        return f"number:{self.scale}"
 
 
 @dataclass(frozen=True)
@@ -265,7 +292,7 @@ class DocumentSchema(Struct):
         return DocumentSchema(tuple(_typed_members(self)))
 
 
-FieldType = Scalar | Decimal | Binary | Null | List | Struct
+FieldType = Scalar | Decimal | Number | Binary | Null | List | Struct
 
 STRING: Final = Scalar(Kind.STRING)
 LONG: Final = Scalar(Kind.LONG)
@@ -277,6 +304,7 @@ UUID: Final = Scalar(Kind.UUID)
 REGEX: Final = Scalar(Kind.REGEX)
 TIMESTAMP: Final = Scalar(Kind.TIMESTAMP)
 JSON: Final = Scalar(Kind.JSON)
+TEXT: Final = Scalar(Kind.TEXT)
 NULL: Final = Null()
 
 

@@ -3,11 +3,12 @@
 The fast path must agree with this one on every text that it accepts.
 """
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pyarrow as pa
 from bson import Binary, DatetimeMS, Decimal128, Int64, ObjectId, Timestamp
@@ -16,7 +17,18 @@ from cdc_shared.documents import types as t
 from cdc_shared.documents.bson_values import DuplicateKeys, RegularExpression
 from cdc_shared.documents.extended_json import INT64_MAX, INT64_MIN, InvalidDocument, dump, parse_document, string_text
 from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, EXACT_DOUBLE_MAX
-from cdc_shared.documents.kinds import UUID_BYTES, UUID_SUBTYPE
+from cdc_shared.documents.kinds import (
+    DUPLICATE_NAMES,
+    NAME_CLASH,
+    TOO_MANY_MEMBERS,
+    UUID_BYTES,
+    UUID_SUBTYPE,
+    kind_name,
+)
+from cdc_shared.documents.number_type import stored_number
+from cdc_shared.documents.pointers import pointer_to
+from cdc_shared.documents.policies import NONE, FieldPolicies
+from cdc_shared.documents.readable_text import readable_text
 
 DATE_MIN_MS: Final = -62_135_596_800_000
 """0001-01-01T00:00:00Z: no reader of Delta tables agrees with another on what lies before."""
@@ -28,13 +40,30 @@ _EMPTY: Final = (dict, list)
 
 Fit = Callable[[Any], Any]
 """Value → storage value, or `_MISFIT`."""
-Entries = list[tuple[str, Any]]
-"""JSON Pointer and value of what a row's columns do not hold."""
+Document = dict[str, Any] | DuplicateKeys
+Conflicts = dict[str, Counter[str]]
+"""JSON Pointer of a known field → how often values of which kind did not fit it."""
+
+
+class Entry(NamedTuple):
+    """A value that a row's columns do not hold."""
+
+    pointer: str
+    value: Any
+    field: str | None
+    """Pointer of the known field that the value is in conflict with; None if there is no conflict: nothing typed is
+    known of the field, or a `text` column shows the value.
+    """
+    kind: str = ""
+    """Kind of the value in that conflict."""
+
+
+Entries = list[Entry]
 
 
 @dataclass
 class WalkedRows:
-    """Rows of consecutive texts. `rows[i]` maps stored column to storage value; `rescued[i]` is the row's
+    """Rows of consecutive documents. `rows[i]` maps stored column to storage value; `rescued[i]` is the row's
     `_cdc_rescued` text or None.
     """
 
@@ -42,6 +71,20 @@ class WalkedRows:
     rescued: list[str | None] = field(default_factory=list)
     invalid: dict[int, str] = field(default_factory=dict)
     rescued_values: int = 0
+    conflicts: Conflicts = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
+    """Row → pointer of its first conflict that the policies call a failure."""
+
+    def add(self, row: dict[str, Any], entries: Entries, policies: FieldPolicies) -> None:
+        """A further row."""
+        if entries:
+            count_conflicts(entries, self.conflicts)
+            failure = first_failure(entries, policies)
+            if failure is not None:
+                self.failures[len(self.rows)] = failure
+        self.rows.append(row)
+        self.rescued.append(rescued_text([entry[:2] for entry in entries]) if entries else None)
+        self.rescued_values += len(entries)
 
     def columns(self, schema: t.DocumentSchema) -> list[t.ArrowArray]:
         """One array a stored field of the schema, of its storage type."""
@@ -58,42 +101,87 @@ class UnknownField(Exception):
 
 
 def walk(
-    texts: Sequence[str],
+    texts: Iterable[str],
     schema: t.DocumentSchema,
     *,
     may_widen: bool = False,
+    policies: FieldPolicies = NONE,
     max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
 ) -> WalkedRows:
     """Decode each text on its own. With `may_widen`, UnknownField is raised at the first document that calls for a
     wider schema.
     """
-    members = _compiled(schema, may_widen, max_struct_fields)
     walked = WalkedRows()
-    for index, text in enumerate(texts):
-        try:
-            document = parse_document(text)
-        except InvalidDocument as error:
-            walked.invalid[index] = str(error)
-            walked.rows.append({})
-            walked.rescued.append(None)
-            continue
-        entries: Entries = []
-        walked.rows.append(members.fit(document, entries) if isinstance(document, dict) else {})
-        if isinstance(document, DuplicateKeys):
-            entries.append(("", document))
-        walked.rescued.append(rescued_text(entries) if entries else None)
-        walked.rescued_values += len(entries)
+
+    def documents() -> Iterator[Document]:
+        for index, text in enumerate(texts):
+            try:
+                yield parse_document(text)
+            except InvalidDocument as error:
+                walked.invalid[index] = str(error)
+                yield {}
+
+    _walk(documents(), schema, walked, may_widen, policies, max_struct_fields)
     return walked
+
+
+def walk_documents(
+    documents: Iterable[Document],
+    schema: t.DocumentSchema,
+    *,
+    may_widen: bool = False,
+    policies: FieldPolicies = NONE,
+    max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
+) -> WalkedRows:
+    """`walk` of documents as `parse_document` gives them."""
+    walked = WalkedRows()
+    _walk(documents, schema, walked, may_widen, policies, max_struct_fields)
+    return walked
+
+
+def _walk(
+    documents: Iterable[Document],
+    schema: t.DocumentSchema,
+    walked: WalkedRows,
+    may_widen: bool,
+    policies: FieldPolicies,
+    max_fields: int,
+) -> None:
+    members = _compiled(schema, may_widen, max_fields)
+    for document in documents:
+        entries: Entries = []
+        row: dict[str, Any] = {}
+        if isinstance(document, DuplicateKeys):
+            entries.append(Entry("", document, "", kind_name(document)))
+        else:
+            row = members.fit(document, entries)
+        walked.add(row, entries, policies)
+
+
+def count_conflicts(entries: Iterable[Entry], conflicts: Conflicts) -> None:
+    """Add the conflicts among a row's entries to the counts."""
+    for entry in entries:
+        if entry.field is not None:
+            conflicts.setdefault(entry.field, Counter())[entry.kind] += 1
+
+
+def merge_conflicts(into: Conflicts, others: Mapping[str, Counter[str]]) -> None:
+    """Add counts to counts."""
+    for pointer, kinds in others.items():
+        into.setdefault(pointer, Counter()).update(kinds)
+
+
+def first_failure(entries: Iterable[Entry], policies: FieldPolicies) -> str | None:
+    """Pointer of the first conflict among a row's entries whose field's policy is `fail`."""
+    if not policies.may_fail:
+        return None
+    conflicts = (entry.pointer for entry in entries if entry.field is not None)
+    return next((pointer for pointer in conflicts if policies.mode(pointer) == "fail"), None)
 
 
 def rescued_text(entries: Sequence[tuple[str, Any]]) -> str:
     """The `_cdc_rescued` value of a row: a JSON object from JSON Pointer to canonical Extended JSON."""
     return "{" + ",".join([f"{string_text(pointer)}:{dump(value)}" for pointer, value in entries]) + "}"
-
-
-def pointer_token(name: str) -> str:
-    """One reference token of a JSON Pointer (RFC 6901)."""
-    return name.replace("~", "~0").replace("/", "~1")
 
 
 @lru_cache(maxsize=64)
@@ -118,9 +206,11 @@ class _MembersFit:
         self._max_fields = max_fields
         self._scalars: dict[str, tuple[str, Fit]] = {}
         self._structs: dict[str, tuple[str, _MembersFit]] = {}
+        self._texts = {member.name: member.column for member in struct.fields if member.type == t.TEXT}
+        self._untyped = {member.name for member in struct.fields if isinstance(member.type, t.Null)}
         for member in struct.fields:
             if isinstance(member.type, t.Struct):
-                below = _MembersFit(member.type, self._pointer_to(member.name), may_widen, max_fields)
+                below = _MembersFit(member.type, pointer_to(self._pointer, member.name), may_widen, max_fields)
                 self._structs[member.name] = (member.column, below)
             else:
                 self._scalars[member.name] = (member.column, _strict(member.type, may_widen, max_fields))
@@ -149,6 +239,8 @@ class _MembersFit:
                 raise UnknownField
             if value is not None:
                 self._rescue(name, value, entries)
+                if name in self._texts:
+                    row[self._texts[name]] = readable_text(value)
         return row
 
     def _fit_struct(self, members: "_MembersFit", value: dict[str, Any], entries: Entries) -> dict[str, Any] | None:
@@ -165,10 +257,18 @@ class _MembersFit:
     def _rescue(self, name: str, value: Any, entries: Entries) -> None:
         if not self._top_level and _has_duplicates(value):
             raise _WholeField
-        entries.append((self._pointer_to(name), value))
-
-    def _pointer_to(self, name: str) -> str:
-        return f"{self._pointer}/{pointer_token(name)}"
+        pointer = pointer_to(self._pointer, name)
+        if name in self._texts or name in self._untyped:
+            entries.append(Entry(pointer, value, None))
+        elif name in self._scalars:
+            entries.append(Entry(pointer, value, pointer, kind_name(value)))
+        elif name in self._structs:
+            kind = DUPLICATE_NAMES if type(value) is dict else kind_name(value)
+            entries.append(Entry(pointer, value, pointer, kind))
+        else:
+            taken = t.column_name(name).casefold() in self._struct.taken_columns
+            reserved = self._top_level and t.column_name(name).casefold().startswith(t.RESERVED_PREFIX)
+            entries.append(Entry(pointer, value, self._pointer, NAME_CLASH if taken or reserved else TOO_MANY_MEMBERS))
 
 
 def _has_duplicates(value: Any) -> bool:
@@ -210,6 +310,8 @@ def _strict(type_: t.FieldType, may_widen: bool, max_fields: int) -> Fit:
         return _strict_list(type_, may_widen, max_fields)
     if isinstance(type_, t.Decimal):
         return _decimal_fit(type_.scale)
+    if isinstance(type_, t.Number):
+        return _number_fit(type_.scale)
     if isinstance(type_, t.Binary):
         return _binary_fit(type_.subtype)
     if isinstance(type_, t.Null):
@@ -332,6 +434,16 @@ def _decimal_fit(scale: int) -> Fit:
     return fit
 
 
+def _number_fit(scale: int) -> Fit:
+    def fit(value: Any) -> Any:
+        if type(value) not in (int, Int64, float):
+            return _MISFIT
+        number = stored_number(value, scale)
+        return _MISFIT if number is None else number
+
+    return fit
+
+
 _SCALAR_FITS: Final[dict[t.Kind, Fit]] = {
     t.Kind.STRING: _of_type(str),
     t.Kind.LONG: _long,
@@ -343,4 +455,5 @@ _SCALAR_FITS: Final[dict[t.Kind, Fit]] = {
     t.Kind.REGEX: _regex,
     t.Kind.TIMESTAMP: _timestamp,
     t.Kind.JSON: dump,
+    t.Kind.TEXT: _of_type(str),
 }

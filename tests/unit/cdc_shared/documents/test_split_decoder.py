@@ -15,7 +15,7 @@ SLOW = {"j", "n"}
 
 def split(*texts: str, schema: DocumentSchema = SCHEMA) -> tuple[list[list[object]], list[str | None]]:
     rows = decode_split([t.encode() for t in texts], schema, SLOW, may_widen=False, max_struct_fields=1000)
-    return [column.to_pylist() for column in rows.columns], rows.rescued
+    return [column.to_pylist() for column in rows.columns], rows.walked.rescued
 
 
 def test_slow_fields_anywhere_in_the_text() -> None:
