@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from cdc_shared.delta.actions import Action, AddFile, Metadata, Transaction
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog, VersionGone, VersionTaken
+from cdc_shared.delta.schema_history import SchemaCause, SchemaChange, SchemaOperation, change_schema, put_change
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
 from cdc_shared.errors import Fatal, ResyncNeeded
@@ -39,7 +40,7 @@ Held = Callable[[int], tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class RestorePlan:
-    """What a restore is going to do; `actions` are its log entry.
+    """What a restore is going to do; `actions` are its log entry, and `schema_change` the record to put before it.
 
     Attributes:
         version: the version whose state comes back.
@@ -56,6 +57,7 @@ class RestorePlan:
     columns_out: list[str]
     replayed: Mapping[int, OffsetRange]
     commit_id: str
+    schema_change: SchemaChange
     actions: list[Action]
 
 
@@ -112,11 +114,15 @@ class TableRestore:
             if not 0 <= version < now.version:
                 raise Fatal(f"{url} has no earlier version {version}: its newest is {now.version}")
             then = self._log.load_version(version)
-            CommitGuard(url, self._identity, self._mode).check_newest(self._log, version)
+            CommitGuard(url, self._location.store, self._identity, self._mode).check_newest(self._log, then)
         if then.metadata is None:
             raise Fatal(f"version {version} of {url} names no schema: the table is damaged")
         commit_id = str(uuid.uuid4())
-        metadata = restored_metadata(then.metadata, now.metadata, commit_id)
+        metadata, schema_change = change_schema(
+            now.metadata,
+            restored_metadata(then.metadata, now.metadata, commit_id),
+            SchemaCause(SchemaOperation.RESTORED, commit_id, int(self._clock() * 1000)),
+        )
         restored = Snapshot(now.version + 1, now.protocol, metadata, _restored_txns(now, then), then.files)
         check_supported(restored, self._identity, self._mode, self._topic.partitions, url)
         replayed = self._replayed(now, then, held)
@@ -129,6 +135,7 @@ class TableRestore:
             columns_out=sorted(_columns(now.metadata) - _columns(metadata)),
             replayed=replayed,
             commit_id=commit_id,
+            schema_change=schema_change,
             actions=self._actions(now, restored, version, commit_id),
         )
 
@@ -142,6 +149,7 @@ class TableRestore:
         with store_errors(f"committing to {self._location.url}"):
             entry = self._log.read_entry(version)
             if entry is None:
+                put_change(self._location.store, plan.schema_change)
                 try:
                     self._log.append(version, plan.actions)
                     return version

@@ -107,7 +107,7 @@ def start_anew(
             if table.metadata is None:
                 return None
             check_supported(table, identity, mode, _partitions_of(table, topic), location.url)
-            CommitGuard(location.url, identity, mode).check_newest(log, table.version)
+            CommitGuard(location.url, location.store, identity, mode).check_newest(log, table)
         start = plan_new_start(table, topic, held)
         if start is None:
             return None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 
+from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.documents import DocumentSchema
 from delta_writer.writer.key_hash import KeyHashes
 from delta_writer.writer.offsets import OffsetRange
@@ -66,6 +67,7 @@ class EncodedBatch:
         watermarks: as in `ChangeEvents`.
         commit_id: names this batch's commit, so that a put that timed out but succeeded is recognised.
         rescued_values, walked_rows: of the decoder, for metrics.
+        shown_by: JSON Pointer of a field that the table has no column for → the first event whose document shows it.
     """
 
     base_schema: DocumentSchema
@@ -80,3 +82,4 @@ class EncodedBatch:
     commit_id: str
     rescued_values: int
     walked_rows: int
+    shown_by: Mapping[str, EventPosition] = field(default_factory=dict)

@@ -78,7 +78,7 @@ class CopyOnWriteWriter(DeltaWriter):
 
     def _put_schema_in_force(self, batch: EncodedBatch) -> None:
         """Make the table, or widen its schema, in a commit of its own: a MERGE cannot add nested fields."""
-        metadata = self._metadata_for(batch.schema)
+        metadata = self._metadata_for(batch)
         if metadata is None:
             return
         info = {"timestamp": int(self._clock() * 1000), "operation": "SET SCHEMA", "engineInfo": ENGINE}

@@ -143,10 +143,10 @@ class DeletionVectorWriter(DeltaWriter):
     def _write(self, batch: EncodedBatch) -> CommitResult | None:
         started = time.perf_counter()
         superseded = self._superseded_rows(np.concatenate([batch.row_hashes, batch.deleted_hashes]))
-        metadata = self._metadata_for(batch.schema)
         if not superseded and not batch.rows.num_rows and not batch.must_commit:
             return None
         looked_up = time.perf_counter()
+        metadata = self._metadata_for(batch)
         new_file = self._upload.of(batch, self.partition_base) if batch.rows.num_rows else None
         files = self._snapshot.files
         vectors = {path: self.vectors.of(files[path]) | rows for path, rows in superseded.items()}

@@ -22,6 +22,7 @@ from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import Action, Metadata, Transaction
 from cdc_shared.delta.log import DeltaLog, VersionTaken
+from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation, change_schema, put_change
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
 from cdc_shared.documents import DocumentSchema
@@ -35,6 +36,7 @@ from delta_writer.writer.table_metadata import (
     TableIdentity,
     check_supported,
     new_metadata,
+    owner_of,
     partition_base,
     schema_of,
     with_schema,
@@ -95,7 +97,7 @@ class DeltaWriter(ABC):
         self.cache_dir = cache_dir
         self._clock = clock
         self._log = DeltaLog(location.store)
-        self._guard = CommitGuard(location.url, identity, self.mode)
+        self._guard = CommitGuard(location.url, location.store, identity, self.mode)
         self._snapshot = Snapshot()
         self._schema = schema_of(None)
         self._moved = MovedFiles(since=-1)
@@ -141,8 +143,9 @@ class DeltaWriter(ABC):
         with store_errors(f"reading the log of {self.location.url}"):
             snapshot = self._log.load()
             if snapshot.metadata is not None:
+                if owner_of(snapshot.metadata) == self._identity:  # first: it says who made what is not supported
+                    self._guard.check_newest(self._log, snapshot)
                 self._check_supported(snapshot)
-                self._guard.check_newest(self._log, snapshot.version)
         self._snapshot = snapshot
         self._read_at = started
         self._moved = MovedFiles(since=snapshot.version)
@@ -307,11 +310,23 @@ class DeltaWriter(ABC):
         counted = pc.add(rows.column(place), pa.scalar(base, pa.int32()))
         return replace(batch, rows=rows.set_column(place, rows.schema.field(place), counted))
 
-    def _metadata_for(self, schema: DocumentSchema) -> Metadata | None:
-        """Return the `metaData` that a commit of rows in `schema` must carry: of a new table or a wider schema."""
-        if self._snapshot.metadata is None:
-            return new_metadata(self._identity, schema, self.mode, self.topic.partitions, int(self._clock() * 1000))
-        return with_schema(self._snapshot.metadata, schema) if schema.typed() != self._schema else None
+    def _metadata_for(self, batch: EncodedBatch) -> Metadata | None:
+        """Return the `metaData` that the batch's commit must carry: of a new table or a wider schema."""
+        before, now_ms = self._snapshot.metadata, int(self._clock() * 1000)
+        if before is None:
+            after = new_metadata(self._identity, batch.schema, self.mode, self.topic.partitions, now_ms)
+        elif batch.schema.typed() != self._schema:
+            after = with_schema(before, batch.schema)
+        else:
+            return None
+        operation = SchemaOperation.CREATED if before is None else SchemaOperation.WIDENED
+        return self._recorded(after, SchemaCause(operation, batch.commit_id, now_ms, shown_by=batch.shown_by))
+
+    def _recorded(self, after: Metadata, cause: SchemaCause) -> Metadata:
+        """Put the record of a change of schema in its place; return the `metaData` that puts the schema in force."""
+        metadata, change = change_schema(self._snapshot.metadata, after, cause)
+        put_change(self.location.store, change)
+        return metadata
 
     def _offset_actions(self, batch: EncodedBatch) -> list[Action]:
         """Return `commitInfo`, and one `txn` for each partition and each watermark."""

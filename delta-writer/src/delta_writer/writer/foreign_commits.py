@@ -5,14 +5,22 @@ rows (DELETE, MERGE, INSERT, an overwrite, a RESTORE, which sets rows back but n
 would lose or keep what it should not. Moving rows (OPTIMIZE, `dataChange: false`), vacuum and table properties that the
 writer supports do no harm. Whose an entry is, it says itself: ours has our engine's name, or what copy-on-write gives
 to the MERGE and DELETE commits that delta-rs makes for it: a `txn` of ours, or `cdcTopic`.
+
+A schema that somebody changed is told also when the entry that did it is gone: the table's properties hold a digest of
+the schema that this platform has put in force, and the record of its last change (`schema_history`) the schema itself.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
+
+from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import Action, Metadata
 from cdc_shared.delta.log import DeltaLog, VersionGone
+from cdc_shared.delta.schema_diff import field_changes, schema_digest, told
+from cdc_shared.delta.schema_history import SCHEMA_DIGEST, last_change
+from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.errors import Fatal
 from delta_writer.writer.offsets import is_ours
 from delta_writer.writer.table_metadata import HISTORY, OWN_PROPERTIES, TableIdentity
@@ -32,20 +40,24 @@ class CommitGuard:
     People may DELETE from a history table: nothing in it follows from its older rows.
     """
 
-    def __init__(self, url: str, identity: TableIdentity, mode: str) -> None:
+    def __init__(self, url: str, store: ObjectStore, identity: TableIdentity, mode: str) -> None:
+        """`store`: the table's; what the schema should be is read there when it is not that."""
         self._url = url
+        self._store = store
         self._identity = identity
         self._mode = mode
 
-    def check_newest(self, log: DeltaLog, version: int) -> None:
-        """Check the entries from the last of ours up to `version`: those of others that no writer of ours has seen.
+    def check_newest(self, log: DeltaLog, table: Snapshot) -> None:
+        """Check the entries from the last of ours up to the table's: those of others that no writer of ours has seen.
 
-        Normally the newest entry is ours, and one is read. Entries that log clean-up has deleted are passed over.
+        Normally the newest entry is ours, and one is read. Entries that log clean-up has deleted are passed over; what
+        they did to the schema is found in the schema itself.
 
         Raises:
             ForeignCommit: see `check`.
         """
         foreign: list[tuple[int, list[Action]]] = []
+        version = table.version
         while version >= 0 and (entry := log.read_entry(version)) is not None and not is_own(entry):
             foreign.append((version, entry))
             version -= 1
@@ -53,6 +65,8 @@ class CommitGuard:
         for number, entry in reversed(foreign):
             self.check(number, entry, metadata)
             metadata = _metadata_of(entry) or metadata
+        if table.metadata is not None:
+            self._check_schema(table.version, table.metadata)
 
     def check(self, version: int, entry: Sequence[Action], metadata: Metadata | None) -> None:
         """Check one entry, which follows entries that passed. `metadata`: the table's before it, where it is known.
@@ -67,19 +81,44 @@ class CommitGuard:
         if self._mode == HISTORY and operation == DELETE:
             return
         if operation.upper() == RESTORE or any(_changes_rows(action) for action in entry):
-            raise self._refusal(version, operation, info, "changed rows")
+            raise self._refusal(
+                version, operation, info, "changed rows, so the table's offsets no longer say what is in it"
+            )
         changed = _metadata_of(entry)
-        if changed is not None and metadata is not None and not _only_properties(metadata, changed):
-            raise self._refusal(version, operation, info, "changed the schema or properties of this platform")
+        if changed is not None and metadata is not None and (found := list(_differences(metadata, changed))):
+            what = f"changed the schema, or properties of this platform ({'; '.join(found)})"
+            raise self._refusal(version, operation, info, what)
+
+    def _check_schema(self, version: int, metadata: Metadata) -> None:
+        """Check that the schema is the one that this platform has put in force last, where the table says which."""
+        digest = metadata.configuration.get(SCHEMA_DIGEST)
+        if digest is None or digest == schema_digest(metadata.schema_string):
+            return
+        last = last_change(self._store, metadata)
+        found = (
+            "the record of what it should be is gone"
+            if last is None
+            else f"since schema version {last.version}: {told(field_changes(last.schema, metadata.schema_string))}"
+        )
+        raise ForeignCommit(
+            f"version {version} of {self._url} has a schema that another program has changed ({found}); which commit "
+            "did it, the table's log no longer says. Nothing was written since. To go on: stop the pipeline's writers, "
+            f"put the schema back (`delta-writer schema-history {self._table}` shows it) and start them again; or move "
+            "the table away and resync the collection"
+        )
+
+    @property
+    def _table(self) -> str:
+        """The arguments that name the table to the commands."""
+        return f"{self._identity.pipeline} {self._identity.collection}" + " --history" * (self._mode == HISTORY)
 
     def _refusal(self, version: int, operation: str, info: dict[str, Any], what: str) -> ForeignCommit:
         engine = info.get("engineInfo") or info.get("clientVersion") or "unnamed"
-        table = f"{self._identity.pipeline} {self._identity.collection}" + " --history" * (self._mode == HISTORY)
         return ForeignCommit(
             f"version {version} of {self._url} was committed by another program ({operation}, engine {engine}) and "
-            f"{what}, so the table's offsets no longer say what is in it; nothing was written since. To put it back: "
-            f"stop the pipeline's writers, run `delta-writer restore {table} --version {version - 1}`, "
-            "and start them again; or move the table away and resync the collection"
+            f"{what}; nothing was written since. To put it back: stop the pipeline's writers, run "
+            f"`delta-writer restore {self._table} --version {version - 1}`, and start them again; or move the table "
+            "away and resync the collection"
         )
 
 
@@ -107,16 +146,16 @@ def _metadata_at(log: DeltaLog, version: int) -> Metadata | None:
         return None
 
 
-def _only_properties(before: Metadata, after: Metadata) -> bool:
-    """Tell whether nothing was changed but names and properties that are not ours; those are checked elsewhere."""
-    same_table = (before.id, before.partition_columns) == (after.id, after.partition_columns)
-    return same_table and _own(before) == _own(after) and _schema(before) == _schema(after)
-
-
-def _own(metadata: Metadata) -> dict[str, str]:
-    return {name: value for name, value in metadata.configuration.items() if name.startswith(OWN_PROPERTIES)}
-
-
-def _schema(metadata: Metadata) -> Any:
-    """Return the schema as JSON means it: engines write the same one in different words."""
-    return json.loads(metadata.schema_string)
+def _differences(before: Metadata, after: Metadata) -> Iterator[str]:
+    """Say what was changed that no other program may change. Other properties are checked elsewhere."""
+    if before.id != after.id:
+        yield "the table was replaced by another one"
+    if before.partition_columns != after.partition_columns:
+        yield f"it is partitioned by {', '.join(after.partition_columns) or 'nothing'}"
+    for name in sorted({*before.configuration, *after.configuration}):
+        was, is_now = before.configuration.get(name), after.configuration.get(name)
+        if name.startswith(OWN_PROPERTIES) and was != is_now:
+            yield f"property {name} was {was!r} and is {is_now!r}" if is_now is not None else f"{name} was removed"
+    # As JSON means it: engines write the same schema in different words.
+    if json.loads(before.schema_string) != json.loads(after.schema_string):
+        yield told(field_changes(before.schema_string, after.schema_string))

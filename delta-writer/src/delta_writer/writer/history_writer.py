@@ -14,6 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action, Metadata
+from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.errors import Fatal, ResyncNeeded
 from delta_writer.transformers.change_batch import EncodedBatch
@@ -95,7 +96,7 @@ class HistoryWriter(DeltaWriter):
             if self.version < 0:
                 actions.append(Action(protocol=protocol_for(self.mode)))
             if self.version < 0 or began_anew:
-                actions.append(Action(meta_data=self._metadata_beside(current.metadata, now_ms)))
+                actions.append(Action(meta_data=self._metadata_beside(current.metadata, commit_id, now_ms)))
             self._append(actions + self._txns(offsets, now_ms), commit_id)
             return CommitResult(self.version)
 
@@ -133,7 +134,7 @@ class HistoryWriter(DeltaWriter):
         actions = self._offset_actions(batch)
         if self.version < 0:
             actions.append(Action(protocol=protocol_for(self.mode)))
-        if (metadata := self._metadata_for(batch.schema)) is not None:
+        if (metadata := self._metadata_for(batch)) is not None:
             actions.append(Action(meta_data=metadata))
         if batch.rows.num_rows:
             actions.append(Action(add=self._upload.of(batch, self.partition_base)))
@@ -150,10 +151,13 @@ class HistoryWriter(DeltaWriter):
             partitions = int(snapshot.metadata.configuration.get(TOPIC_PARTITIONS, partitions))
         check_supported(snapshot, self._identity, self.mode, partitions, self.location.url)
 
-    def _metadata_beside(self, current: Metadata, now_ms: int) -> Metadata:
+    def _metadata_beside(self, current: Metadata, commit_id: str, now_ms: int) -> Metadata:
         """Return the metadata of a history that begins beside a table, or that starts anew together with it."""
         metadata = self._snapshot.metadata
         if metadata is None:
-            metadata = new_metadata(self._identity, schema_of(current), self.mode, self.topic.partitions, now_ms)
+            metadata = self._recorded(
+                new_metadata(self._identity, schema_of(current), self.mode, self.topic.partitions, now_ms),
+                SchemaCause(SchemaOperation.CREATED, commit_id, now_ms),
+            )
         shared = {name: current.configuration[name] for name in _SHARED if name in current.configuration}
         return replace(metadata, configuration={**metadata.configuration, **shared})

@@ -18,7 +18,6 @@ DATABASE: Final = "cdc.database"
 COLLECTION: Final = "cdc.collection"
 MODE: Final = "cdc.sinkMode"
 TOPIC_PARTITIONS: Final = "cdc.topicPartitions"
-SCHEMA_VERSION: Final = "cdc.schemaVersion"
 HISTORY: Final = "history"
 """The `MODE` of a history table."""
 RESTORE_ID: Final = "cdc.restoreId"
@@ -61,7 +60,7 @@ def protocol_for(mode: str) -> Protocol:
 
 
 def new_metadata(identity: TableIdentity, schema: DocumentSchema, mode: str, partitions: int, now_ms: int) -> Metadata:
-    """Return the metadata of a table to be made."""
+    """Return the metadata of a table to be made; `schema_history.change_schema` puts its schema in force."""
     configuration = dict(_PROPERTIES)
     if mode == "deletion_vectors":
         configuration["delta.enableDeletionVectors"] = "true"
@@ -71,7 +70,6 @@ def new_metadata(identity: TableIdentity, schema: DocumentSchema, mode: str, par
         COLLECTION: identity.collection,
         MODE: mode,
         TOPIC_PARTITIONS: str(partitions),
-        SCHEMA_VERSION: "1",
     }
     return Metadata(
         id=str(uuid.uuid4()),
@@ -84,23 +82,19 @@ def new_metadata(identity: TableIdentity, schema: DocumentSchema, mode: str, par
 
 
 def with_schema(metadata: Metadata, schema: DocumentSchema) -> Metadata:
-    """Return the metadata with another schema, its version one higher."""
-    version = int(metadata.configuration.get(SCHEMA_VERSION, "0")) + 1
-    configuration = metadata.configuration | {SCHEMA_VERSION: str(version)}
+    """Return the metadata with another schema; `schema_history.change_schema` puts it in force."""
     schema_string = to_delta_schema(schema, history=metadata.configuration.get(MODE) == HISTORY)
-    return msgspec.structs.replace(metadata, schema_string=schema_string, configuration=configuration)
+    return msgspec.structs.replace(metadata, schema_string=schema_string)
 
 
 def restored_metadata(then: Metadata, now: Metadata | None, restore_id: str) -> Metadata:
     """Return the metadata of a table restored to how it was `then`: its schema, and the properties that are ours.
 
-    Those that people set stay as they are now.
+    Those that people set stay as they are now. `schema_history.change_schema` puts it in force.
     """
     current = {} if now is None else now.configuration
-    versions = (int(each.get(SCHEMA_VERSION, "0")) for each in (then.configuration, current))
     kept = {name: value for name, value in current.items() if not name.startswith(OWN_PROPERTIES)}
-    configuration = then.configuration | kept | {SCHEMA_VERSION: str(max(versions) + 1), RESTORE_ID: restore_id}
-    return msgspec.structs.replace(then, configuration=configuration)
+    return msgspec.structs.replace(then, configuration=then.configuration | kept | {RESTORE_ID: restore_id})
 
 
 def rows_identity(metadata: Metadata) -> str:
@@ -112,6 +106,11 @@ def rows_identity(metadata: Metadata) -> str:
 def partition_base(metadata: Metadata | None) -> int:
     """Return what `_cdc_partition` counts from: a row below it is from before the offsets began anew."""
     return 0 if metadata is None else int(metadata.configuration.get(PARTITION_BASE, "0"))
+
+
+def owner_of(metadata: Metadata) -> TableIdentity:
+    """Return whose rows a table says it holds; empty names where it says nothing."""
+    return TableIdentity(*(metadata.configuration.get(key, "") for key in (PIPELINE, DATABASE, COLLECTION)))
 
 
 def schema_of(metadata: Metadata | None) -> DocumentSchema:
@@ -129,7 +128,7 @@ def check_supported(snapshot: Snapshot, identity: TableIdentity, mode: str, part
     if metadata is None or protocol is None:
         raise Fatal(f"the log of {url} names no schema or no protocol: the table is damaged")
     configuration = metadata.configuration
-    _check_owner(configuration, metadata.schema_string, identity, url)
+    _check_owner(metadata, identity, url)
     if configuration[MODE] != mode:
         raise Fatal(
             f"the table at {url} was made with sink.mode {configuration[MODE]}, the pipeline says {mode}; "
@@ -149,14 +148,14 @@ def check_supported(snapshot: Snapshot, identity: TableIdentity, mode: str, part
         raise Fatal(f"the table at {url} has features that the delta-writer does not write: {', '.join(named)}")
 
 
-def _check_owner(configuration: Mapping[str, str], schema_string: str, identity: TableIdentity, url: str) -> None:
-    owner = TableIdentity(*(configuration.get(key, "") for key in (PIPELINE, DATABASE, COLLECTION)))
-    if owner == identity and MODE in configuration and TOPIC_PARTITIONS in configuration:
+def _check_owner(metadata: Metadata, identity: TableIdentity, url: str) -> None:
+    owner = owner_of(metadata)
+    if owner == identity and MODE in metadata.configuration and TOPIC_PARTITIONS in metadata.configuration:
         return
     whose = f"belongs to {owner}" if owner.pipeline else "was not made by the delta-writer"
     raise Fatal(
-        f"the table at {url} {whose}; nothing was written. Its schema: {_summary(schema_string)}. The schema that a "
-        f"table of {identity.database}.{identity.collection} starts from: "
+        f"the table at {url} {whose}; nothing was written. Its schema: {_summary(metadata.schema_string)}. The schema "
+        f"that a table of {identity.database}.{identity.collection} starts from: "
         f"{_summary(to_delta_schema(DocumentSchema(())))}. Move that table away, or give the pipeline another "
         "sink.root"
     )
