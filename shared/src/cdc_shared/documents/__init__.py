@@ -15,7 +15,7 @@ from cdc_shared.documents.delta_schema import (
     parquet_schema,
     to_delta_schema,
 )
-from cdc_shared.documents.envelope import DELETE, REREAD, Envelopes, decode_envelopes, event_key
+from cdc_shared.documents.envelope import DELETE, REREAD, Envelopes, Replay, decode_envelopes, event_key
 from cdc_shared.documents.extended_json import InvalidDocument, dump, parse, parse_document
 from cdc_shared.documents.inference import infer
 from cdc_shared.documents.key_text import key_text, key_value
@@ -35,6 +35,7 @@ __all__ = [
     "FieldPolicies",
     "InvalidBson",
     "InvalidDocument",
+    "Replay",
     "WalkedRows",
     "canonical_document",
     "canonical_row",

@@ -27,6 +27,18 @@ SOURCE_TS_MAX_MS: Final = 253_402_300_799_999
 _OBJECT_ID_KEY: Final = re.compile(rb'\{"id":"\{\\"\$oid\\": \\"([0-9a-f]{24})\\"\}"\}')
 
 
+class Replay(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Ours, in a record that was sent to try a dead letter again (docs/adr/0018-dead-letters.md).
+
+    `attempt` counts from 1, the record that was rejected first, at `first_seen_ms` (ms since 1970). `history_only`: the
+    event belongs to the history, and the row of the current state is not its business; means nothing with `x`.
+    """
+
+    attempt: Annotated[int, msgspec.Meta(ge=1)]
+    first_seen_ms: Annotated[int, msgspec.Meta(ge=0)]
+    history_only: bool = False
+
+
 @dataclass
 class Envelopes:
     """One entry a message in every list, in order.
@@ -36,6 +48,7 @@ class Envelopes:
     `afters[i]` is the document's text (None for a delete, and for an `x`, whose document is yet to be read),
     `source_ts_ms[i]` milliseconds since 1970, `key_texts[i]` the text of the document's `_id`, its identity. `invalid`
     maps row to a reason in plain words that holds nothing of the message; in the rows of `bad_keys` it is the key's.
+    `replays` has the rows that were sent to try a dead letter again.
     """
 
     key_texts: list[str]
@@ -46,6 +59,7 @@ class Envelopes:
     collections: list[str]
     invalid: dict[int, str] = field(default_factory=dict)
     bad_keys: frozenset[int] = frozenset()
+    replays: dict[int, Replay] = field(default_factory=dict)
     tombstones: int = 0
     no_ops: int = 0
 
@@ -63,6 +77,7 @@ class _Envelope(msgspec.Struct, gc=False):
     op: Literal["r", "c", "u", "d", "x"] | None
     source: _Source
     after: str | None = None
+    replay: Replay | None = None
 
 
 class _Key(msgspec.Struct, gc=False):
@@ -113,6 +128,7 @@ def decode_envelopes(keys: Sequence[bytes | None], values: Sequence[bytes | None
         collections=[source.collection for source in sources],
         invalid=invalid,
         bad_keys=bad_keys,
+        replays={row: each.replay for row, each in enumerate(envelopes) if each.replay is not None},
         tombstones=tombstones,
         no_ops=no_ops,
     )

@@ -7,7 +7,8 @@ changes later comes later. It is the only way to repair a row; nobody but the wr
 
     {"op":"x","source":{"db":"shop","collection":"orders","ts_ms":1700000000000},"reason":"dead letter replayed"}
 
-`source.ts_ms` is when it was asked; the row gets the source's time of the read.
+`source.ts_ms` is when it was asked; the row gets the source's time of the read. A request that tries a dead letter
+again also says so in `"replay"` (`documents.Replay`).
 """
 
 import time
@@ -19,7 +20,7 @@ import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient
 
-from cdc_shared.documents import REREAD, event_key
+from cdc_shared.documents import REREAD, Replay, event_key
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.errors import map_kafka_error
 from cdc_shared.kafka.topics import UnknownTopic, change_topic, partition_for, topic_id
@@ -63,13 +64,19 @@ def request_rereads(
     """
     topic = change_topic(pipeline, database, collection)
     partitions = _partitions(bootstrap_servers, topic)
-    source = {"db": database, "collection": collection, "ts_ms": int(clock() * 1000)}
-    value = msgspec.json.encode({"op": REREAD, "source": source, "reason": reason[:MAX_REASON_CHARACTERS]})
+    value = request_value(database, collection, int(clock() * 1000), reason)
     sending = _Sending(_producer(bootstrap_servers), topic, value)
     for key in keys:
         encoded = event_key(key)
         sending.send(key, encoded, partition_for(encoded, partitions))
     return sending.result()
+
+
+def request_value(database: str, collection: str, asked_ms: int, reason: str, replay: Replay | None = None) -> bytes:
+    """The value of a request's record; `asked_ms` in ms since 1970."""
+    source = {"db": database, "collection": collection, "ts_ms": asked_ms}
+    value = {"op": REREAD, "source": source, "reason": reason[:MAX_REASON_CHARACTERS]}
+    return msgspec.json.encode(value if replay is None else {**value, "replay": replay})
 
 
 class _Sending:

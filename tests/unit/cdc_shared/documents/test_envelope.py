@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cdc_shared.documents import decode_envelopes, event_key
+from cdc_shared.documents import Replay, decode_envelopes, event_key
 
 pytestmark = pytest.mark.unit
 
@@ -143,6 +143,22 @@ def test_a_re_read_request_has_no_document_whatever_it_says() -> None:
     assert envelopes.invalid == {}
     assert envelopes.ops == ["x", "x"]
     assert envelopes.afters == [None, None]
+
+
+def test_what_was_sent_to_try_a_dead_letter_again_says_so() -> None:
+    again = {"attempt": 2, "first_seen_ms": 7}
+    envelopes = decode_envelopes(
+        [KEY] * 4,
+        [
+            value(op="x", after=None, replay=again),
+            value(),
+            value(op="u", replay=again | {"history_only": True}),
+            value(replay={"attempt": "two"}),
+        ],
+    )
+    assert envelopes.ops == ["x", "c", "u", None]
+    assert envelopes.replays == {0: Replay(2, 7), 2: Replay(2, 7, history_only=True)}
+    assert envelopes.invalid.keys() == {3}
 
 
 def test_a_key_is_written_as_debezium_writes_it() -> None:

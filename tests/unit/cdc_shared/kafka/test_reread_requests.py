@@ -9,10 +9,15 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from cdc_shared.documents import decode_envelopes, event_key, key_text
+from cdc_shared.documents import Replay, decode_envelopes, event_key, key_text
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka import reread_requests
-from cdc_shared.kafka.reread_requests import MAX_REASON_CHARACTERS, RereadsRequested, request_rereads
+from cdc_shared.kafka.reread_requests import (
+    MAX_REASON_CHARACTERS,
+    RereadsRequested,
+    request_rereads,
+    request_value,
+)
 from cdc_shared.kafka.topics import TopicIdentity, UnknownTopic, partition_for
 
 pytestmark = pytest.mark.unit
@@ -76,6 +81,12 @@ def test_a_request_has_debeziums_key_and_partition_and_is_understood(producer: F
     assert set(zip(envelopes.databases, envelopes.collections, strict=True)) == {("db", "orders")}
     assert set(envelopes.source_ts_ms) == {12_500}
     assert json.loads(producer.sent[0][1])["reason"] == "test"
+
+
+def test_a_request_may_carry_what_is_known_of_a_dead_letter() -> None:
+    value = request_value("db", "orders", 12_500, "why", Replay(3, 7))
+    envelopes = decode_envelopes([event_key(KEYS[0])], [value])
+    assert (envelopes.ops, envelopes.replays) == (["x"], {0: Replay(3, 7)})
 
 
 def test_the_reason_is_limited(producer: FakeProducer) -> None:
