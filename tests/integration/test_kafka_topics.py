@@ -11,7 +11,8 @@ from confluent_kafka.admin import AdminClient
 from stack_endpoints import Stack
 
 from cdc_shared.errors import Fatal
-from cdc_shared.kafka.spec_topic import SpecChange, SpecReader, delete_spec, publish_spec, send_record
+from cdc_shared.kafka.compacted_topic import send_record
+from cdc_shared.kafka.spec_topic import SpecChange, SpecReader, delete_spec, publish_spec
 from cdc_shared.kafka.topics import UnknownTopic, ensure_topic, partition_for, topic_id
 from cdc_shared.models.common import InvalidSpec, PipelineSpec, SourceSpec
 

@@ -20,7 +20,8 @@ from waiting import wait_until
 from writer_process import WriterProcess
 
 from cdc_shared.delta.time_travel import table_watermark, watermark_id
-from cdc_shared.kafka.spec_topic import delete_spec, publish_spec, send_record
+from cdc_shared.kafka.compacted_topic import send_record
+from cdc_shared.kafka.spec_topic import delete_spec, publish_spec
 from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, held_offsets, notification_topic, signal_topic, topic_id
 from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
 from cdc_shared.storage.object_store import delete_everything, table_url

@@ -22,7 +22,8 @@ from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import captures, collection_regex
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.errors import Fatal
-from cdc_shared.kafka.spec_topic import publish_spec, send_record
+from cdc_shared.kafka.compacted_topic import send_record
+from cdc_shared.kafka.spec_topic import publish_spec
 from cdc_shared.kafka.topics import (
     CHANGE_TOPIC_CONFIG,
     UnknownTopic,

@@ -12,17 +12,19 @@ from time import monotonic
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 
 from cdc_shared.errors import Fatal, Transient
+from cdc_shared.kafka.compacted_topic import (
+    POLL_S,
+    READ_TIMEOUT_S,
+    ensure_compacted,
+    publish_record,
+    whole_topic_consumer,
+)
 from cdc_shared.kafka.errors import map_kafka_error
-from cdc_shared.kafka.topics import COMPACTED, PIPELINES_TOPIC, ensure_topic
+from cdc_shared.kafka.topics import PIPELINES_TOPIC
 from cdc_shared.models.common import InvalidSpec, PipelineSpec, decode_spec, encode_spec
-
-PUBLISH_TIMEOUT_S = 15.0
-READ_TIMEOUT_S = 30.0
-POLL_S = 0.5
 
 
 class UnknownPipeline(Fatal):
@@ -35,21 +37,16 @@ class SpecChange(NamedTuple):
     """None: the pipeline was deleted."""
 
 
-def ensure_spec_topic(admin: AdminClient, replication_factor: int = 1, topic: str = PIPELINES_TOPIC) -> None:
-    """Make the spec topic, compacted, when it is missing; compact it when a broker made it by itself."""
-    ensure_topic(admin, topic, 1, COMPACTED, replication_factor)
-
-
 def publish_spec(
     bootstrap_servers: str, spec: PipelineSpec, replication_factor: int = 1, topic: str = PIPELINES_TOPIC
 ) -> None:
     """Publish a spec, new or changed; returns once every in-sync replica has it. Raises `Transient` or `Fatal`."""
-    _publish(bootstrap_servers, spec.name, encode_spec(spec), replication_factor, topic)
+    publish_record(bootstrap_servers, topic, spec.name.encode(), encode_spec(spec), replication_factor)
 
 
 def delete_spec(bootstrap_servers: str, name: str, replication_factor: int = 1, topic: str = PIPELINES_TOPIC) -> None:
     """Publish that a pipeline is deleted; the same promises as `publish_spec`. Deleting an unknown one does no harm."""
-    _publish(bootstrap_servers, name, None, replication_factor, topic)
+    publish_record(bootstrap_servers, topic, name.encode(), None, replication_factor)
 
 
 def read_spec(bootstrap_servers: str, name: str, topic: str = PIPELINES_TOPIC) -> PipelineSpec:
@@ -98,19 +95,8 @@ class SpecReader:
         topic: str = PIPELINES_TOPIC,
     ) -> Self:
         """A reader on its own consumer; makes the topic when it is missing. Raises `Transient` or `Fatal`."""
-        ensure_spec_topic(AdminClient({"bootstrap.servers": bootstrap_servers}), replication_factor, topic)
-        consumer = Consumer(
-            {
-                "bootstrap.servers": bootstrap_servers,
-                "group.id": "cdc.spec-reader",  # librdkafka asks for one; nothing is committed under it
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "isolation.level": "read_committed",
-                # Compaction may remove the offset that was to be read next; the whole topic is its own snapshot.
-                "auto.offset.reset": "earliest",
-            }
-        )
-        return cls(consumer, on_invalid, topic)
+        ensure_compacted(bootstrap_servers, topic, replication_factor)
+        return cls(whole_topic_consumer(bootstrap_servers), on_invalid, topic)
 
     def poll(self, timeout_s: float = POLL_S) -> SpecChange | None:
         """The next change, or None after `timeout_s` without one. Raises `Fatal` for errors that no waiting cures."""
@@ -174,40 +160,3 @@ class SpecReader:
         except InvalidSpec as error:
             self._on_invalid(name, InvalidSpec(f"{where}: {error}"))
             return None
-
-
-def _publish(bootstrap_servers: str, name: str, value: bytes | None, replication_factor: int, topic: str) -> None:
-    ensure_spec_topic(AdminClient({"bootstrap.servers": bootstrap_servers}), replication_factor, topic)
-    producer = Producer(
-        {
-            "bootstrap.servers": bootstrap_servers,
-            "enable.idempotence": True,
-            "message.timeout.ms": int(PUBLISH_TIMEOUT_S * 1000),
-        }
-    )
-    send_record(producer, topic, name.encode(), value)
-
-
-def send_record(producer: Producer, topic: str, key: bytes, value: bytes | None) -> None:
-    """Send one record to partition 0 and wait for its acknowledgement. Raises `Transient` or `Fatal`."""
-    what = f"publish {key.decode()} to {topic}"
-    failures: list[KafkaError] = []
-    acknowledged: list[Message] = []
-
-    def delivered(error: KafkaError | None, message: Message) -> None:
-        if error is not None:
-            failures.append(error)
-        else:
-            acknowledged.append(message)
-
-    try:
-        producer.produce(topic, key=key, value=value, partition=0, on_delivery=delivered)
-    except (KafkaException, BufferError) as error:
-        if isinstance(error, BufferError):
-            raise Transient(f"{what}: the producer's queue is full") from error
-        raise map_kafka_error(error, what) from error
-    producer.flush(PUBLISH_TIMEOUT_S + 5)
-    if failures:
-        raise map_kafka_error(failures[0], what)
-    if not acknowledged:
-        raise Transient(f"{what}: no acknowledgement within {PUBLISH_TIMEOUT_S:.0f} s")

@@ -8,7 +8,8 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
 
 from cdc_shared.errors import Fatal, Transient
-from cdc_shared.kafka.spec_topic import SpecChange, SpecReader, read_spec, send_record
+from cdc_shared.kafka.compacted_topic import send_record
+from cdc_shared.kafka.spec_topic import SpecChange, SpecReader, read_spec
 from cdc_shared.kafka.topics import PIPELINES_TOPIC
 from cdc_shared.models.common import InvalidSpec, PipelineSpec, SourceSpec, encode_spec
 

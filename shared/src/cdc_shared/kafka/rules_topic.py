@@ -1,0 +1,73 @@
+"""Every version of each pipeline's rules, in the compacted topic `cdc.rules`: key `<pipeline>:<version>`, value the
+`quality` part of the spec that it was published with.
+
+A row names in `_cdc_rules_version` the version that made it. Whoever has to know what that version did (reconciliation,
+a re-masking) finds it here, also when the pipeline has other rules now, or was taken back.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+
+from pydantic import ValidationError
+
+from cdc_shared.errors import Fatal
+from cdc_shared.kafka.compacted_topic import ensure_compacted, publish_record, records, whole_topic_consumer
+from cdc_shared.models.data_quality import QualitySpec
+
+RULES_TOPIC = "cdc.rules"
+
+
+class UnknownRules(Fatal):
+    """No such version of a pipeline's rules was published."""
+
+
+def store_rules(bootstrap_servers: str, pipeline: str, quality: QualitySpec, topic: str = RULES_TOPIC) -> None:
+    """Keep the rules under their version; returns once Kafka has them. Raises `Transient` or `Fatal`."""
+    publish_record(bootstrap_servers, topic, _key(pipeline, quality.version), quality.model_dump_json().encode())
+
+
+def forget_rules(bootstrap_servers: str, pipeline: str, topic: str = RULES_TOPIC) -> None:
+    """Take back every version: only when the pipeline's tables are gone too. Raises `Transient` or `Fatal`."""
+    for version in read_versions(bootstrap_servers, pipeline, topic):
+        publish_record(bootstrap_servers, topic, _key(pipeline, version), None)
+
+
+def read_rules(bootstrap_servers: str, pipeline: str, version: int, topic: str = RULES_TOPIC) -> QualitySpec:
+    """Return the `quality` part of the spec with which this version of the rules was published. 0 is no rules.
+
+    Raises:
+        UnknownRules: that version was never published.
+    """
+    if version == 0:
+        return QualitySpec()
+    versions = read_versions(bootstrap_servers, pipeline, topic)
+    if version not in versions:
+        known = ", ".join(map(str, sorted(versions))) or "none"
+        raise UnknownRules(f"{topic} has no version {version} of the rules of pipeline {pipeline} (known: {known})")
+    return versions[version]
+
+
+def read_versions(bootstrap_servers: str, pipeline: str, topic: str = RULES_TOPIC) -> Mapping[int, QualitySpec]:
+    """Return every version of a pipeline's rules but 0. Raises `Transient`, and `Fatal` when one cannot be read."""
+    ensure_compacted(bootstrap_servers, topic)
+    values: dict[int, bytes | None] = {}
+    with closing(whole_topic_consumer(bootstrap_servers)) as consumer:
+        for message in records(consumer, topic):
+            name, _, version = (message.key() or b"").decode(errors="replace").rpartition(":")
+            if name == pipeline and version.isdecimal():
+                values[int(version)] = message.value()
+    return {version: _decoded(pipeline, version, value, topic) for version, value in values.items() if value}
+
+
+def _decoded(pipeline: str, version: int, value: bytes, topic: str) -> QualitySpec:
+    try:
+        return QualitySpec.model_validate_json(value)
+    except ValidationError as error:
+        raise Fatal(
+            f"{topic}: version {version} of the rules of pipeline {pipeline} cannot be read ({error.error_count()} "
+            "fields at fault): another release wrote it; run that one"
+        ) from None
+
+
+def _key(pipeline: str, version: int) -> bytes:
+    return f"{pipeline}:{version}".encode()
