@@ -13,13 +13,14 @@ by these rules:
 * an object of more than `max_struct_fields` members, or below `MAX_DEPTH` levels, is JSON.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Context
 from typing import Any, Final
 
 from bson import Decimal128
 
 from cdc_shared.documents import types as t
+from cdc_shared.documents.bson_values import DuplicateKeys
 from cdc_shared.documents.extended_json import InvalidDocument, parse_document
 from cdc_shared.documents.kinds import ARRAY, NOTHING, NUMBER, OBJECT, kind_of
 from cdc_shared.documents.pointers import ANY_ELEMENT, pointer_to
@@ -43,16 +44,31 @@ def infer(
 
     Texts that are not documents are passed over. Fields that showed no typed value are there with type `Null`.
     """
+    return infer_documents(_documents(texts), known, policies=policies, max_struct_fields=max_struct_fields)
+
+
+def infer_documents(
+    documents: Iterable[dict[str, Any] | DuplicateKeys],
+    known: t.DocumentSchema,
+    *,
+    policies: FieldPolicies = NONE,
+    max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
+) -> t.DocumentSchema:
+    """`infer` of documents as `parse_document` gives them."""
     root = _Observed()
-    for text in texts:
-        try:
-            document = parse_document(text)
-        except InvalidDocument:
-            continue
+    for document in documents:
         if isinstance(document, dict):
             root.see(document)
     members = _Widening(policies, max_struct_fields).members(known, root, "", depth=0)
     return known if members == known.fields else t.DocumentSchema(members)
+
+
+def _documents(texts: Iterable[str]) -> Iterator[dict[str, Any] | DuplicateKeys]:
+    for text in texts:
+        try:
+            yield parse_document(text)
+        except InvalidDocument:
+            continue
 
 
 class _Observed:
