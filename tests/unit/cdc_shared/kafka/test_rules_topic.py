@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
-from test_spec_topic import FakeConsumer, FakeMessage, at_end, record
+from fake_records import FakeConsumer, FakeMessage, at_end, record
 
 import cdc_shared.kafka.rules_topic as module
 from cdc_shared.errors import Fatal

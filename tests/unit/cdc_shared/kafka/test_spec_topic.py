@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, Producer
+from fake_records import FakeConsumer, FakeMessage, at_end, record
 
 from cdc_shared.errors import Fatal, Transient
 from cdc_shared.kafka.compacted_topic import send_record
@@ -15,52 +16,9 @@ from cdc_shared.models.common import InvalidSpec, PipelineSpec, SourceSpec, enco
 
 pytestmark = pytest.mark.unit
 
-EOF = KafkaError(KafkaError._PARTITION_EOF)
-
 
 def spec(name: str, database: str = "d") -> PipelineSpec:
     return PipelineSpec(name=name, source=SourceSpec(connection="env:X", database=database))
-
-
-class FakeMessage:
-    def __init__(self, key: bytes | None, value: bytes | None, error: KafkaError | None = None) -> None:
-        self._key, self._value, self._error = key, value, error
-
-    def key(self) -> bytes | None:
-        return self._key
-
-    def value(self) -> bytes | None:
-        return self._value
-
-    def error(self) -> KafkaError | None:
-        return self._error
-
-    def offset(self) -> int:
-        return 42
-
-
-class FakeConsumer(Consumer):
-    def __init__(self, *messages: FakeMessage) -> None:
-        self._messages = list(messages)
-        self.assigned: list[TopicPartition] = []
-        self.closed = False
-
-    def assign(self, partitions: list[TopicPartition]) -> None:
-        self.assigned = partitions
-
-    def poll(self, timeout: float = -1) -> Any:
-        return self._messages.pop(0) if self._messages else None
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def record(name: str, value: bytes | None) -> FakeMessage:
-    return FakeMessage(name.encode(), value)
-
-
-def at_end() -> FakeMessage:
-    return FakeMessage(None, None, EOF)
 
 
 def reader(*messages: FakeMessage) -> tuple[SpecReader, list[tuple[str, str]], FakeConsumer]:
