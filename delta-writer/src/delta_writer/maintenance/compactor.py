@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import deltalake
 import numpy as np
@@ -35,6 +35,16 @@ SMALL_BYTES: Final = 8 * 1024 * 1024
 KEY_COLUMN: Final = "_cdc_key"
 
 
+class Conversion(Protocol):
+    """Makes other rows of rows: as many, in their order."""
+
+    schema: pa.Schema
+
+    def convert(self, rows: pa.Table) -> pa.Table:
+        """Return the rows, which have all columns of the table, in the columns of `schema`."""
+        ...
+
+
 def rewrite_files(
     store: ObjectStore,
     version: int,
@@ -43,10 +53,12 @@ def rewrite_files(
     budget: Budget,
     cache_dir: Path,
     clock: Callable[[], float] = time.time,
+    conversion: Conversion | None = None,
 ) -> FileRewrite:
     """Rewrite `files`, as they are at `version` with the schema `schema_string`, into one; upload it, commit nothing.
 
-    Columns and nested fields that a file was written without are null in its rows. Needs room under `cache_dir`, until
+    Columns and nested fields that a file was written without are null in its rows. With a `conversion` the output holds
+    what it makes of the rows. Needs room under `cache_dir`, until
     it returns, for the output and the largest input.
 
     Raises:
@@ -56,12 +68,13 @@ def rewrite_files(
     """
     vectors = DeletionVectors(store, clock)
     dead = {file.path: vectors.of(file) for file in files}
-    schema = _arrow_schema(schema_string)
+    schema = arrow_schema(schema_string)
+    output_schema = schema if conversion is None else conversion.schema
     hashes: list[npt.NDArray[np.uint64]] = []
     numbers: list[npt.NDArray[np.uint32]] = []
     positions: list[npt.NDArray[np.uint32]] = []
     with rewrite_directory(cache_dir) as directory:
-        stream = DataFileStream(directory / "output", schema)
+        stream = DataFileStream(directory / "output", output_schema)
         for number, file in enumerate(files):
             dead_rows = np.frombuffer(dead[file.path].to_array(), np.uint32)
             for start, batch in _batches(_open(store, file, directory / "input", budget)):
@@ -69,6 +82,8 @@ def rewrite_files(
                 first, end = np.searchsorted(dead_rows, [start, start + len(batch)])
                 live[dead_rows[first:end] - start] = False
                 rows = _conformed(batch.filter(pa.array(live)), schema)
+                if conversion is not None:
+                    rows = conversion.convert(rows)
                 stream.write(rows)
                 hashes.append(hash_keys(cast(list[str], rows.column(KEY_COLUMN).to_pylist())))
                 positions.append((np.flatnonzero(live) + start).astype(np.uint32))
@@ -84,7 +99,7 @@ def rewrite_files(
     return FileRewrite(version, dead, outputs, str(uuid.uuid4()))
 
 
-def _arrow_schema(schema_string: str) -> pa.Schema:
+def arrow_schema(schema_string: str) -> pa.Schema:
     """Return the columns of a Delta schema."""
     return pa.schema(deltalake.Schema.from_json(schema_string).to_arrow())  # type: ignore[arg-type]  # by its C interface
 

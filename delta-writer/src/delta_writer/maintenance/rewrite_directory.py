@@ -14,12 +14,17 @@ from delta_writer.writer.index_directory import IndexDirectory, discard_unclaime
 @contextmanager
 def rewrite_directory(cache_dir: Path) -> Iterator[Path]:
     """Lend a directory, deleted at the end. Raises `OSError` when it cannot be made or deleted."""
-    remove_left_overs(cache_dir)
-    directory = IndexDirectory.claim(_root(cache_dir), "rewrite")
+    directory = claim_directory(cache_dir, "rewrite")
     try:
         yield directory.path
     finally:
         directory.discard()
+
+
+def claim_directory(cache_dir: Path, name: str) -> IndexDirectory:
+    """Claim a directory, to be discarded by the caller. Raises `OSError` when it cannot be made."""
+    remove_left_overs(cache_dir)
+    return IndexDirectory.claim(_root(cache_dir), name)
 
 
 def remove_left_overs(cache_dir: Path) -> None:

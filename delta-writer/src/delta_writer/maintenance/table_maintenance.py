@@ -6,7 +6,7 @@ of a version (files with their vectors, the schema), and what it leaves to commi
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
@@ -14,12 +14,14 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from obstore.exceptions import BaseError
 from pyarrow import ArrowException
 
-from cdc_shared.delta.actions import AddFile
+from cdc_shared.delta.actions import AddFile, Metadata
 from cdc_shared.errors import CdcError
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
 from delta_writer.maintenance.budget import Budget, Stopped
 from delta_writer.maintenance.checkpointer import write_checkpoint
+from delta_writer.maintenance.column_changes import ColumnChanges
+from delta_writer.maintenance.column_rewrite import ColumnChange
 from delta_writer.maintenance.compactor import rewrite_files
 from delta_writer.maintenance.copy_on_write_compactor import compact_copy_on_write
 from delta_writer.maintenance.policy import MaintenancePolicy
@@ -39,6 +41,7 @@ AFTER_FAILURE_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 5.0
 REWRITABLE: Final = (DeletionVectorWriter, HistoryWriter)
 """Writers that commit a rewrite of ours; a copy-on-write table is compacted by delta-rs."""
+COLUMN_TASKS: Final = frozenset({MaintenanceTask.PROMOTION})
 
 log = get_logger(__name__)
 
@@ -55,7 +58,10 @@ class TableMaintenance:
         metrics: WriterMetrics,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        column_changes: Callable[[Metadata], ColumnChange | None] = lambda _: None,
+        report: Callable[[str | None], None] = lambda _: None,
     ) -> None:
+        """`column_changes` and `report`: see `ColumnChanges`."""
         self.writer = writer
         self._labels = labels
         self._policy = policy
@@ -73,6 +79,11 @@ class TableMaintenance:
         self._vacuum_after = clock() + policy.first_vacuum_s
         self._seen = (-1, 0.0)
         self._overtaken = False  # a job of ours has committed past the writer
+        self._columns = (
+            ColumnChanges(writer, policy, column_changes, report, self._count, clock, wall_clock)
+            if isinstance(writer, REWRITABLE)
+            else None
+        )
 
     def turn(self) -> None:
         """Commit what the worker has finished, and give it what is due. Blocks for one commit at most.
@@ -95,6 +106,8 @@ class TableMaintenance:
             self._agree_on_retention()
             self._vacuum_after = self._clock() + self._policy.vacuum_every_s
             self._start(MaintenanceTask.VACUUM, self._vacuum)
+        if self._columns is not None and not self._queued & COLUMN_TASKS:
+            self._change_columns(self._columns)
 
     def close(self) -> None:
         """Drop what is queued and wait for the job under way, which ends at its next step; no step takes seconds.
@@ -106,6 +119,8 @@ class TableMaintenance:
             self._running.release()
         else:
             log.warning("a step of maintenance is not over yet; nothing waits for it", table=self._url)
+        if self._columns is not None:
+            self._columns.close()
 
     # -- in the pipeline's thread -------------------------------------------------------------------------------------
 
@@ -135,10 +150,22 @@ class TableMaintenance:
             return
         self._compact_from = version + FANOUT
         files = list(self.writer.snapshot.files.values())
-        if isinstance(self.writer, REWRITABLE):
-            self._start(MaintenanceTask.COMPACTION, partial(self._compact, version, metadata.schema_string, files))
+        if self._columns is not None:
+            taken = {file.path for file in files if self._columns.concerns(file)}
+            job = partial(self._compact, version, metadata.schema_string, files, taken)
+            self._start(MaintenanceTask.COMPACTION, job)
         else:
             self._start(MaintenanceTask.COMPACTION, partial(self._compact_copy_on_write, version, files))
+
+    def _change_columns(self, columns: ColumnChanges) -> None:
+        try:
+            step = columns.step()
+        except (ArrowException, OSError, ValueError) as error:
+            columns.wait()
+            self._failed(MaintenanceTask.PROMOTION, error)
+            return
+        if step is not None:
+            self._start(*step)
 
     def _land(self) -> None:
         """Commit the rewrite that the worker has finished."""
@@ -197,29 +224,35 @@ class TableMaintenance:
                 log.info("maintenance gave way to a commit", task=task.value, reason=str(error))
             except (CdcError, DeltaError, BaseError, ArrowException, OSError, ValueError) as error:
                 self._wait_after_failure(task)
-                self._count(task, MaintenanceOutcome.FAILED)
-                log.warning(
-                    "maintenance failed; it is tried again", task=task.value, table=self._url, reason=str(error)
-                )
+                self._failed(task, error)
             finally:
                 self._show(task, budget)
                 self._queued.discard(task)
+
+    def _failed(self, task: MaintenanceTask, error: Exception) -> None:
+        self._count(task, MaintenanceOutcome.FAILED)
+        log.warning("maintenance failed; it is tried again", task=task.value, table=self._url, reason=str(error))
 
     def _wait_after_failure(self, task: MaintenanceTask) -> None:
         if task is MaintenanceTask.COMPACTION:
             self._compact_after = self._clock() + AFTER_FAILURE_S
         elif task is MaintenanceTask.VACUUM:
             self._vacuum_after = self._clock() + self._policy.first_vacuum_s
+        elif task in COLUMN_TASKS and self._columns is not None:
+            self._columns.wait()
 
     def _checkpoint(self, version: int, budget: Budget) -> bool:
         write_checkpoint(self.writer.location, version, budget)
         log.info("checkpoint written", table=self._url, version=version)
         return True
 
-    def _compact(self, version: int, schema_string: str, files: list[AddFile], budget: Budget) -> bool:
+    def _compact(
+        self, version: int, schema_string: str, files: list[AddFile], taken: Collection[str], budget: Budget
+    ) -> bool:
+        """`taken` files are rewritten with other columns just now."""
         shapes = [shape for file in files if (shape := FileShape.of(file)) is not None]
         self._show_shape(shapes)
-        chosen = choose_files(shapes, self._policy.target_bytes)
+        chosen = choose_files([each for each in shapes if each.file.path not in taken], self._policy.target_bytes)
         if chosen:
             store, cache_dir = self.writer.location.store, self.writer.cache_dir
             self._rewrite = rewrite_files(store, version, schema_string, chosen, budget, cache_dir, self._wall_clock)

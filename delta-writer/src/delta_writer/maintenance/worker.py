@@ -21,7 +21,8 @@ class Urgency(IntEnum):
     CHECKPOINT = 0
     COMPACTION = 1
     VACUUM = 2
-    CLOSE = 3
+    PROMOTION = 3
+    CLOSE = 4
 
 
 class MaintenanceWorker:

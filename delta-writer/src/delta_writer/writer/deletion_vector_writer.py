@@ -7,6 +7,7 @@ rows are deleted that a sweep found, and files are rewritten.
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, cast
 
@@ -17,13 +18,20 @@ import pyarrow.parquet as pq
 from msgspec.structs import replace
 from pyroaring import BitMap
 
-from cdc_shared.delta.actions import Action
+from cdc_shared.delta.actions import Action, AddFile, Metadata
 from cdc_shared.errors import Fatal
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.batch_upload import BatchUpload
 from delta_writer.writer.deletion_vectors import DeletionVectors, removal, with_vector
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation, store_errors
-from delta_writer.writer.file_changes import FileRewrite, RowDeletion, RowsMoved
+from delta_writer.writer.file_changes import (
+    FileRewrite,
+    Overtaken,
+    RewrittenFile,
+    RowDeletion,
+    RowsMoved,
+    TableRewrite,
+)
 from delta_writer.writer.index_directory import discard_others
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
@@ -33,6 +41,19 @@ from delta_writer.writer.table_metadata import TableIdentity, protocol_for, rows
 
 KEY_COLUMN: Final = "_cdc_key"
 REWRITE: Final = "CDC REWRITE"
+
+
+@dataclass(slots=True)
+class _Replacement:
+    """Live files to take out, files to put in, and those of their rows that are deleted from the start."""
+
+    inputs: list[AddFile] = field(default_factory=list)
+    outputs: list[RewrittenFile] = field(default_factory=list)
+    vectors: dict[str, BitMap] = field(default_factory=dict)
+
+    def result(self, version: int) -> CommitResult:
+        rows = sum(len(out.rows) for out in self.outputs)
+        return CommitResult(version, rows_written=rows, files_swapped=len(self.inputs))
 
 
 class DeletionVectorWriter(DeltaWriter):
@@ -51,6 +72,7 @@ class DeletionVectorWriter(DeltaWriter):
         self.vectors = DeletionVectors(location.store, clock)
         self._index: KeyIndex | None = None
         self._index_follows = False
+        self._expected: set[str] = set()  # files that a rewrite has prepared, whose keys the index is to keep
         self._upload = BatchUpload(location.store, clock)
         super().__init__(location, identity, topic, cache_dir, clock)
 
@@ -104,41 +126,99 @@ class DeletionVectorWriter(DeltaWriter):
         """
 
         def attempt() -> CommitResult | None:
-            live = self._snapshot.files
-            deleted_since: dict[str, BitMap | None] = {}
-            for path, deleted_then in rewrite.inputs.items():
-                if path in live:
-                    deleted_now = self.vectors.of(live[path])
-                    if deleted_then - deleted_now:  # these are in no output
-                        raise RowsMoved(f"rows of {path} were restored since version {rewrite.read_version}")
-                    if since := deleted_now - deleted_then:
-                        deleted_since[path] = since
-                else:
+            for path in rewrite.inputs:
+                if path not in self._snapshot.files:
                     self._moved.check(path, rewrite.read_version)
-                    deleted_since[path] = None
-            inputs = [live[path] for path in rewrite.inputs if path in live]
-            if not inputs:
+            replaced = self._carried_over([rewrite])
+            if not replaced.inputs:
                 return None
-            deleted = {out.add.path: rewrite.deleted_rows(out, deleted_since) for out in rewrite.outputs}
-            outputs = [out for out in rewrite.outputs if len(deleted[out.add.path]) < len(out.rows)]
-            vectors = {out.add.path: deleted[out.add.path] for out in outputs if deleted[out.add.path]}
-            descriptors = self.vectors.write(vectors)
-            now_ms = int(self._clock() * 1000)
-            actions = [Action(commit_info=self._commit_info(REWRITE, rewrite.commit_id, now_ms))]
-            actions += [Action(remove=removal(file, now_ms, data_change=False)) for file in inputs]
-            for out in outputs:
-                path = out.add.path
-                add = with_vector(out.add, descriptors[path]) if path in descriptors else out.add
-                actions.append(Action(add=replace(add, data_change=False)))
-            self._follow()  # now: what it lacks would be forgotten once the outputs are in
-            self._index_follows = False  # until it holds what the entry adds
-            self._append(actions, rewrite.commit_id)
-            self.vectors.committed(self._snapshot.files, vectors)
-            self._index_files([out.keys for out in outputs])
-            rows = sum(len(out.rows) for out in outputs)
-            return CommitResult(self.version, rows_written=rows, files_swapped=len(inputs))
+            self._exchange(replaced, rewrite.commit_id, REWRITE)
+            return replaced.result(self.version)
 
         return self._until_landed(rewrite.commit_id, attempt)
+
+    def prepare_table_rewrite(self, part: FileRewrite) -> None:
+        """Take the keys of files that are to be committed later into the index, so that the commit need not.
+
+        To be called for each part of a `TableRewrite` as it comes to be. Nothing depends on it but time.
+        """
+        with store_errors(f"indexing the rewritten files of {self.location.url}"):
+            self._follow()
+            for out in part.outputs:
+                self._expected.add(out.add.path)
+                if self._index is not None:
+                    self._index.add_run(out.keys)
+
+    def forget_table_rewrite(self, parts: Sequence[FileRewrite]) -> None:
+        """The parts were committed, or never will be: the index may drop keys of files that the table lacks."""
+        self._expected.difference_update(out.add.path for part in parts for out in part.outputs)
+
+    def rewrite_table(self, rewrite: TableRewrite) -> CommitResult | None:
+        """Put all rows of the table, rewritten, in the place of what they were, and other metadata with them.
+
+        What was written since the parts were prepared is rewritten here, if it is not too much.
+
+        Raises:
+            Overtaken: the table has other columns now, or a restore brought rows back. Nothing was written.
+            TooMuchLeft: prepare further parts first. Nothing was written.
+        """
+
+        def attempt() -> CommitResult | None:
+            after = rewrite.complete(self._snapshot)
+            try:
+                replaced = self._carried_over(rewrite.parts)
+            except RowsMoved as moved:
+                raise Overtaken(str(moved)) from None
+            metadata = self._recorded(after, rewrite.cause(int(self._clock() * 1000)))
+            self._exchange(replaced, rewrite.commit_id, rewrite.operation, metadata)
+            return replaced.result(self.version)
+
+        return self._until_landed(rewrite.commit_id, attempt)
+
+    def _carried_over(self, rewrites: Sequence[FileRewrite]) -> "_Replacement":
+        """Return what rewrites come to on the newest version: rows deleted since are deleted in the outputs."""
+        live = self._snapshot.files
+        replacement = _Replacement()
+        for rewrite in rewrites:
+            deleted_since: dict[str, BitMap | None] = {}
+            for path, deleted_then in rewrite.inputs.items():
+                if path not in live:
+                    deleted_since[path] = None
+                    continue
+                replacement.inputs.append(live[path])
+                deleted_now = self.vectors.of(live[path])
+                if deleted_then - deleted_now:  # these are in no output
+                    raise RowsMoved(f"rows of {path} were restored since version {rewrite.read_version}")
+                if since := deleted_now - deleted_then:
+                    deleted_since[path] = since
+            for out in rewrite.outputs:
+                deleted = rewrite.deleted_rows(out, deleted_since)
+                if len(deleted) < len(out.rows):
+                    replacement.outputs.append(out)
+                    if deleted:
+                        replacement.vectors[out.add.path] = deleted
+        return replacement
+
+    def _exchange(
+        self, replacement: "_Replacement", commit_id: str, operation: str, metadata: Metadata | None = None
+    ) -> None:
+        """Write the entry that puts the outputs in the place of the inputs."""
+        vectors = replacement.vectors
+        descriptors = self.vectors.write(vectors)
+        now_ms = int(self._clock() * 1000)
+        actions = [Action(commit_info=self._commit_info(operation, commit_id, now_ms))]
+        if metadata is not None:
+            actions.append(Action(meta_data=metadata))
+        actions += [Action(remove=removal(file, now_ms, data_change=False)) for file in replacement.inputs]
+        for out in replacement.outputs:
+            path = out.add.path
+            add = with_vector(out.add, descriptors[path]) if path in descriptors else out.add
+            actions.append(Action(add=replace(add, data_change=False)))
+        self._follow()  # now: what it lacks would be forgotten once the outputs are in
+        self._index_follows = False  # until it holds what the entry adds
+        self._append(actions, commit_id)
+        self.vectors.committed(self._snapshot.files, vectors)
+        self._index_files([out.keys for out in replacement.outputs])
 
     def _write(self, batch: EncodedBatch) -> CommitResult | None:
         started = time.perf_counter()
@@ -248,5 +328,5 @@ class DeletionVectorWriter(DeltaWriter):
     def _known_dead(self, path: str) -> BitMap | None:
         file = self._snapshot.files.get(path)
         if file is None:
-            return None
+            return BitMap() if path in self._expected else None
         return self.vectors.in_memory(file) or BitMap()

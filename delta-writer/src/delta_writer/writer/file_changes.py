@@ -1,7 +1,7 @@
 """Changes of a table's files that are not a batch: prepared beside the stream, committed on whatever is newest then."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from pyroaring import BitMap
 
-from cdc_shared.delta.actions import Action, AddFile
+from cdc_shared.delta.actions import Action, AddFile, Metadata
+from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
+from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.errors import CdcError
 from delta_writer.writer.index_run import MemoryRun
 
@@ -75,6 +77,80 @@ class FileRewrite:
                 first, end = np.searchsorted(output.inputs, [number, number + 1])
                 deleted.append(first + _positions(output.rows[first:end], deleted_since[path]))
         return BitMap(np.concatenate(deleted).astype(np.uint32)) if deleted else BitMap()
+
+
+class Overtaken(CdcError):
+    """The table has changed in a way that what was prepared does not fit any more: it is dropped."""
+
+
+class TooMuchLeft(CdcError):
+    """So much has been written since that it is better rewritten beside the stream than in the commit."""
+
+
+class TableRewrite:
+    """All rows of a table in other columns, prepared file by file beside the stream, for one commit.
+
+    Each part is the rewrite of some files as of a version of its own; no file is in two parts. A file that is live and
+    in no part is still to be rewritten: new rows, or rows that a compaction has moved out of files that were. What the
+    rows of a part's files have become since, the commit finds out: deleted ones are deleted in the outputs, and so are
+    all of a file that is gone. So neither changes nor compactions make anything start again.
+
+    Attributes:
+        operation, commit_id: as in `RowDeletion`.
+        metadata: gives the `metaData` of the commit from the table's newest; raises `Overtaken`.
+        rewrite_now: rewrites files, as they are at the version that the metadata is of, at once; raises `TooMuchLeft`.
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        commit_id: str,
+        metadata: Callable[[Metadata], Metadata],
+        rewrite_now: Callable[[int, Metadata, Sequence[AddFile]], FileRewrite],
+    ) -> None:
+        self.operation = operation
+        self.commit_id = commit_id
+        self.metadata = metadata
+        self.rewrite_now = rewrite_now
+        self.parts: list[FileRewrite] = []
+        self._covered: set[str] = set()
+
+    def add(self, part: FileRewrite) -> None:
+        """Take in the rewrite of files that are in no part yet."""
+        self.parts.append(part)
+        self._covered.update(part.inputs)
+
+    def drop(self, parts: Sequence[FileRewrite]) -> None:
+        """Forget parts: what is live of their files is to be rewritten again."""
+        leaving = {id(part) for part in parts}
+        self.parts = [part for part in self.parts if id(part) not in leaving]
+        self._covered = {path for part in self.parts for path in part.inputs}
+
+    def left(self, files: Mapping[str, AddFile]) -> list[AddFile]:
+        """Return those of the live files that are still to be rewritten."""
+        return [file for path, file in files.items() if path not in self._covered]
+
+    def covers(self, path: str) -> bool:
+        """Tell whether a file is in a part."""
+        return path in self._covered
+
+    def cause(self, at_ms: int) -> SchemaCause:
+        """Return what the history of the table's schema is to say of the commit."""
+        return SchemaCause(SchemaOperation.PROMOTED, self.commit_id, at_ms)
+
+    def complete(self, snapshot: Snapshot) -> Metadata:
+        """Rewrite what is left of the newest state; return the metadata of the commit on it.
+
+        Raises:
+            Overtaken: the table's columns are no longer those that are to be rewritten.
+            TooMuchLeft: nothing was rewritten.
+        """
+        if snapshot.metadata is None:
+            raise Overtaken("the table is gone")
+        metadata = self.metadata(snapshot.metadata)
+        if left := self.left(snapshot.files):
+            self.add(self.rewrite_now(snapshot.version, snapshot.metadata, left))
+        return metadata
 
 
 def _positions(rows: npt.NDArray[np.uint32], wanted: BitMap | None) -> npt.NDArray[np.intp]:

@@ -7,7 +7,7 @@ current table stood.
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,7 @@ from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.batch_upload import BatchUpload
 from delta_writer.writer.deletion_vectors import removal
 from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation
-from delta_writer.writer.file_changes import FileRewrite, RowsMoved
+from delta_writer.writer.file_changes import FileRewrite, RowsMoved, TableRewrite
 from delta_writer.writer.offsets import ChangeTopic, is_offset
 from delta_writer.writer.table_metadata import (
     HISTORY,
@@ -124,6 +124,41 @@ class HistoryWriter(DeltaWriter):
             )
             rows = sum(len(out.rows) for out in rewrite.outputs)
             return CommitResult(self.version, rows_written=rows, files_swapped=len(rewrite.inputs))
+
+        return self._until_landed(rewrite.commit_id, attempt)
+
+    def prepare_table_rewrite(self, part: FileRewrite) -> None:
+        """See `DeletionVectorWriter.prepare_table_rewrite`: a history has no index."""
+
+    def forget_table_rewrite(self, parts: Sequence[FileRewrite]) -> None:
+        """See `DeletionVectorWriter.forget_table_rewrite`."""
+
+    def rewrite_table(self, rewrite: TableRewrite) -> CommitResult | None:
+        """As `DeletionVectorWriter.rewrite_table`. Parts whose files are not all there any more are dropped from it.
+
+        Raises:
+            Overtaken: the table has other columns now. Nothing was written.
+            TooMuchLeft: prepare further parts first. Nothing was written.
+        """
+
+        def attempt() -> CommitResult | None:
+            live = self._snapshot.files
+            rewrite.drop([part for part in rewrite.parts if any(path not in live for path in part.inputs)])
+            after = rewrite.complete(self._snapshot)
+            outputs = [out for part in rewrite.parts for out in part.outputs]
+            now_ms = int(self._clock() * 1000)
+            metadata = self._recorded(after, rewrite.cause(now_ms))
+            self._append(
+                [
+                    Action(commit_info=self._commit_info(rewrite.operation, rewrite.commit_id, now_ms)),
+                    Action(meta_data=metadata),
+                    *(Action(remove=removal(file, now_ms, data_change=False)) for file in list(live.values())),
+                    *(Action(add=replace(out.add, data_change=False)) for out in outputs),
+                ],
+                rewrite.commit_id,
+            )
+            rows = sum(len(out.rows) for out in outputs)
+            return CommitResult(self.version, rows_written=rows, files_swapped=len(rewrite.parts))
 
         return self._until_landed(rewrite.commit_id, attempt)
 

@@ -45,6 +45,7 @@ class MaintenanceTask(StrEnum):
     CHECKPOINT = "checkpoint"
     COMPACTION = "compaction"
     VACUUM = "vacuum"
+    PROMOTION = "promotion"
 
 
 class MaintenanceOutcome(StrEnum):
