@@ -17,6 +17,7 @@ from cdc_shared.documents.delta_schema import (
 )
 from cdc_shared.documents.envelope import DELETE, REREAD, Envelopes, Replay, decode_envelopes, event_key
 from cdc_shared.documents.extended_json import InvalidDocument, dump, parse, parse_document
+from cdc_shared.documents.fitting import fit
 from cdc_shared.documents.inference import infer
 from cdc_shared.documents.key_text import key_text, key_value
 from cdc_shared.documents.pointers import pointer_names, pointer_to, pointer_token
@@ -49,6 +50,7 @@ __all__ = [
     "dump",
     "equal",
     "event_key",
+    "fit",
     "from_delta_schema",
     "has_soft_deletes",
     "infer",

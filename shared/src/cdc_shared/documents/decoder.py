@@ -215,7 +215,7 @@ class _Decoding:
             batches.append(
                 pa.RecordBatch.from_struct_array(
                     _struct_of(
-                        [_conformed(columns.get(f.name), f.type, block.rows) for f in storage], storage, block.rows
+                        [conformed(columns.get(f.name), f.type, block.rows) for f in storage], storage, block.rows
                     )
                 )
             )
@@ -290,7 +290,7 @@ def _struct_of(columns: list[t.ArrowArray], storage: pa.Schema, rows: int) -> t.
     return pa.Array.from_buffers(pa.struct(list(storage)), rows, [None], 0, children=columns)
 
 
-def _conformed(array: t.ArrowArray | None, type_: Any, rows: int) -> t.ArrowArray:
+def conformed(array: t.ArrowArray | None, type_: Any, rows: int) -> t.ArrowArray:
     """An array of an earlier, narrower schema, as one of the widened type: members that were not known yet are null."""
     if array is None:
         return pa.nulls(rows, type_)
@@ -300,9 +300,9 @@ def _conformed(array: t.ArrowArray | None, type_: Any, rows: int) -> t.ArrowArra
         children = []
         for member in type_:
             index = array.type.get_field_index(member.name)
-            children.append(_conformed(array.field(index) if index >= 0 else None, member.type, len(array)))
+            children.append(conformed(array.field(index) if index >= 0 else None, member.type, len(array)))
         return pa.Array.from_buffers(type_, len(array), [array.buffers()[0]], array.null_count, children=children)
-    values = _conformed(array.values, type_.value_type, len(array.values))
+    values = conformed(array.values, type_.value_type, len(array.values))
     return pa.Array.from_buffers(type_, len(array), array.buffers()[:2], array.null_count, children=[values])
 
 

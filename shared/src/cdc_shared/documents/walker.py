@@ -185,32 +185,38 @@ def rescued_text(entries: Sequence[tuple[str, Any]]) -> str:
 
 
 @lru_cache(maxsize=64)
-def _compiled(schema: t.DocumentSchema, may_widen: bool, max_fields: int) -> "_MembersFit":
-    return _MembersFit(schema, "", may_widen, max_fields)
+def _compiled(schema: t.DocumentSchema, may_widen: bool, max_fields: int) -> "MembersFit":
+    return MembersFit(schema, "", may_widen, max_fields)
 
 
-class _WholeField(Exception):
+class WholeField(Exception):
     """A name came twice somewhere below: the whole top-level field is rescued."""
 
 
-class _MembersFit:
+class MembersFit:
     """Fits an object into a struct that no array surrounds: a member that does not fit is rescued under its own
     pointer.
     """
 
-    def __init__(self, struct: t.Struct, pointer: str, may_widen: bool, max_fields: int) -> None:
+    def __init__(
+        self,
+        struct: t.Struct,
+        pointer: str,
+        may_widen: bool = False,
+        max_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
+    ) -> None:
         self._struct = struct
         self._pointer = pointer
         self._top_level = pointer == ""
         self._may_widen = may_widen
         self._max_fields = max_fields
         self._scalars: dict[str, tuple[str, Fit]] = {}
-        self._structs: dict[str, tuple[str, _MembersFit]] = {}
+        self._structs: dict[str, tuple[str, MembersFit]] = {}
         self._texts = {member.name: member.column for member in struct.fields if member.type == t.TEXT}
         self._untyped = {member.name for member in struct.fields if isinstance(member.type, t.Null)}
         for member in struct.fields:
             if isinstance(member.type, t.Struct):
-                below = _MembersFit(member.type, pointer_to(self._pointer, member.name), may_widen, max_fields)
+                below = MembersFit(member.type, pointer_to(self._pointer, member.name), may_widen, max_fields)
                 self._structs[member.name] = (member.column, below)
             else:
                 self._scalars[member.name] = (member.column, _strict(member.type, may_widen, max_fields))
@@ -243,12 +249,12 @@ class _MembersFit:
                     row[self._texts[name]] = readable_text(value)
         return row
 
-    def _fit_struct(self, members: "_MembersFit", value: dict[str, Any], entries: Entries) -> dict[str, Any] | None:
+    def _fit_struct(self, members: "MembersFit", value: dict[str, Any], entries: Entries) -> dict[str, Any] | None:
         """None when the whole field must be rescued, which only a top-level field can be."""
         mark = len(entries)
         try:
             return members.fit(value, entries)
-        except _WholeField:
+        except WholeField:
             if not self._top_level:
                 raise
             del entries[mark:]
@@ -256,7 +262,7 @@ class _MembersFit:
 
     def _rescue(self, name: str, value: Any, entries: Entries) -> None:
         if not self._top_level and _has_duplicates(value):
-            raise _WholeField
+            raise WholeField
         pointer = pointer_to(self._pointer, name)
         if name in self._texts or name in self._untyped:
             entries.append(Entry(pointer, value, None))
