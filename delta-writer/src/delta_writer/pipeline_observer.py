@@ -49,6 +49,7 @@ class PipelineObserver:
         self._clock = clock
         self._lock = threading.Lock()
         self._status = PipelineStatus(PipelineState.STARTING)
+        self._findings: dict[str, tuple[str, ...]] = {}
         metrics.set_pipeline_state(pipeline, PipelineState.STARTING)
 
     @property
@@ -76,8 +77,16 @@ class PipelineObserver:
         self._metrics.collections_changed.remove_by_labels({"pipeline": self._pipeline})
         for each in findings:
             self._metrics.collections_changed.labels(self._pipeline, each.collection, each.change).set(1)
+        self.found("collections", [each.text for each in findings])
+
+    def found(self, about: str, texts: Sequence[str]) -> None:
+        """The status tells of this as long as it holds, beside what is told of other things; of nothing, when empty."""
         with self._lock:
-            self._status = replace(self._status, findings=tuple(sorted(each.text for each in findings)))
+            self._findings[about] = tuple(texts)
+            told = tuple(sorted({text for each in self._findings.values() for text in each}))
+            if told == self._status.findings:
+                return
+            self._status = replace(self._status, findings=told)
         self._on_status(self._pipeline, self.status)
 
     def retried(self, operation: str) -> Callable[[RetryAttempt], None]:
