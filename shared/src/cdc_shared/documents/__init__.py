@@ -7,6 +7,7 @@ document.
 
 from cdc_shared.documents.bson_text import InvalidBson, document_key, document_text
 from cdc_shared.documents.canonical import canonical_document, canonical_row, digest, document_of_row, equal
+from cdc_shared.documents.conversion import NotExact, convert_column
 from cdc_shared.documents.decoder import Decoded, DecodeStats, decode
 from cdc_shared.documents.delta_schema import (
     cdc_columns,
@@ -17,13 +18,14 @@ from cdc_shared.documents.delta_schema import (
 )
 from cdc_shared.documents.envelope import DELETE, REREAD, Envelopes, Replay, decode_envelopes, event_key
 from cdc_shared.documents.extended_json import InvalidDocument, dump, parse, parse_document
-from cdc_shared.documents.fitting import fit
+from cdc_shared.documents.fitting import fit, fold_rescued, widened
 from cdc_shared.documents.inference import infer
 from cdc_shared.documents.key_text import key_text, key_value
 from cdc_shared.documents.pointers import pointer_names, pointer_to, pointer_token
 from cdc_shared.documents.policies import FieldPolicies
 from cdc_shared.documents.types import DocumentSchema, Field
 from cdc_shared.documents.walker import WalkedRows, walk_documents
+from cdc_shared.documents.wider_types import type_wide_enough
 
 __all__ = [
     "DELETE",
@@ -36,11 +38,13 @@ __all__ = [
     "FieldPolicies",
     "InvalidBson",
     "InvalidDocument",
+    "NotExact",
     "Replay",
     "WalkedRows",
     "canonical_document",
     "canonical_row",
     "cdc_columns",
+    "convert_column",
     "decode",
     "decode_envelopes",
     "digest",
@@ -51,6 +55,7 @@ __all__ = [
     "equal",
     "event_key",
     "fit",
+    "fold_rescued",
     "from_delta_schema",
     "has_soft_deletes",
     "infer",
@@ -63,5 +68,7 @@ __all__ = [
     "pointer_to",
     "pointer_token",
     "to_delta_schema",
+    "type_wide_enough",
     "walk_documents",
+    "widened",
 ]
