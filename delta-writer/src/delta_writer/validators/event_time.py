@@ -1,0 +1,42 @@
+"""Tells when the source's time goes back within a partition: what came in order by offset is not in order by time.
+
+Rows do not mind, because offsets order events. But something is odd: a source whose clock was set back, a fail-over to
+a member with another clock, a connector that sends an old stretch of the oplog again. Snapshot reads and re-reads carry
+the time of the reading and are left out.
+"""
+
+from typing import Final
+
+import numpy as np
+
+from cdc_shared.documents import REREAD
+from delta_writer.transformers.change_batch import ChangeEvents
+
+MAX_SETBACK_MS: Final = 60_000
+"""Clocks of a replica set's members differ by less."""
+SNAPSHOT_READ: Final = "r"
+
+
+class EventTimes:
+    """Remembers the newest time of each partition of one topic."""
+
+    def __init__(self) -> None:
+        self._newest_ms: dict[int, int] = {}
+
+    def setbacks(self, events: ChangeEvents) -> dict[int, int]:
+        """Take in a batch. Return, for each partition in which the time went back too far, by how many ms at most."""
+        if not len(events):
+            return {}
+        ops = events.ops
+        streamed = np.array([op not in (SNAPSHOT_READ, REREAD) for op in ops], np.bool_)
+        times = np.asarray(events.source_ts_ms, np.int64)[streamed]
+        partitions = np.asarray(events.partitions, np.int32)[streamed]
+        found = {}
+        for partition in np.unique(partitions).tolist():
+            of_partition = times[partitions == partition]
+            newest = np.maximum.accumulate(np.append(self._newest_ms.get(partition, 0), of_partition))
+            self._newest_ms[partition] = int(newest[-1])
+            setback = int((newest[:-1] - of_partition).max())
+            if setback > MAX_SETBACK_MS:
+                found[partition] = setback
+        return found
