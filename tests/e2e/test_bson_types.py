@@ -21,7 +21,8 @@ UNIFORM_DOCUMENTS = 100
 TIMEOUT_S = 60.0
 
 
-def test_the_golden_document_arrives_unaltered(pipeline: MongoPipeline) -> None:
+def test_the_golden_document_arrives_unaltered(shared_pipeline: MongoPipeline) -> None:
+    pipeline = shared_pipeline
     documents = [{"_id": ObjectId(), "i": i, **golden_document()} for i in range(3)]
     pipeline.db["rich"].insert_many(documents)
     pipeline.await_equal("rich", TIMEOUT_S)
@@ -33,7 +34,8 @@ def test_the_golden_document_arrives_unaltered(pipeline: MongoPipeline) -> None:
     pipeline.await_equal("rich", TIMEOUT_S)
 
 
-def test_a_uniform_collection_has_typed_columns_and_nothing_rescued(pipeline: MongoPipeline) -> None:
+def test_a_uniform_collection_has_typed_columns_and_nothing_rescued(shared_pipeline: MongoPipeline) -> None:
+    pipeline = shared_pipeline
     documents = [uniform_document(n) for n in range(UNIFORM_DOCUMENTS)]
     pipeline.db["uniform"].insert_many(documents)
     pipeline.await_equal("uniform", TIMEOUT_S)
@@ -47,7 +49,7 @@ def test_a_uniform_collection_has_typed_columns_and_nothing_rescued(pipeline: Mo
 
     rows = read_with_duckdb(pipeline.table_url("uniform"), pipeline.stack.object_store).to_pylist()
     assert [row["_cdc_rescued"] for row in rows] == [None] * UNIFORM_DOCUMENTS
-    assert pipeline.writer.metric("cdc_rescued_values_total", pipeline=pipeline.name) == 0
+    assert pipeline.writer.metric("cdc_rescued_values_total", pipeline=pipeline.name, collection="uniform") == 0
     _check_typed_values(documents[7], next(row for row in rows if row["_id"] == f"{7:024x}"))
 
 

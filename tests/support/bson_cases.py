@@ -1,15 +1,15 @@
 """Corner values of every BSON type, as bytes: each is one document with one field, named for what its column holds.
 
-`bson.encode` writes what it knows; what it cannot write (deprecated types, unusual bits) is put together here. The
-values of one field have one column type, so nothing conflicts: what is rescued nevertheless no column can hold. The table
-in docs/architecture/types.md says, for each field, what becomes of its values.
+`bson.encode` writes what it knows; the rest (deprecated types, unusual bits) is put together here. The values of one
+field have one column type, so nothing conflicts: what is rescued nevertheless no column can hold. The table in
+docs/architecture/types.md says, for each field, what becomes of its values.
 """
 
 from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ class BsonCase:
     name: str
     value: Element
     kept_by_secantus: bool = True
-    """Whether SecantusDB gives it back as it was sent. MongoDB does; SecantusDB reads through Python's `bson` package."""
+    """Whether SecantusDB gives it back as it was sent, as MongoDB does: it reads through Python's `bson` package."""
 
     @property
     def id(self) -> str:
@@ -76,9 +76,9 @@ def bson_cases() -> list[BsonCase]:
     ]
 
 
-def seed_document(cases: list[BsonCase]) -> bytes:
-    """One document with an ordinary value in every field."""
-    ordinary: dict[str, Element] = {"_id": element("seed")}
+def seed_document(cases: Sequence[BsonCase], id: str = "seed") -> bytes:
+    """One document with an ordinary value, the first of these, in every field that these have."""
+    ordinary: dict[str, Element] = {"_id": element(id)}
     for case in cases:
         ordinary.setdefault(case.field, case.value)
     return raw_document(ordinary)
