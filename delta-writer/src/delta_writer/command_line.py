@@ -23,6 +23,7 @@ from delta_writer.settings import Settings
 from delta_writer.snapshots.resync import Resync
 from delta_writer.snapshots.resync_progress import ResyncProgress
 from delta_writer.source.reread_command import reread as request_rereads
+from delta_writer.writer.schema_history_command import schema_history
 
 app = typer.Typer(no_args_is_help=True, help="Applies MongoDB changes from Kafka to Delta Lake tables, exactly once.")
 
@@ -113,6 +114,20 @@ def _restore_target(version: int | None, as_of: str | None) -> int | datetime:
     except ValueError:
         raise typer.BadParameter(f"--as-of {as_of}: write a time as 2026-01-31T12:00:00Z") from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+@app.command("schema-history")
+def show_schema_history(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    collection: Annotated[str, typer.Argument(help="Name of the collection, without its database.")],
+    history: Annotated[bool, typer.Option("--history", help="The collection's history table instead.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the whole schema of each version.")] = False,
+) -> None:
+    """Show how a table's schema came to be: what changed, when, and which event showed each field first."""
+    with _plain_errors():
+        kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
+        spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
+        typer.echo(schema_history(stores, spec, collection, history=history, as_json=as_json))
 
 
 @app.command()
