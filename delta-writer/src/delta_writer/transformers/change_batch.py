@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.documents import DocumentSchema
 from delta_writer.writer.key_hash import KeyHashes
 from delta_writer.writer.offsets import OffsetRange
+
+SNAPSHOT_READ: Final = "r"
+"""The op of a document that a snapshot has read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +30,7 @@ class ChangeEvents:
         ops: Debezium's `op` of each (c, u, d, r), or x for a document that was re-read on request.
         must_commit: the ranges are to be committed even when no row changes.
         watermarks: partition → source time in ms: with these ranges, everything strictly before it is in.
+        history_only: places of events that are rows of a history, and change nothing of the current state.
     """
 
     keys: list[str]
@@ -35,6 +42,7 @@ class ChangeEvents:
     ranges: Mapping[int, OffsetRange]
     must_commit: bool = False
     watermarks: Mapping[int, int] = field(default_factory=dict)
+    history_only: frozenset[int] = frozenset()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -49,7 +57,24 @@ class ChangeEvents:
             partitions=[self.partitions[i] for i in kept],
             offsets=[self.offsets[i] for i in kept],
             ops=[self.ops[i] for i in kept],
+            history_only=self.history_only and frozenset(n for n, i in enumerate(kept) if i in self.history_only),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmedRows:
+    """Rows that stay as they are and are to say that their event lay elsewhere; parallel. A key may have no row."""
+
+    keys: list[str]
+    hashes: KeyHashes
+    partitions: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+NOTHING_CONFIRMED: Final = ConfirmedRows([], np.empty((0, 2), np.uint64), np.empty(0, np.int32), np.empty(0, np.int64))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +92,8 @@ class EncodedBatch:
         watermarks: as in `ChangeEvents`.
         commit_id: names this batch's commit, so that a put that timed out but succeeded is recognised.
         rescued_values, walked_rows: of the decoder, for metrics.
+        rules_version: of the rules that made the rows; 0 when there never were any.
+        confirmed: rows that are in the table and must not be taken for older than a snapshot that has read them.
         shown_by: JSON Pointer of a field that the table has no column for → the first event whose document shows it.
     """
 
@@ -82,4 +109,6 @@ class EncodedBatch:
     commit_id: str
     rescued_values: int
     walked_rows: int
+    rules_version: int = 0
+    confirmed: ConfirmedRows = NOTHING_CONFIRMED
     shown_by: Mapping[str, EventPosition] = field(default_factory=dict)

@@ -10,11 +10,10 @@ from typing import Final
 import numpy as np
 
 from cdc_shared.documents import REREAD
-from delta_writer.transformers.change_batch import ChangeEvents
+from delta_writer.transformers.change_batch import SNAPSHOT_READ, ChangeEvents
 
 MAX_SETBACK_MS: Final = 60_000
 """Clocks of a replica set's members differ by less."""
-SNAPSHOT_READ: Final = "r"
 
 
 class EventTimes:
