@@ -209,7 +209,8 @@ class Pipeline:
         for position, rejection in sorted(rejected.items()):
             if table is not None and not table.is_new(batch.partitions[position], batch.offsets[position]):
                 continue
-            letter = dead_letter(batch, position, rejection)
+            certain = table.collection if table is not None and table.is_certain else None
+            letter = dead_letter(batch, position, rejection, certain)
             match rejection.policy or policy:
                 case "fail":
                     raise Fatal(

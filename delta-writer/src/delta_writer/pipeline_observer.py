@@ -17,6 +17,7 @@ from delta_writer.snapshots.collection_watch import Finding
 from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.delta_writer import CommitResult
+from delta_writer.writer.flood_limit import TooManyDeadLetters
 from delta_writer.writer.sink import Sink
 from delta_writer.writer.tables import Table
 
@@ -67,8 +68,8 @@ class PipelineObserver:
         self._become(PipelineStatus(PipelineState.STOPPED))
 
     def failed(self, error: BaseException) -> None:
-        """The pipeline ended; somebody must act."""
-        state = PipelineState.RESYNC_NEEDED if isinstance(error, ResyncNeeded) else PipelineState.FAILED
+        """The pipeline ended by itself; somebody must act."""
+        state = _state_after(error)
         log.error("pipeline stopped", pipeline=self._pipeline, reason=str(error), exc_info=not isinstance(error, Fatal))
         self._become(PipelineStatus(state, str(error)))
 
@@ -231,6 +232,16 @@ class PipelineObserver:
 
     def _table_labels(self, table: Table) -> tuple[str, str, str]:
         return self._pipeline, table.collection.database, table.collection.name
+
+
+def _state_after(error: BaseException) -> PipelineState:
+    match error:
+        case ResyncNeeded():
+            return PipelineState.RESYNC_NEEDED
+        case TooManyDeadLetters():
+            return PipelineState.PAUSED
+        case _:
+            return PipelineState.FAILED
 
 
 def _reread_outcomes(events: ChangeEvents) -> Counter[RereadOutcome]:

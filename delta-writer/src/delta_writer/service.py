@@ -13,11 +13,11 @@ import msgspec
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry, ProcessCollector
 
+from cdc_shared.dead_letters.letter_topic import ensure_dead_letters_topic
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.spec_topic import SpecReader
 from cdc_shared.kafka.topics import (
     COMPACTED,
-    DEAD_LETTERS_TOPIC,
     STATUS_TOPIC,
     ensure_topic,
     held_offsets,
@@ -28,6 +28,8 @@ from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
 from cdc_shared.models.common import InvalidSpec, PipelineSpec
 from cdc_shared.retry import RetryAttempt, RetryInterrupted, retrying
+from cdc_shared.security.data_key import DataKeys
+from cdc_shared.security.references import secret_providers
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
 from delta_writer.http_server import HttpServer
@@ -52,10 +54,12 @@ from delta_writer.watermark.partition_ends import written_ends
 from delta_writer.watermark.time_source import time_source
 from delta_writer.writer.batch_processor import BatchProcessor
 from delta_writer.writer.delta_writer import CommitResult
-from delta_writer.writer.dlq_writer import DEAD_LETTERS_CONFIG, DeadLetterWriter, acknowledged_producer
+from delta_writer.writer.dlq_writer import DeadLetterWriter, LetterStore, acknowledged_producer
+from delta_writer.writer.flood_limit import FloodLimit
+from delta_writer.writer.letter_expiry import LetterExpiry
 from delta_writer.writer.tables import Table, Tables
 
-ENDED_BADLY: Final = frozenset({PipelineState.FAILED, PipelineState.RESYNC_NEEDED})
+ENDED_BADLY: Final = frozenset({PipelineState.FAILED, PipelineState.RESYNC_NEEDED, PipelineState.PAUSED})
 LAST_STATUS_TIMEOUT_S: Final = 5.0
 
 log = get_logger(__name__)
@@ -82,6 +86,7 @@ class WriterService:
         self._metrics = WriterMetrics(self._registry)
         self._admin = AdminClient({"bootstrap.servers": self._bootstrap})
         self._producer = acknowledged_producer(self._bootstrap)
+        self._data_keys = DataKeys.resolve(settings.data_key.reference, secret_providers(settings.secrets))
         self._maintenance = MaintenanceWorker()
         self._pipelines: dict[str, _Running] = {}
         self._specs_read = False
@@ -110,7 +115,7 @@ class WriterService:
             log.info("delta-writer stopped")
 
     def _follow_specs(self) -> None:
-        ensure_topic(self._admin, DEAD_LETTERS_TOPIC, 1, DEAD_LETTERS_CONFIG)
+        ensure_dead_letters_topic(self._admin, self._settings.writer.dead_letter_retention_days)
         ensure_topic(self._admin, STATUS_TOPIC, 1, COMPACTED)
         with SpecReader.open(self._bootstrap, _log_invalid_spec, topic=self._settings.kafka.pipelines_topic) as reader:
             specs = reader.read_existing(self._stop)
@@ -157,15 +162,21 @@ class WriterService:
         config = consumer_config(
             self._bootstrap, spec.name, settings.writer.session_timeout_s, settings.writer.instance_id
         )
-        sweeper, claims = self._sweeper(spec), Claims()
+        sweeper, claims, quality = self._sweeper(spec), Claims(), QualityInForce(spec.quality)
+        letter_store = LetterStore(
+            settings.stores.root_for(spec.sink.root),
+            spec.name,
+            settings.stores,
+            settings.writer.dead_letter_retention_days,
+        )
         return Pipeline(
             open_consumer=lambda assigned, revoked: EventConsumer(config, spec.name, assigned, revoked),
             open_tables=lambda: Tables(
                 spec, settings.stores, settings.writer.cache_dir, lambda topic: topic_id(self._admin, topic)
             ),
             new_batches=lambda: BatchProcessor(spec.batch, time.monotonic, claims),
-            quality=QualityInForce(spec.quality),
-            dead_letters=DeadLetterWriter(self._producer, spec.name, self._tracing),
+            quality=quality,
+            dead_letters=self._dead_letters(spec.name, letter_store, quality),
             rereader=Rereader(spec, source),
             upkeep=Upkeep(
                 [
@@ -173,12 +184,18 @@ class WriterService:
                     sweeper,
                     self._collection_watch(spec, source, sweeper, observer),
                     self._watermarks(spec, source, claims, sweeper, observer),
+                    LetterExpiry(letter_store.expire),
                 ]
             ),
             observer=observer,
             tracing=self._tracing,
             stop=stop,
         )
+
+    def _dead_letters(self, pipeline: str, store: LetterStore, quality: QualityInForce) -> DeadLetterWriter:
+        flood_limit = FloodLimit(lambda: quality.spec.dirty_data.max_dead_letters_per_minute)
+        key = self._data_keys.current(pipeline)
+        return DeadLetterWriter(self._producer, pipeline, key, store, flood_limit, self._tracing)
 
     def _sweeper(self, spec: PipelineSpec) -> Sweeper:
         def swept(table: Table, result: CommitResult) -> None:

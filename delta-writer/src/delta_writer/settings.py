@@ -5,6 +5,8 @@ from pathlib import Path
 
 from pydantic import Field
 
+from cdc_shared.dead_letters.letter_topic import RETENTION_DAYS
+from cdc_shared.security.data_key import DataKeySettings
 from cdc_shared.settings import (
     EnvironmentSettings,
     KafkaSettings,
@@ -61,6 +63,13 @@ class WriterSettings(EnvironmentSettings):
         "its pod's in a stateful set): a restart then goes on at once, where Kafka would otherwise wait for the "
         "killed one's session to end; a stopped writer's tables likewise wait that long for another one",
     )
+    dead_letter_retention_days: int = Field(
+        default=RETENTION_DAYS,
+        ge=1,
+        le=3650,
+        validation_alias="WRITER_DEAD_LETTER_RETENTION_DAYS",
+        description="days after which dead letters are deleted",
+    )
     connect_url: str | None = Field(
         default=None,
         validation_alias="CONNECT_URL",
@@ -79,6 +88,7 @@ class Settings:
     logging: LoggingSettings
     tracing: TracingSettings
     secrets: SecretsSettings
+    data_key: DataKeySettings
     writer: WriterSettings
 
     @classmethod
@@ -90,5 +100,6 @@ class Settings:
             load_settings(LoggingSettings),
             load_settings(TracingSettings),
             load_settings(SecretsSettings),
+            load_settings(DataKeySettings),
             load_settings(WriterSettings),
         )

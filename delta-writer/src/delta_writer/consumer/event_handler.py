@@ -1,11 +1,11 @@
 """Raw records of one topic → change events, and the records that can never be applied."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
 from cdc_shared.dead_letters.rejection import Rejection
-from cdc_shared.documents import REREAD, decode_envelopes
+from cdc_shared.documents import REREAD, Replay, decode_envelopes
 from delta_writer.transformers.change_batch import ChangeEvents
 from delta_writer.validators.dirty_data_detector import undecodable
 from delta_writer.writer.batch_processor import RecordBatch
@@ -21,7 +21,10 @@ class Collection:
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that cannot be applied: where it lay, its raw bytes, and why."""
+    """A record that cannot be applied: where it lay, its raw bytes, and why.
+
+    `collection` is the collection's name where it is certain. `replay`: the record was sent to try a letter again.
+    """
 
     topic: str
     partition: int
@@ -29,6 +32,8 @@ class DeadLetter:
     key: bytes | None
     value: bytes | None
     rejection: Rejection
+    collection: str | None = None
+    replay: Replay | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +85,29 @@ def read_events(batch: RecordBatch) -> ReadEvents:
         ranges=batch.ranges,
         must_commit=batch.must_commit,
         watermarks=batch.watermarks,
+        history_only=_history_only(envelopes.replays, positions, ops),
     )
     collection = cache(Collection)  # few of them, many events
     sources = [collection(envelopes.databases[i], envelopes.collections[i]) for i in positions]
     return ReadEvents(events, positions, sources, undecodable(envelopes), REREAD in ops)
 
 
-def dead_letter(batch: RecordBatch, position: int, rejection: Rejection) -> DeadLetter:
-    """Return the dead letter of one record of the batch."""
+def _history_only(replays: Mapping[int, Replay], positions: Sequence[int], ops: Sequence[str]) -> frozenset[int]:
+    if not any(each.history_only for each in replays.values()):
+        return frozenset()
+    events = {position: i for i, position in enumerate(positions)}
+    return frozenset(
+        events[position]
+        for position, each in replays.items()
+        if each.history_only and position in events and ops[events[position]] != REREAD
+    )
+
+
+def dead_letter(
+    batch: RecordBatch, position: int, rejection: Rejection, collection: Collection | None = None
+) -> DeadLetter:
+    """Return the dead letter of one record of the batch; `collection` where it is certain."""
+    replays = decode_envelopes(batch.keys[position : position + 1], batch.values[position : position + 1]).replays
     return DeadLetter(
         batch.topic,
         batch.partitions[position],
@@ -95,4 +115,6 @@ def dead_letter(batch: RecordBatch, position: int, rejection: Rejection) -> Dead
         batch.keys[position],
         batch.values[position],
         rejection,
+        collection.name if collection is not None else None,
+        replays.get(0),
     )

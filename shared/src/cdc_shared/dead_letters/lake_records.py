@@ -19,6 +19,10 @@ DIRECTORY: Final = "_dead_letters"
 STORE_ERRORS: Final = (obstore_errors.BaseError, OSError)
 
 
+class ContentGone(Fatal):
+    """What a letter points to in the lake is not there, or is not where a letter's content lies."""
+
+
 def lake_directory(root: str, pipeline: str) -> str:
     """Where the pipeline's large letters are; `root` is where its tables are."""
     return f"{root.rstrip('/')}/{path_segment(pipeline)}/{DIRECTORY}"
@@ -35,12 +39,12 @@ def put_in_lake(root: str, pipeline: str, place: Place, sealed: bytes, stores: O
 
 
 def get_from_lake(letter: Letter, stores: ObjectStoreSettings) -> bytes:
-    """The sealed record of a letter that has a `lake_url`. Raises `Transient`, `Fatal` also when it is gone."""
+    """The sealed record of a letter that has a `lake_url`. Raises `ContentGone`, `Transient`, `Fatal`."""
     directory, name = _directory_of(letter)
     try:
         return bytes(obstore.get(open_store(directory, stores), name).bytes())
     except FileNotFoundError:
-        raise Fatal(f"its content is gone: there is no {letter.lake_url}; it can only be discarded") from None
+        raise ContentGone("its content in the lake is gone; it can only be discarded") from None
     except STORE_ERRORS as error:
         raise map_store_error(error, f"read {letter.lake_url}") from error
 
@@ -85,5 +89,5 @@ def _directory_of(letter: Letter) -> tuple[str, str]:
     url, name = letter.lake_url or "", _name(letter.place)
     directory = url.removesuffix(f"/{name}")
     if directory == url or not directory.endswith(f"/{path_segment(letter.pipeline)}/{DIRECTORY}"):
-        raise Fatal(f"{url} is no place for the content of letter {letter.place}; it can only be discarded")
+        raise ContentGone("it points to what is no letter's content; it can only be discarded")
     return directory, name

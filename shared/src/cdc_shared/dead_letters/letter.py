@@ -6,7 +6,7 @@ record, sealed (`sealed_record`), or empty when that lies in the lake (`cdc.lake
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Self
 
 from cdc_shared.errors import Fatal
@@ -123,13 +123,19 @@ class Letter:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredLetter:
-    """A letter as it lies in the topic: at `offset`, written there at `written_ms`, `value` being its record's."""
+class ListedLetter:
+    """A letter of the topic: it lies there at `offset`, since `written_ms` (ms since 1970)."""
 
     letter: Letter
     offset: int
     written_ms: int
-    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLetter(ListedLetter):
+    """With the value of its record."""
+
+    value: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
