@@ -12,6 +12,8 @@ from delta_writer.transformers.type_resolver import Promotion, TypeResolver, typ
 
 pytestmark = pytest.mark.unit
 
+NONE = FieldPolicies()
+
 TABLE = DocumentSchema(
     (
         Field("n", t.LONG),
@@ -25,11 +27,11 @@ TABLE = DocumentSchema(
 )
 
 
-def resolver(after: int = 10, policies: FieldPolicies = FieldPolicies(), **promotion: bool) -> TypeResolver:
+def resolver(after: int = 10, policies: FieldPolicies = NONE, **promotion: bool) -> TypeResolver:
     return TypeResolver(policies, PromotionSpec(after_conflicts=after, **promotion))
 
 
-def found(pointer: str, *kinds: str, policies: FieldPolicies = FieldPolicies()) -> t.FieldType | None:
+def found(pointer: str, *kinds: str, policies: FieldPolicies = NONE) -> t.FieldType | None:
     counted = resolver(10, policies)
     counted.count(TABLE, {pointer: Counter(dict.fromkeys(kinds, 10))})
     promotions = counted.promotions(TABLE)
