@@ -34,8 +34,13 @@ def read_with_query_builder(url: str, store: ObjectStoreSettings) -> pa.Table:
 
 def read_with_duckdb(url: str, store: ObjectStoreSettings) -> pa.Table:
     """Every row, read by DuckDB's `delta_scan`."""
+    return query_with_duckdb(url, store, "SELECT * FROM t")
+
+
+def query_with_duckdb(url: str, store: ObjectStoreSettings, query: str) -> pa.Table:
+    """What DuckDB answers; the query calls the table `t`."""
     with connect(store) as connection:
-        return connection.execute(f"SELECT * FROM {delta_scan_sql(url)}").to_arrow_table()
+        return connection.execute(f"WITH t AS (SELECT * FROM {delta_scan_sql(url)}) {query}").to_arrow_table()
 
 
 def read_with_polars(url: str, store: ObjectStoreSettings) -> pa.Table:
