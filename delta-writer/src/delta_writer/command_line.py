@@ -2,8 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,13 +10,15 @@ from typing import Annotated
 import typer
 
 from cdc_shared.connect.connect_client import ConnectClient
-from cdc_shared.errors import CdcError, Fatal
+from cdc_shared.errors import Fatal
 from cdc_shared.kafka.spec_topic import UnknownPipeline, delete_spec, publish_spec, read_spec
 from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.models.common import InvalidSpec, load_spec
 from cdc_shared.settings import ConnectSettings, KafkaSettings, ObjectStoreSettings, load_settings
 from cdc_shared.tracing.otel_config import configure_tracing
+from delta_writer.dead_letters_command import dead_letters_app
 from delta_writer.maintenance.restore_command import restore_collection
+from delta_writer.plain_errors import plain_errors
 from delta_writer.service import WriterService
 from delta_writer.settings import Settings
 from delta_writer.snapshots.resync import Resync
@@ -26,6 +27,7 @@ from delta_writer.source.reread_command import reread as request_rereads
 from delta_writer.writer.schema_history_command import schema_history
 
 app = typer.Typer(no_args_is_help=True, help="Applies MongoDB changes from Kafka to Delta Lake tables, exactly once.")
+app.add_typer(dead_letters_app, name="dead-letters")
 
 
 @app.command()
@@ -34,7 +36,7 @@ def run() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with _plain_errors():
+    with plain_errors():
         settings = Settings.from_environment()
         configure_logging("delta-writer", settings.logging.level, settings.logging.format)
         tracing = configure_tracing("delta-writer", settings.tracing.otlp_endpoint)
@@ -47,7 +49,7 @@ def run() -> None:
 @app.command()
 def publish(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline's spec.")]) -> None:
     """Publish a pipeline's spec to cdc.pipelines: writers start it, or restart it when it changed or had stopped."""
-    with _plain_errors():
+    with plain_errors():
         pipeline = load_spec(spec)
         kafka = load_settings(KafkaSettings)
         publish_spec(kafka.bootstrap_servers, pipeline, topic=kafka.pipelines_topic)
@@ -57,7 +59,7 @@ def publish(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline
 @app.command()
 def unpublish(name: Annotated[str, typer.Argument(help="Name of the pipeline.")]) -> None:
     """Take a pipeline's spec back: writers stop it. Its tables stay as they are."""
-    with _plain_errors():
+    with plain_errors():
         kafka = load_settings(KafkaSettings)
         with suppress(InvalidSpec):  # one that cannot be used is taken back as well
             try:
@@ -87,7 +89,7 @@ def restore(
 
     Only while no writer runs the pipeline, and only where Kafka still has the events since that version.
     """
-    with _plain_errors():
+    with plain_errors():
         target = _restore_target(version, as_of)
         kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
         try:
@@ -124,7 +126,7 @@ def show_schema_history(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, with the whole schema of each version.")] = False,
 ) -> None:
     """Show how a table's schema came to be: what changed, when, and which event showed each field first."""
-    with _plain_errors():
+    with plain_errors():
         kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
         spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
         typer.echo(schema_history(stores, spec, collection, history=history, as_json=as_json))
@@ -149,7 +151,7 @@ def reread(
     reason: Annotated[str, typer.Option(help="Why, for those who look at the topic.")] = "delta-writer reread",
 ) -> None:
     """Have the writer read documents from MongoDB again and bring their rows to what it finds: repaired, or deleted."""
-    with _plain_errors():
+    with plain_errors():
         wanted = [*(ids or []), *(line.strip() for line in file or [] if line.strip())]
         if not wanted:
             raise typer.BadParameter("give at least one ID, or --file")
@@ -172,7 +174,7 @@ def resync(
     The way out of "resync needed", and out of a gap in the source's log (then without --collection). Ctrl-C, once the
     snapshot was asked for, only ends the waiting.
     """
-    with _plain_errors():
+    with plain_errors():
         kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
         spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
         with ConnectClient(load_settings(ConnectSettings).url) as connect:
@@ -184,13 +186,3 @@ def resync(
                 ResyncProgress(request, spec, topics, kafka.bootstrap_servers, connect, typer.echo).run()
             except KeyboardInterrupt:
                 typer.echo("no longer waiting; the resync goes on")
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Show an error raised on purpose as one line, without a traceback, and end with status 1."""
-    try:
-        yield
-    except CdcError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
