@@ -106,7 +106,9 @@ class TableMaintenance:
             self._agree_on_retention()
             self._vacuum_after = self._clock() + self._policy.vacuum_every_s
             self._start(MaintenanceTask.VACUUM, self._vacuum)
-        if self._columns is not None and not self._queued & COLUMN_TASKS:
+        # Not while files are being compacted: both would rewrite the same ones.
+        busy = self._rewrite is not None or self._queued & {MaintenanceTask.COMPACTION, *COLUMN_TASKS}
+        if self._columns is not None and not busy:
             self._change_columns(self._columns)
 
     def close(self) -> None:
