@@ -7,6 +7,7 @@ converted or preferred to a value.
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final
 
 from cdc_shared.documents.bson_values import DuplicateKeys
@@ -20,6 +21,7 @@ from cdc_shared.rules.paths import (
     edit_objects,
     edit_values,
     names_of,
+    path_of,
     tokens_of,
     touch,
 )
@@ -27,6 +29,8 @@ from cdc_shared.rules.paths import (
 Document = dict[str, Any] | DuplicateKeys
 Counts = Counter[tuple[str, str]]
 """Kind and path of a mask or convert rule → the values that it changed."""
+AppliedRule = q.Rename | q.Convert | q.Drop | q.Constant | q.Flatten | q.Include | q.MaskRule
+"""An exclude rule is applied as a drop rule for each of its paths."""
 IncludeTree = dict[str, "IncludeTree | None"]
 """Name → what to keep of it; None keeps the whole."""
 
@@ -38,24 +42,24 @@ _ID: Final = "_id"
 class Step:
     """One rule, ready to be applied. `key` is that of a keyed mask."""
 
-    rule: q.TransformationRule
+    rule: AppliedRule
     key: bytes = field(default=b"", repr=False)
+
+    @cached_property
+    def paths(self) -> list[Tokens]:
+        """The path that the rule names, or those of an include rule."""
+        several = self.rule.paths if isinstance(self.rule, q.Include) else (self.rule.path,)
+        return [tokens_of(path) for path in several]
 
     @property
     def tokens(self) -> Tokens:
-        """The path of a rule that has one."""
-        return () if isinstance(self.rule, q.Include | q.Exclude) else tokens_of(self.rule.path)
-
-    @property
-    def paths(self) -> list[Tokens]:
-        """What the rule names: one path, or those of an include or exclude rule."""
-        several = self.rule.paths if isinstance(self.rule, q.Include | q.Exclude) else (self.rule.path,)
-        return [tokens_of(path) for path in several]
+        """The first path."""
+        return self.paths[0]
 
     @property
     def counted(self) -> tuple[str, str]:
         """Under what the rule's changes are counted."""
-        return self.rule.rule, "" if isinstance(self.rule, q.Include | q.Exclude) else self.rule.path
+        return self.rule.rule, path_of(self.tokens)
 
     def edit(self) -> "ValueEdit | None":
         """What a mask or convert rule does to a value; None of any other rule."""
@@ -83,6 +87,13 @@ Transform = Callable[[Any, Counts], Any]
 """A document, or another value that the path begins in → the same with the rule applied; changes are counted."""
 
 
+def steps_of(rule: q.TransformationRule, key: bytes = b"") -> list[Step]:
+    """The steps that a rule consists of."""
+    if isinstance(rule, q.Exclude):
+        return [Step(q.Drop(rule="drop", path=path)) for path in rule.paths]
+    return [Step(rule, key)]
+
+
 def transform_of(step: Step, tokens: Tokens | None = None) -> Transform:
     """The rule as a function. `tokens` stands for the rule's path where only its end is left to go."""
     rule, path = step.rule, step.tokens if tokens is None else tokens
@@ -92,8 +103,6 @@ def transform_of(step: Step, tokens: Tokens | None = None) -> Transform:
     if isinstance(rule, q.Include):
         tree = include_tree(step.paths)
         return lambda value, _: kept(value, tree)
-    if isinstance(rule, q.Exclude):
-        return _all_of([_member_transform(_dropping(each[-1]), each[:-1]) for each in step.paths])
     return _member_transform(members_edit(rule, path[-1]), path[:-1])
 
 
@@ -102,15 +111,6 @@ def transform_document(steps: list[Transform], document: Document, counts: Count
     for step in steps:
         document = step(document, counts)
     return document
-
-
-def _all_of(transforms: list[Transform]) -> Transform:
-    def apply(value: Any, counts: Counts) -> Any:
-        for transform in transforms:
-            value = transform(value, counts)
-        return value
-
-    return apply
 
 
 def _counting(edit: ValueEdit, step: Step, counts: Counts) -> ValueEdit:
@@ -132,7 +132,7 @@ def _member_transform(edit: Callable[[Pairs], Pairs], parent: Tokens) -> Transfo
     return lambda value, _: edit_objects(value, parent, edit)
 
 
-def members_edit(rule: q.TransformationRule, name: str) -> Callable[[Pairs], Pairs]:
+def members_edit(rule: AppliedRule, name: str) -> Callable[[Pairs], Pairs]:
     """What a rule about the member `name` does to the members of an object."""
     match rule:
         case q.Rename(to=to):
