@@ -156,6 +156,20 @@ class PipelineSpec(SpecModel):
     """Partitions of each change topic, fixed when the topic is created; a later change means a resync."""
 
     @model_validator(mode="after")
+    def _rules_make_sense(self) -> Self:
+        if not self.quality.validation and not self.quality.transformation:
+            return self
+        # Imported when there are rules to check: the engines are large, and know the models of this package.
+        from cdc_shared.rules.compiled import check_rules  # noqa: PLC0415
+        from cdc_shared.rules.rule_checks import InvalidRules  # noqa: PLC0415
+
+        try:
+            check_rules(self.quality)
+        except InvalidRules as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @model_validator(mode="after")
     def _history_has_its_names(self) -> Self:
         for name in self.source.include_collections:
             if self.sink.history and name.endswith(HISTORY_SUFFIX):
