@@ -160,8 +160,8 @@ class PipelineSpec(SpecModel):
         if not self.quality.validation and not self.quality.transformation:
             return self
         # Imported when there are rules to check: the engines are large, and know the models of this package.
-        from cdc_shared.rules.compiled import check_rules  # noqa: PLC0415
-        from cdc_shared.rules.rule_checks import InvalidRules  # noqa: PLC0415
+        from cdc_shared.rules.compiled import check_rules
+        from cdc_shared.rules.rule_checks import InvalidRules
 
         try:
             check_rules(self.quality)
