@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cdc_shared.dead_letters.rejection import Rejection
+from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.documents import DELETE, Decoded, DocumentSchema, decode, parquet_schema
 from cdc_shared.documents.policies import NONE, FieldPolicies
 from delta_writer.transformers.change_batch import (
@@ -43,6 +44,7 @@ class DecodedEvents:
         rejected: why documents are not applied, by position in `events`.
         rules_version: of the rules that were applied; 0 when there never were any.
         changed_values: (kind of rule, field) → the values that it changed.
+        shown_by: as in `EncodedBatch`, once they are fitted into the table's columns.
     """
 
     events: ChangeEvents
@@ -54,6 +56,7 @@ class DecodedEvents:
     rejected: Mapping[int, Rejection]
     rules_version: int = 0
     changed_values: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    shown_by: Mapping[str, EventPosition] = field(default_factory=dict)
 
     def events_of_rows(self) -> Positions:
         """Return the event of each row."""
@@ -126,6 +129,7 @@ def encode_batch(
         walked_rows=decoded.stats.walked_rows,
         rules_version=source.rules_version,
         confirmed=confirmed,
+        shown_by=source.shown_by,
     )
 
 

@@ -320,7 +320,8 @@ class DeltaWriter(ABC):
         else:
             return None
         operation = SchemaOperation.CREATED if before is None else SchemaOperation.WIDENED
-        return self._recorded(after, SchemaCause(operation, batch.commit_id, now_ms, shown_by=batch.shown_by))
+        cause = SchemaCause(operation, batch.commit_id, now_ms, batch.rules_version, batch.shown_by)
+        return self._recorded(after, cause)
 
     def _recorded(self, after: Metadata, cause: SchemaCause) -> Metadata:
         """Put the record of a change of schema in its place; return the `metaData` that puts the schema in force."""
