@@ -1,12 +1,21 @@
 """Maintenance as a pipeline's chore: the tables that this process looks after, and their histories."""
 
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final
 
 from cdc_shared.metrics.prometheus_metrics import WriterMetrics
 from delta_writer.maintenance.policy import MaintenancePolicy
-from delta_writer.maintenance.table_maintenance import TableMaintenance
+from delta_writer.maintenance.promotion import WaitingPromotion, next_promotion, with_promotions
+from delta_writer.maintenance.table_maintenance import REWRITABLE, TableMaintenance
 from delta_writer.maintenance.worker import MaintenanceWorker
+from delta_writer.transformers.type_resolver import Promotion
+from delta_writer.writer.delta_writer import DeltaWriter
+from delta_writer.writer.sink import Sink
 from delta_writer.writer.tables import Table
+
+ASK_EVERY_S: Final = 5.0
+"""How often the columns are looked for that should be promoted."""
 
 
 class Maintenance:
@@ -15,12 +24,24 @@ class Maintenance:
     name = "maintenance"
 
     def __init__(
-        self, pipeline: str, policy: MaintenancePolicy, worker: MaintenanceWorker, metrics: WriterMetrics
+        self,
+        pipeline: str,
+        policy: MaintenancePolicy,
+        worker: MaintenanceWorker,
+        metrics: WriterMetrics,
+        promotions: Callable[[Sink], Sequence[Promotion]] = lambda _: (),
+        found: Callable[[str, Sequence[str]], None] = lambda *_: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`promotions` says which columns of a table should be wider; `found` is `PipelineObserver.found`."""
         self._pipeline = pipeline
         self._policy = policy
         self._worker = worker
         self._metrics = metrics
+        self._promotions = promotions
+        self._found = found
+        self._clock = clock
+        self._ask_after = float("-inf")
         self._tables: dict[tuple[str, str], TableMaintenance] = {}
 
     def turn(self, tables: Mapping[str, Table], assigned: Collection[tuple[str, int]]) -> None:
@@ -36,12 +57,37 @@ class Maintenance:
                 self._tables.pop(key).close()
         for key, (table, writer) in ours.items():
             if key not in self._tables:
-                labels = (self._pipeline, table.collection.database, key[1])
-                self._tables[key] = TableMaintenance(writer, labels, self._policy, self._worker, self._metrics)
+                self._tables[key] = self._maintain(writer, table.collection.database, key[1])
             self._tables[key].turn()
+        if self._clock() >= self._ask_after:
+            self._ask_after = self._clock() + ASK_EVERY_S
+            self._ask_for_promotions(tables)
 
     def close(self) -> None:
         """See `upkeep.Chore`."""
         for maintained in self._tables.values():
             maintained.close()
         self._tables.clear()
+
+    def _maintain(self, writer: DeltaWriter, database: str, name: str) -> TableMaintenance:
+        def report(text: str | None) -> None:
+            self._found(f"columns of {name}", [] if text is None else [f"{database}.{name}: {text}"])
+
+        return TableMaintenance(
+            writer,
+            (self._pipeline, database, name),
+            self._policy,
+            self._worker,
+            self._metrics,
+            column_changes=lambda metadata: next_promotion(metadata, writer.snapshot.files.values()),
+            report=report,
+        )
+
+    def _ask_for_promotions(self, tables: Mapping[str, Table]) -> None:
+        """Have what this process has seen of conflicts stand in the table, also of one that another looks after."""
+        for sink in (sink for table in tables.values() for sink in table.sinks):
+            metadata = sink.writer.snapshot.metadata
+            if metadata is None or not isinstance(sink.writer, REWRITABLE):
+                continue
+            if wanted := [WaitingPromotion.of(each) for each in self._promotions(sink)]:
+                sink.writer.set_properties(with_promotions(metadata, wanted))

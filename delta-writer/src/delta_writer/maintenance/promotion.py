@@ -23,6 +23,7 @@ from cdc_shared.documents.inference import EXACT_DOUBLE_MAX
 from cdc_shared.documents.pointers import pointer_names
 from cdc_shared.metrics.prometheus_metrics import MaintenanceTask
 from delta_writer.maintenance.compactor import arrow_schema
+from delta_writer.transformers.type_resolver import Promotion, type_at
 from delta_writer.writer.file_changes import Overtaken
 from delta_writer.writer.table_metadata import schema_of, with_schema
 
@@ -38,6 +39,11 @@ class WaitingPromotion(msgspec.Struct, frozen=True):
     field: str
     was: str
     to: str
+
+    @classmethod
+    def of(cls, promotion: Promotion) -> "WaitingPromotion":
+        """Return a promotion as the property has it."""
+        return cls(promotion.pointer, promotion.from_type.text, promotion.to_type.text)
 
     @property
     def type(self) -> t.FieldType:
@@ -142,16 +148,6 @@ class FittedRows:
         columns |= {name: fitted.table.column(name) for name in fitted.table.column_names}
         columns[RESCUED] = fitted.rescued
         return pa.Table.from_arrays([columns[field.name] for field in self.schema], schema=self.schema)
-
-
-def type_at(schema: t.Struct, pointer: str) -> t.FieldType | None:
-    """Return the type of the field at a JSON Pointer, not within arrays; None when there is none."""
-    at: t.FieldType = schema
-    for name in pointer_names(pointer):
-        if not isinstance(at, t.Struct) or name not in at.by_name:
-            return None
-        at = at.by_name[name].type
-    return at
 
 
 def _with_type(struct: t.Struct, names: Sequence[str], type_: t.FieldType) -> tuple[t.Field, ...]:

@@ -19,7 +19,6 @@ from delta_writer.maintenance.promotion import (
     WaitingPromotion,
     exact,
     next_promotion,
-    type_at,
     waiting_promotions,
     with_promotions,
 )
@@ -27,6 +26,7 @@ from delta_writer.maintenance.retention import Retention
 from delta_writer.maintenance.table_maintenance import TableMaintenance
 from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
+from delta_writer.transformers.type_resolver import type_at
 from delta_writer.writer.delta_writer import TableLocation
 from delta_writer.writer.history_writer import HistoryWriter
 from delta_writer.writer.offsets import ChangeTopic
@@ -172,7 +172,7 @@ def test_what_waits_is_begun_again_by_the_next_process(table, writer, monkeypatc
     table.apply(writer, [(9, {"n": 0.5})])
     first = Promoting(writer)
     first.ask(n="double")
-    first.maintenance.turn()
+    wait_until(lambda: first.maintenance.turn() or first.reports, WAIT_S, "it is announced")
     assert "from long to double" in first.reports[0]
     assert "6 rows" in first.reports[0]
     first.maintenance.turn()
