@@ -29,6 +29,7 @@ from delta_writer.writer.file_changes import FileRewrite, RewrittenFile
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys
 from delta_writer.writer.parquet_file import DataFileStream
+from delta_writer.writer.row_reading import conformed
 
 BATCH_ROWS: Final = 16_384
 SMALL_BYTES: Final = 8 * 1024 * 1024
@@ -81,7 +82,7 @@ def rewrite_files(
                 live = np.ones(len(batch), np.bool_)
                 first, end = np.searchsorted(dead_rows, [start, start + len(batch)])
                 live[dead_rows[first:end] - start] = False
-                rows = _conformed(batch.filter(pa.array(live)), schema)
+                rows = conformed(batch.filter(pa.array(live)), schema)
                 if conversion is not None:
                     rows = conversion.convert(rows)
                 stream.write(rows)
@@ -124,16 +125,6 @@ def _batches(source: pa.NativeFile) -> Iterator[tuple[int, pa.Table]]:
         for batch in file.iter_batches(BATCH_ROWS, use_threads=False):
             yield start, pa.Table.from_batches([batch])
             start += len(batch)
-
-
-def _conformed(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    if rows.schema == schema:
-        return rows.replace_schema_metadata(None)
-    columns = [
-        rows.column(field.name).cast(field.type) if field.name in rows.column_names else pa.nulls(len(rows), field.type)
-        for field in schema
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _upload(store: ObjectStore, local: Path, stats: str, budget: Budget, clock: Callable[[], float]) -> AddFile:

@@ -24,9 +24,14 @@ class BatchUpload:
         self._clock = clock
         self._uploaded: tuple[str, AddFile] | None = None
 
-    def of(self, batch: EncodedBatch, partition_base: int) -> AddFile:
-        """Write the batch's rows to a new file, unless an earlier attempt has, not too long ago; return its `add`."""
+    def of(self, batch: EncodedBatch, partition_base: int, version: int) -> AddFile:
+        """Write the batch's rows to a new file, unless an earlier attempt has, not too long ago; return its `add`.
+
+        `version` is the table's: rows that the batch confirms were read from it.
+        """
         upload = f"{batch.commit_id}@{partition_base}"  # its rows count their partitions from the base
+        if len(batch.confirmed):
+            upload += f"@{version}"
         known = self._uploaded
         if known is not None and known[0] == upload and not is_too_old(known[1], self._clock()):
             return known[1]

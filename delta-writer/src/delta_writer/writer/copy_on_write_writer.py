@@ -6,8 +6,9 @@ is tested against: the same events give the same rows.
 
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
@@ -17,11 +18,19 @@ from cdc_shared.delta.log import VersionTaken
 from cdc_shared.errors import CdcError, Fatal
 from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
-from delta_writer.writer.delta_writer import CommitResult, DeltaWriter
+from delta_writer.writer.delta_writer import (
+    KEY_COLUMN,
+    OFFSET_COLUMN,
+    PARTITION_COLUMN,
+    CommitResult,
+    DeltaWriter,
+    rules_info,
+)
 from delta_writer.writer.foreign_commits import ENGINE
 from delta_writer.writer.table_metadata import protocol_for
 
-_DELETED: Final = "__cdc_delete"
+_ACTION: Final = "__cdc_action"
+_UPSERT, _DELETE, _CONFIRM = "upsert", "delete", "confirm"
 _SAME_KEY: Final = "target._cdc_key = source._cdc_key"
 # Checkpoints and log clean-up are maintenance's (docs/adr/0007-vacuum-and-log-clean-up.md), not the commit's.
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
@@ -60,7 +69,7 @@ class CopyOnWriteWriter(DeltaWriter):
     def _write(self, batch: EncodedBatch) -> CommitResult | None:
         started = time.perf_counter()
         metrics: Mapping[str, int] = {}
-        if batch.rows.num_rows or (batch.deleted_keys and self.version >= 0):
+        if batch.rows.num_rows or ((batch.deleted_keys or batch.confirmed.keys) and self.version >= 0):
             self._put_schema_in_force(batch)
             metrics = self._merge(batch)
         if batch.commit_id not in self._landed:  # nothing to merge, or no row matched: delta-rs made no commit
@@ -95,21 +104,23 @@ class CopyOnWriteWriter(DeltaWriter):
         """
         table = DeltaTable(self.location.url, self.version, storage_options=dict(self.location.storage_options))
         columns = {name: f"source.`{name}`" for name in batch.rows.column_names}
-        properties = self._commit_properties(batch.commit_id, self._offset_txns(batch))
+        places = {name: columns[name] for name in (PARTITION_COLUMN, OFFSET_COLUMN)}
+        properties = self._commit_properties(batch.commit_id, self._offset_txns(batch), rules_info(batch))
         self._will_put(batch.commit_id)
         try:
             metrics = (
                 table.merge(
-                    _source(batch),
+                    _source(batch, self.partition_base),
                     _SAME_KEY,
                     source_alias="source",
                     target_alias="target",
                     commit_properties=properties,
                     post_commithook_properties=_NO_HOOKS,
                 )
-                .when_matched_delete(f"source.{_DELETED}")
+                .when_matched_delete(f"source.{_ACTION} = '{_DELETE}'")
+                .when_matched_update(places, f"source.{_ACTION} = '{_CONFIRM}'")
                 .when_matched_update(columns)
-                .when_not_matched_insert(columns, f"NOT source.{_DELETED}")
+                .when_not_matched_insert(columns, f"source.{_ACTION} = '{_UPSERT}'")
                 .execute()
             )
         except CommitFailedError as error:
@@ -133,11 +144,14 @@ class CopyOnWriteWriter(DeltaWriter):
         self._catch_up()
         return int(metrics.get("num_deleted_rows") or 0)
 
-    def _commit_properties(self, commit_id: str, txns: Mapping[str, int]) -> CommitProperties:
+    def _commit_properties(
+        self, commit_id: str, txns: Mapping[str, int], info: Mapping[str, int] | None = None
+    ) -> CommitProperties:
         """Return what delta-rs writes into the entry. No retries: the fence was checked against `version` alone."""
-        watermark = {name: str(at_ms) for name, at_ms in self._watermark_info(txns).items()}
+        numbers = self._watermark_info(txns) | self._schema_info() | dict(info or {})
         return CommitProperties(
-            custom_metadata={"txnId": commit_id, "cdcTopic": self.topic.name} | watermark,
+            custom_metadata={"txnId": commit_id, "cdcTopic": self.topic.name}
+            | {name: str(number) for name, number in numbers.items()},
             app_transactions=[Transaction(name, version) for name, version in txns.items()],
             max_commit_retries=0,
         )
@@ -149,15 +163,25 @@ def _mapped(error: DeltaError, what: str) -> CdcError:
     return Fatal(str(mapped)) if "not found" in str(error).lower() else mapped
 
 
-def _source(batch: EncodedBatch) -> pa.Table:
-    """Return upserts and deletes in one table, deletes marked and empty but for their key."""
-    rows = batch.rows.append_column(_DELETED, pa.array([False] * batch.rows.num_rows, pa.bool_()))
-    columns = [
-        pa.array(batch.deleted_keys, pa.string())
-        if field.name == "_cdc_key"
-        else pa.array([True] * len(batch.deleted_keys), pa.bool_())
-        if field.name == _DELETED
-        else pa.nulls(len(batch.deleted_keys), field.type)
-        for field in rows.schema
+def _source(batch: EncodedBatch, partition_base: int) -> pa.Table:
+    """Return upserts, deletes and confirmed rows in one table, marked; of the latter two only what is known of them."""
+    confirmed = batch.confirmed
+    places = {PARTITION_COLUMN: confirmed.partitions + np.int32(partition_base), OFFSET_COLUMN: confirmed.offsets}
+    parts = [
+        _marked(batch.rows, _UPSERT),
+        _marked(_sparse(batch.rows.schema, {KEY_COLUMN: batch.deleted_keys}, len(batch.deleted_keys)), _DELETE),
+        _marked(_sparse(batch.rows.schema, {KEY_COLUMN: confirmed.keys} | places, len(confirmed)), _CONFIRM),
     ]
-    return pa.concat_tables([rows, pa.Table.from_arrays(columns, schema=rows.schema)])
+    return pa.concat_tables(parts)
+
+
+def _sparse(schema: pa.Schema, columns: Mapping[str, Any], rows: int) -> pa.Table:
+    values = [
+        pa.array(columns[field.name], field.type) if field.name in columns else pa.nulls(rows, field.type)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(values, schema=schema)
+
+
+def _marked(rows: pa.Table, action: str) -> pa.Table:
+    return rows.append_column(_ACTION, pa.array([action] * len(rows), pa.string()))

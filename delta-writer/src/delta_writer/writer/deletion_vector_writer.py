@@ -5,6 +5,7 @@ vector (only the `remove` when no row is left), and the offsets. Besides batches
 rows are deleted that a sweep found, and files are rewritten.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,15 @@ from cdc_shared.errors import Fatal
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.batch_upload import BatchUpload
 from delta_writer.writer.deletion_vectors import DeletionVectors, removal, with_vector
-from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation, store_errors
+from delta_writer.writer.delta_writer import (
+    KEY_COLUMN,
+    OFFSET_COLUMN,
+    PARTITION_COLUMN,
+    CommitResult,
+    DeltaWriter,
+    TableLocation,
+    store_errors,
+)
 from delta_writer.writer.file_changes import (
     FileRewrite,
     Overtaken,
@@ -37,9 +46,9 @@ from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
 from delta_writer.writer.key_index import IndexDamaged, KeyIndex, Rows
 from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.row_reading import read_rows
 from delta_writer.writer.table_metadata import TableIdentity, protocol_for, rows_identity
 
-KEY_COLUMN: Final = "_cdc_key"
 REWRITE: Final = "CDC REWRITE"
 
 
@@ -222,12 +231,14 @@ class DeletionVectorWriter(DeltaWriter):
 
     def _write(self, batch: EncodedBatch) -> CommitResult | None:
         started = time.perf_counter()
+        if len(batch.confirmed):
+            batch = self._with_confirmed_rows(batch)
         superseded = self._superseded_rows(np.concatenate([batch.row_hashes, batch.deleted_hashes]))
         if not superseded and not batch.rows.num_rows and not batch.must_commit:
             return None
         looked_up = time.perf_counter()
         metadata = self._metadata_for(batch)
-        new_file = self._upload.of(batch, self.partition_base) if batch.rows.num_rows else None
+        new_file = self._upload.of(batch, self.partition_base, self.version) if batch.rows.num_rows else None
         files = self._snapshot.files
         vectors = {path: self.vectors.of(files[path]) | rows for path, rows in superseded.items()}
         actions = self._offset_actions(batch)
@@ -255,6 +266,27 @@ class DeletionVectorWriter(DeltaWriter):
                 "commit": committed - written,
                 "index": looked_up - started + time.perf_counter() - committed,
             },
+        )
+
+    def _with_confirmed_rows(self, batch: EncodedBatch) -> EncodedBatch:
+        """Return the batch with the rows that it confirms, as they are in the newest version, at their new places."""
+        confirmed = batch.confirmed
+        live = self._superseded_rows(confirmed.hashes)
+        rows = read_rows(self.location.store, self._snapshot.files, live, batch.rows.schema)
+        if not len(rows):
+            return batch
+        number = {key: i for i, key in enumerate(confirmed.keys)}
+        numbers = np.array([number[key] for key in cast(list[str], rows.column(KEY_COLUMN).to_pylist())])
+        for name, places in (
+            (PARTITION_COLUMN, confirmed.partitions + np.int32(self.partition_base)),
+            (OFFSET_COLUMN, confirmed.offsets),
+        ):
+            at = rows.schema.get_field_index(name)
+            rows = rows.set_column(at, rows.schema.field(at), pa.array(places[numbers]))
+        return dataclasses.replace(
+            batch,
+            rows=pa.concat_tables([batch.rows, rows]),
+            row_hashes=np.concatenate([batch.row_hashes, confirmed.hashes[numbers]]),
         )
 
     def _rows_identity(self) -> str | None:

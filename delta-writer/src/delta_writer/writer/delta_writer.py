@@ -8,7 +8,7 @@ commit after a put that timed out. What a batch does to the table's files is the
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import Action, Metadata, Transaction
 from cdc_shared.delta.log import DeltaLog, VersionTaken
-from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation, change_schema, put_change
+from cdc_shared.delta.schema_history import SCHEMA_VERSION, SchemaCause, SchemaOperation, change_schema, put_change
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
 from cdc_shared.documents import DocumentSchema
@@ -42,7 +42,9 @@ from delta_writer.writer.table_metadata import (
     with_schema,
 )
 
+KEY_COLUMN: Final = "_cdc_key"
 PARTITION_COLUMN: Final = "_cdc_partition"
+OFFSET_COLUMN: Final = "_cdc_offset"
 # Put-if-absent fences only against entries that still exist. Log clean-up keeps them for days (logRetentionDuration);
 # a writer that has slept for longer than this looks before it writes.
 MAX_SNAPSHOT_AGE_S: Final = 3600.0
@@ -253,7 +255,7 @@ class DeltaWriter(ABC):
         raised = {action.txn.app_id: action.txn.version for action in actions if action.txn is not None}
         for action in actions:
             if action.commit_info is not None:
-                action.commit_info.update(self._watermark_info(raised))
+                action.commit_info.update(self._watermark_info(raised) | self._schema_info(actions))
         self._will_put(commit_id)
         self._log.append(version, actions)
         self._must_look = False
@@ -333,7 +335,7 @@ class DeltaWriter(ABC):
         """Return `commitInfo`, and one `txn` for each partition and each watermark."""
         now_ms = int(self._clock() * 1000)
         ranges = {str(partition): [part.start, part.end] for partition, part in batch.ranges.items()}
-        info = self._commit_info("CDC UPSERT", batch.commit_id, now_ms) | {"cdcRanges": ranges}
+        info = self._commit_info("CDC UPSERT", batch.commit_id, now_ms) | {"cdcRanges": ranges} | rules_info(batch)
         return [Action(commit_info=info), *self._txns(self._offset_txns(batch), now_ms)]
 
     def _offset_txns(self, batch: EncodedBatch) -> dict[str, int]:
@@ -356,12 +358,23 @@ class DeltaWriter(ABC):
         at_ms = table_watermark({**self._snapshot.txns, **raised}, self.topic.topic_id, self.topic.partitions)
         return {} if at_ms is None else {COMMIT_INFO_KEY: at_ms}
 
+    def _schema_info(self, actions: Sequence[Action] = ()) -> dict[str, int]:
+        """Return what the `commitInfo` of an entry with these actions says of the table's schema from then on."""
+        given = (action.meta_data for action in actions if action.meta_data is not None)
+        metadata = next(given, self._snapshot.metadata)
+        return {} if metadata is None else {"cdcSchemaVersion": int(metadata.configuration.get(SCHEMA_VERSION, "0"))}
+
     def _raised(self, txns: Mapping[str, int]) -> dict[str, int]:
         """Return the `txn`s that would rise: these never fall."""
         return {name: to for name, to in txns.items() if to > self._snapshot.txns.get(name, -1)}
 
     def _txns(self, txns: Mapping[str, int], now_ms: int) -> list[Action]:
         return [Action(txn=Transaction(name, to, now_ms)) for name, to in txns.items()]
+
+
+def rules_info(batch: EncodedBatch) -> dict[str, int]:
+    """Return what the `commitInfo` of a batch says of the rules that made its rows; nothing when there are none."""
+    return {"cdcRulesVersion": batch.rules_version} if batch.rules_version else {}
 
 
 @contextmanager
