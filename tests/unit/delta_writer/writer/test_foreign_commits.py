@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Field, write_deltalake
 from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action
 from cdc_shared.delta.log import DeltaLog, entry_path
+from cdc_shared.delta.schema_history import HISTORY_DIR
+from cdc_shared.errors import Fatal
 from delta_writer.writer.foreign_commits import ForeignCommit
 
 pytestmark = pytest.mark.unit
@@ -85,28 +89,135 @@ def with_configuration(table: Any, **properties: str) -> Action:
     return Action(meta_data=replace(metadata, configuration={**metadata.configuration, **properties}))
 
 
+def with_columns(table: Any, change: Callable[[dict[str, dict[str, Any]]], Any], **properties: str) -> Action:
+    """The table's metadata after a change of its top-level columns, which are given by name."""
+    metadata = DeltaLog(table.store).load().metadata
+    assert metadata is not None
+    schema = json.loads(metadata.schema_string)
+    fields = {field["name"]: field for field in schema["fields"]}
+    change(fields)
+    schema["fields"] = list(fields.values())
+    configuration = {**metadata.configuration, **properties}
+    return Action(meta_data=replace(metadata, schema_string=json.dumps(schema), configuration=configuration))
+
+
+OF_THEIRS = {"name": "x", "type": "date", "nullable": True, "metadata": {}}
+ALTERED: dict[str, tuple[Callable[[dict[str, dict[str, Any]]], Any], str]] = {
+    "dropped": (lambda columns: columns.pop("n"), r"column n \(long\) was dropped"),
+    "retyped": (lambda columns: columns["n"].update(type="string"), "column n was long and is string"),
+    "renamed": (lambda columns: columns["n"].update(name="m"), "column n was renamed to m, or dropped and m added"),
+    "added": (lambda columns: columns.update(x=OF_THEIRS), r"column x \(date\) was added"),
+    "not null": (lambda columns: columns["n"].update(nullable=False), "column n is NOT NULL now"),
+    "own column": (lambda columns: columns.pop("_cdc_offset"), r"column _cdc_offset \(long\) was dropped"),
+}
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("change", "what"),
     [
-        lambda table: with_configuration(table, **{"cdc.topicPartitions": "1", "cdc.more": "x"}),
-        lambda table: with_configuration(table, **{"delta.enableDeletionVectors": "false"}),
-        lambda table: Action(meta_data=narrowed(table)),
+        (
+            lambda table: with_configuration(table, **{"cdc.topicPartitions": "3", "cdc.more": "x"}),
+            "property cdc.more was None and is 'x'; property cdc.topicPartitions was '1' and is '3'",
+        ),
+        (
+            lambda table: with_configuration(table, **{"delta.enableDeletionVectors": "false"}),
+            "property delta.enableDeletionVectors was 'true' and is 'false'",
+        ),
+        *((lambda table, made=made: with_columns(table, made), what) for made, what in ALTERED.values()),
     ],
-    ids=["our properties", "vectors switched off", "schema"],
+    ids=["our properties", "vectors switched off", *ALTERED],
 )
-def test_a_change_of_schema_or_of_our_properties_stops_the_writer(new_table, change):
+def test_a_change_of_schema_or_of_our_properties_stops_the_writer(new_table, change, what):
     table, writer = filled(new_table)
     append(table, [change(table)], operation="CHANGE", engineInfo="Apache-Spark/4.0.1")
     for attempt in (table.open, writer.refresh):
-        with pytest.raises(ForeignCommit, match=r"CHANGE, engine Apache-Spark/4.0.1\) and changed the schema"):
+        with pytest.raises(
+            ForeignCommit,
+            match=rf"CHANGE, engine Apache-Spark/4.0.1\) and changed the schema.*{what}.* p things --version 2`",
+        ):
             attempt()
+    assert DeltaLog(table.store).read_entry(4) is None
 
 
-def narrowed(table: Any) -> Any:
-    metadata = DeltaLog(table.store).load().metadata
-    schema = json.loads(metadata.schema_string)
-    schema["fields"] = [field for field in schema["fields"] if field["name"] != "n"]
-    return replace(metadata, schema_string=json.dumps(schema))
+def forget_entries(table: Any) -> None:
+    """Leave of the log what clean-up leaves: the newest state, and not who made it."""
+    DeltaTable(table.url).create_checkpoint()
+    newest = DeltaLog(table.store).load().version
+    for version in range(newest + 1):
+        table.store.delete(entry_path(version))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("change", "what"), ALTERED.values(), ids=ALTERED)
+def test_an_altered_schema_is_found_when_the_log_no_longer_tells_who_did_it(new_table, mode, change, what):
+    """As a writer that stood still for longer than the log is kept finds it."""
+    table, _ = filled(new_table, mode)
+    append(table, [with_columns(table, change)], operation="CHANGE", engineInfo="Apache-Spark/4.0.1")
+    forget_entries(table)
+    with pytest.raises(ForeignCommit, match=rf"since schema version 1: {what}.*`delta-writer schema-history p things`"):
+        table.open()
+    for name in Path(table.url, HISTORY_DIR).iterdir():
+        name.unlink()
+    with pytest.raises(ForeignCommit, match="the record of what it should be is gone"):
+        table.open()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_schema_that_nobody_changed_is_found_as_it_should_be(new_table, mode):
+    table, writer = filled(new_table, mode)
+    table.apply(writer, [(1, {"n": 1, "more": {"x": [1.5]}})])
+    forget_entries(table)
+    again = table.open()
+    table.apply(again, [(1, {"n": 2, "more": {"x": []}, "third": True})])
+    table.assert_equals_model(again)
+
+
+def add_column(url: str) -> None:
+    DeltaTable(url).alter.add_columns([Field("mine", "string")])
+
+
+def comment(url: str) -> None:
+    DeltaTable(url).alter.set_column_metadata("n", {"comment": "mine"})
+
+
+def overwrite_schema(url: str) -> None:
+    write_deltalake(url, pa.table({"n": ["x"]}), mode="overwrite", schema_mode="overwrite")
+
+
+@pytest.mark.parametrize(
+    ("alter", "what"),
+    [
+        (add_column, r"changed the schema.*column mine \(string\) was added"),
+        (comment, r"changed the schema.*column n has other metadata \(comment\)"),
+        (overwrite_schema, "changed rows"),
+    ],
+)
+def test_what_delta_rs_does_to_a_schema_is_told(new_table, alter, what):
+    table, writer = filled(new_table, "copy_on_write")
+    alter(table.url)
+    for attempt in (table.open, writer.refresh):
+        with pytest.raises(ForeignCommit, match=what):
+            attempt()
+    forget_entries(table)
+    with pytest.raises(Fatal, match="another program has changed|not made by the delta-writer"):
+        table.open()
+
+
+def test_who_did_it_is_told_before_what_is_not_supported(new_table):
+    """RENAME COLUMN of Spark: column mapping comes with it, which no writer of ours could write."""
+    table, writer = filled(new_table)
+
+    def rename(columns: dict[str, dict[str, Any]]) -> None:
+        for number, column in enumerate(columns.values()):
+            mapping = {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": column["name"]}
+            column["metadata"] = {**column["metadata"], **mapping}
+        columns["n"]["name"] = "renamed"
+
+    altered = with_columns(table, rename, **{"delta.columnMapping.mode": "name"})
+    append(table, [altered], operation="RENAME COLUMN", engineInfo="Apache-Spark/4.0.1")
+    for attempt in (table.open, writer.refresh):
+        with pytest.raises(ForeignCommit, match="RENAME COLUMN.*column n was renamed to renamed"):
+            attempt()
 
 
 def test_the_same_schema_in_other_words_is_the_same(new_table):
