@@ -18,6 +18,8 @@ from cdc_shared.kafka.topics import ensure_topic, partition_for
 
 FLUSH_TIMEOUT_S = 30.0
 COLLECTION = "items"
+MAX_MESSAGE_BYTES = 90 * 1024 * 1024
+"""What change topics take (config/kafka-connect/debezium-mongodb.json)."""
 
 
 class TopicPipeline(TrialPipeline):
@@ -57,7 +59,12 @@ class TopicCollection:
         self.topic = pipeline.topic(name)
         self.model: dict[str, bytes] = {}
         self._producer = Producer(
-            {"bootstrap.servers": pipeline.stack.kafka, "enable.idempotence": True, "linger.ms": 5}
+            {
+                "bootstrap.servers": pipeline.stack.kafka,
+                "enable.idempotence": True,
+                "linger.ms": 5,
+                "message.max.bytes": MAX_MESSAGE_BYTES,
+            }
         )
         self._failures: list[KafkaError] = []
         self._changed_to: dict[int, int] = {}
@@ -69,7 +76,8 @@ class TopicCollection:
 
     def make_topic(self) -> None:
         """Make the change topic as Connect does."""
-        ensure_topic(self.pipeline.admin, self.topic, self.pipeline.spec.topic_partitions, {"cleanup.policy": "delete"})
+        config = {"cleanup.policy": "delete", "max.message.bytes": str(MAX_MESSAGE_BYTES)}
+        ensure_topic(self.pipeline.admin, self.topic, self.pipeline.spec.topic_partitions, config)
 
     def insert(self, *documents: Mapping[str, Any], op: Op = "c") -> None:
         """New documents; `op="r"` as a snapshot reads them."""
