@@ -6,11 +6,12 @@ from typing import Any
 
 import obstore
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, Field
 
 from cdc_shared.delta.actions import Action, Transaction
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog, VersionGone, entry_path
+from cdc_shared.delta.schema_history import read_schema_history
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
 from delta_writer.maintenance.restore import TableRestore
 from delta_writer.writer.delta_writer import TableLocation
@@ -149,6 +150,26 @@ def test_schema_goes_back_and_what_people_set_stays(filled):
     assert metadata.configuration["delta.logRetentionDuration"] == "interval 90 days"
     assert metadata.configuration["cdc.schemaVersion"] == "4"
     case.restart()
+    *_, restored, again = read_schema_history(case.table.store)
+    assert [(change.version, change.operation) for change in (restored, again)] == [(4, "restored"), (5, "widened")]
+    assert [(each.change, each.path) for each in restored.fields] == [("removed", "/s"), ("removed", "/t")]
+    assert [(each.change, each.path) for each in again.fields] == [("added", "/s"), ("added", "/t")]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_schema_that_was_altered_by_hand_is_put_back(filled, mode):
+    case = filled(mode)
+    newest = case.writer.version
+    DeltaTable(case.table.url).alter.add_columns([Field("mine", "string")])
+    with pytest.raises(ForeignCommit, match=rf"column mine \(string\) was added.*--version {newest}`"):
+        case.table.open()
+    case.restore(newest)
+    case.restart()
+    case.send([(1, {"n": 1, "after": True})])
+    *_, restored, after = read_schema_history(case.table.store)
+    assert (restored.operation, [(f.change, f.path) for f in restored.fields]) == ("restored", [("removed", "/mine")])
+    assert (after.operation, [(f.change, f.path) for f in after.fields]) == ("widened", [("added", "/after")])
+    assert after.version == restored.version + 1
 
 
 def test_all_three_kinds_of_txn_go_back(filled):

@@ -17,6 +17,7 @@ from deltalake import DeltaTable, QueryBuilder
 from cdc_shared.delta.actions import Action, RemoveFile
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.schema_history import read_schema_history
 from delta_writer.maintenance.budget import Budget, Stopped
 from delta_writer.maintenance.compactor import rewrite_files
 from delta_writer.maintenance.retention import Retention, retained_log
@@ -256,6 +257,18 @@ def test_files_of_others_and_the_log_are_not_touched(aged):
         aged.apply([(0, {"n": key})])
     aged.sweep(0)
     assert all((aged.root / name).exists() for name in strangers)
+
+
+def test_the_history_of_the_schema_is_kept_by_every_vacuum(aged):
+    """delta-rs's too: underscore directories are no data of the table's."""
+    for n in range(4):
+        aged.apply([(0, {f"field{number}": number for number in range(n + 1)})])
+    history = read_schema_history(aged.store)
+    aged.sweep(0)
+    for full in (False, True):
+        DeltaTable(aged.table.url).vacuum(0, enforce_retention_duration=False, dry_run=False, full=full)
+    assert read_schema_history(aged.store) == history
+    assert [change.version for change in history] == [1, 2, 3, 4]
 
 
 def test_what_a_restore_brought_back_is_kept_while_a_version_names_it(aged):

@@ -199,7 +199,7 @@ def test_what_delta_rs_does_to_a_schema_is_told(new_table, alter, what):
         with pytest.raises(ForeignCommit, match=what):
             attempt()
     forget_entries(table)
-    with pytest.raises(Fatal, match="another program has changed|not made by the delta-writer"):
+    with pytest.raises(Fatal, match=r"another program has changed|not made by the delta-writer"):
         table.open()
 
 
@@ -216,7 +216,7 @@ def test_who_did_it_is_told_before_what_is_not_supported(new_table):
     altered = with_columns(table, rename, **{"delta.columnMapping.mode": "name"})
     append(table, [altered], operation="RENAME COLUMN", engineInfo="Apache-Spark/4.0.1")
     for attempt in (table.open, writer.refresh):
-        with pytest.raises(ForeignCommit, match="RENAME COLUMN.*column n was renamed to renamed"):
+        with pytest.raises(ForeignCommit, match=r"RENAME COLUMN.*column n was renamed to renamed"):
             attempt()
 
 
