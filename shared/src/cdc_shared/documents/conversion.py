@@ -15,6 +15,11 @@ from cdc_shared.documents.inference import EXACT_DOUBLE_MAX
 from cdc_shared.documents.number_type import stored_number
 from cdc_shared.documents.readable_text import readable_text
 
+# Arrow's cast of a double to a string writes the shortest text, and one of such a text to a decimal is exact within
+# these bounds (smallest doubles become 0 without a word).
+_CAST_SCALE: Final = 22
+_CAST_SMALLEST: Final = 1e-30
+
 
 class NotExact(ValueError):
     """The column holds a value that the other type cannot hold. The message has no value in it."""
@@ -49,14 +54,20 @@ def convert_column(array: t.ArrowArray, from_type: t.FieldType, to_type: t.Field
 
 def doubles_as_numbers(array: t.ArrowArray, to_type: t.Number) -> t.ArrowArray:
     """A double column as a number column. Raises NotExact as `convert_column` does."""
-    values = array.fill_null(0.0).to_numpy(zero_copy_only=False)
-    if (np.abs(values) < EXACT_DOUBLE_MAX).all() and not (np.signbit(values) & (values == 0)).any():
-        # Arrow's cast writes the shortest text, which below 2^53 says which integer or double it is.
+    sizes = np.abs(array.fill_null(0.0).to_numpy(zero_copy_only=False))
+    if to_type.scale <= _CAST_SCALE and ((sizes < EXACT_DOUBLE_MAX) & ((sizes > _CAST_SMALLEST) | (sizes == 0))).all():
+        _check_zeros(array)
         return _exact_cast(array.cast(pa.string()), to_type)
     numbers = [None if value is None else stored_number(value, to_type.scale) for value in array.to_pylist()]
     if numbers.count(None) != array.null_count:
         raise NotExact(f"a double column has values that {to_type.text} does not hold")
     return pa.array(numbers, to_type.storage)
+
+
+def _check_zeros(array: t.ArrowArray) -> None:
+    values = array.fill_null(1.0).to_numpy(zero_copy_only=False)
+    if (np.signbit(values) & (values == 0)).any():
+        raise NotExact("a double column has a negative zero")
 
 
 def _exact_cast(array: t.ArrowArray, to_type: t.FieldType) -> t.ArrowArray:

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from cdc_shared.documents import types as t
+from cdc_shared.documents.conversion import NotExact, doubles_as_numbers
 from cdc_shared.documents.extended_json import UINT32_MAX
 from cdc_shared.documents.inference import EXACT_DOUBLE_MAX
 from cdc_shared.documents.kinds import UUID_BYTES
@@ -192,14 +193,11 @@ def _double(array: t.ArrowArray) -> t.ArrowArray:
 
 
 def _number(type_: t.Number) -> Unwrap:
-    storage = type_.storage
-
     def unwrap(array: t.ArrowArray) -> t.ArrowArray:
-        # Below 2^53 the shortest text of a double, which Arrow's cast writes, says which integer or double it is.
-        values = np.frombuffer(array.buffers()[1], np.float64, len(array)) if len(array) else np.zeros(0)
-        if not (np.abs(values) < EXACT_DOUBLE_MAX).all() or (np.signbit(values) & (values == 0)).any():
-            raise Refused
-        return array.cast(pa.string()).cast(storage)
+        try:
+            return doubles_as_numbers(_double(array), type_)
+        except NotExact:
+            raise Refused from None
 
     return unwrap
 
