@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Final
 
+from cdc_shared.dead_letters.rejection import Rejection
 from cdc_shared.documents import types as t
 from cdc_shared.documents.decoder import Decoded
 from cdc_shared.documents.policies import NONE, FieldPolicies
@@ -15,6 +16,7 @@ from cdc_shared.rules.paths import tokens_of
 from cdc_shared.rules.rule_checks import InvalidRules, check_transformation, rule_label
 from cdc_shared.rules.source_schema import MaskedField, masked_field, source_schema
 from cdc_shared.rules.transformation import Counts, Document, steps_of
+from cdc_shared.rules.validation import Validation, check_validation
 
 Secrets = Callable[[str], bytes]
 """Reference → the secret. Raises `Fatal` when there is none, `Transient` when that cannot be told now."""
@@ -26,9 +28,12 @@ _ID: Final = ("_id",)
 class Rules:
     """What `compile` makes. It holds keys, and shows none of them."""
 
-    def __init__(self, version: int, rules: Sequence[q.TransformationRule], keys: Sequence[bytes]) -> None:
+    def __init__(
+        self, version: int, validation: Validation, rules: Sequence[q.TransformationRule], keys: Sequence[bytes]
+    ) -> None:
         self.version = version
         """`QualitySpec.version`: what rows carry as `_cdc_rules_version`."""
+        self._validation = validation
         self._rules = rules
         self._transformation = BatchTransformation(
             [step for rule, key in zip(rules, keys, strict=True) for step in steps_of(rule, key)]
@@ -45,15 +50,37 @@ class Rules:
         check_rules(quality)
         concerned = [(i, rule) for i, rule in enumerate(quality.transformation, 1) if rule.concerns(collection)]
         keys = [_key_of(rule, number, secrets) for number, rule in concerned]
-        return cls(quality.version, [rule for _, rule in concerned], keys)
+        validation = Validation.compile(quality.validation, collection, quality.dirty_data.policy)
+        return cls(quality.version, validation, [rule for _, rule in concerned], keys)
 
     def __repr__(self) -> str:
-        return f"Rules(version={self.version}, transformation={len(self._rules)})"
+        return (
+            f"Rules(version={self.version}, validation={len(self._validation.rules)}, "
+            f"transformation={len(self._rules)})"
+        )
+
+    @property
+    def validates(self) -> bool:
+        """Whether documents may be rejected."""
+        return bool(self._validation.rules)
 
     @property
     def transforms(self) -> bool:
         """Whether documents may be changed."""
         return bool(self._rules)
+
+    @property
+    def changes_keys(self) -> bool:
+        """Whether `key_text` gives other keys."""
+        return self._id_key is not None
+
+    def validate(self, decoded: Decoded, texts: Sequence[str], keys: Sequence[str]) -> dict[int, Rejection]:
+        """Row → why its document is rejected; see `Validation.check`. Documents are validated as they came."""
+        return self._validation.check(decoded, texts, keys)
+
+    def validate_document(self, document: Document) -> Rejection | None:
+        """Why a document, as `parse_document` gives it, is rejected; alone it is unique."""
+        return self._validation.check_document(document)
 
     def transform_document(self, document: Document) -> Document:
         """A document, as `parse_document` gives it, after all rules. The one that is given is left as it is."""
@@ -87,6 +114,7 @@ class Rules:
 def check_rules(quality: q.QualitySpec) -> None:
     """Refuse what can be refused without keys and documents. Raises InvalidRules: rule number, field, remedy."""
     check_transformation(quality.transformation)
+    check_validation(quality)
 
 
 def _is_for_id(rule: q.TransformationRule) -> bool:
