@@ -11,6 +11,7 @@ from cdc_shared.dead_letters.dead_letters import DeadLetters, Replayed, Which
 from cdc_shared.dead_letters.letter import ALL_LETTERS, Letter, LetterFilter, Place
 from cdc_shared.dead_letters.rejection import ReasonCode
 from cdc_shared.kafka.spec_topic import read_spec
+from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.security.data_key import DataKeys, DataKeySettings
 from cdc_shared.security.references import secret_providers
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, SecretsSettings, load_settings
@@ -143,6 +144,7 @@ def discard(
 
 
 def _dead_letters() -> DeadLetters:
+    configure_logging("delta-writer", "WARNING", "console")
     kafka = load_settings(KafkaSettings)
     return DeadLetters.on(
         kafka.bootstrap_servers,

@@ -108,7 +108,8 @@ def _find(source: MongodbSource, collection: Collection, ids: list[Any]) -> tupl
             collection.name, codec_options=_RAW, read_preference=ReadPreference.PRIMARY, read_concern=_NEWEST
         )
         cursor = documents.find({"_id": {"$in": ids}}, session=session, max_time_ms=MAX_TIME_MS)
-        return [each.raw for each in cursor], operation_time_ms(session)
+        # Of a large reply the driver gives memoryviews, whatever its types say.
+        return [bytes(each.raw) for each in cursor], operation_time_ms(session)
 
 
 def _chunks(keys: Iterable[str]) -> Iterator[list[str]]:
