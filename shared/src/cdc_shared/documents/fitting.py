@@ -56,6 +56,11 @@ def fit(
     return _Fitting(decoded, target, policies).run()
 
 
+def fit_exactly(decoded: Decoded, table: t.DocumentSchema) -> Decoded:
+    """As `fit`, but `table` is not widened: what has no column there is rescued."""
+    return decoded if decoded.schema == table else _Fitting(decoded, table, NONE).run()
+
+
 def fold_rescued(
     rescued: pa.StringArray, columns: pa.Table, schema: t.DocumentSchema
 ) -> tuple[pa.Table, pa.StringArray]:

@@ -46,6 +46,7 @@ class MaintenanceTask(StrEnum):
     COMPACTION = "compaction"
     VACUUM = "vacuum"
     PROMOTION = "promotion"
+    REMASK = "remask"
 
 
 class MaintenanceOutcome(StrEnum):

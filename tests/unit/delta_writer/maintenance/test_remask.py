@@ -1,0 +1,184 @@
+"""Masks for rows that were written before them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from cdc_shared.documents import canonical_row
+from cdc_shared.documents import types as t
+from cdc_shared.documents.canonical import canonical_document
+from cdc_shared.documents.extended_json import parse_document
+from cdc_shared.documents.fitting import fit
+from cdc_shared.models.data_quality import QualitySpec
+from cdc_shared.rules.compiled import Rules
+from delta_writer.consumer.event_handler import read_events
+from delta_writer.maintenance.column_rewrite import ColumnRewrite
+from delta_writer.maintenance.promotion import type_at
+from delta_writer.maintenance.remask import (
+    MASKED,
+    PURGE,
+    REMASK,
+    NotMaskable,
+    Remasking,
+    made_by,
+    missing_masks,
+)
+from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
+
+pytestmark = pytest.mark.unit
+
+SECRET = b"k" * 32
+
+
+def secrets(_):
+    return SECRET
+
+
+def quality(version, *rules):
+    return QualitySpec.model_validate({"version": version, "transformation": list(rules)})
+
+
+HASH_EMAIL = {"rule": "hash", "path": "/email", "key": "env:K"}
+PARTIAL_PHONE = {"rule": "partial", "path": "/phone", "keep_last": 2}
+RENAME = {"rule": "rename", "path": "/mail", "to": "email"}
+NONE, ONE, BOTH = quality(0), quality(1, HASH_EMAIL), quality(2, HASH_EMAIL, PARTIAL_PHONE)
+
+
+def masked(quality, document):
+    """What the rules make of a document."""
+    rules = Rules.compile(quality, "things", secrets)
+    return rules.transform_document(parse_document(json.dumps(document)))
+
+
+def put(table, writer, rules, changes):
+    """Commit documents as these rules make them, as the pipeline does."""
+    compiled = Rules.compile(rules, "things", secrets)
+    batch = table.batch(changes)
+    decoded = decode_events(read_events(batch).events, writer.schema)
+    source = replace(decoded, rules_version=rules.version)
+    if compiled.transforms:
+        source = replace(source, decoded=compiled.transform(decoded.decoded, decoded.texts).decoded)
+    source = replace(source, decoded=fit(source.decoded, writer.schema))
+    writer.commit(encode_batch(source, writer.schema))
+    table.committed = batch.ranges[0].end
+
+
+def remask(writer, target, versions):
+    files = writer.snapshot.files.values()
+    missing = missing_masks("things", target, versions, made_by(files, versions))
+    writer.set_properties({REMASK: str(target.version)})
+    rewrite = ColumnRewrite(writer, Remasking(missing, "things", secrets), 1, 1e9)
+    while (job := rewrite.step()) is not None:
+        job(None)
+    rewrite.close()
+
+
+def check(table, writer, rules):
+    rows = table.rows()
+    found = sorted(canonical_row(row, writer.schema, row["_cdc_rescued"]) for row in rows)
+    assert found == sorted(canonical_document(masked(rules, each)) for each in table.model.values())
+    assert {row["_cdc_rules_version"] for row in rows} == {rules.version}
+    return rows
+
+
+DOCUMENTS = [
+    {"email": "a@x.io", "phone": 12345},
+    {"email": "b@x.io", "phone": "0049 12"},
+    {"email": None, "phone": 5},
+    {"email": {"work": "c@x.io"}, "phone": [1, "2"]},
+    {"other": 1},
+    {"email": 7, "phone": True},
+]
+
+
+def test_rows_get_the_masks_that_they_lack(new_table):
+    """Columns, what was rescued of them, and types: a long column becomes one of texts."""
+    table = new_table()
+    writer = table.open()
+    put(table, writer, NONE, [(i, each) for i, each in enumerate(DOCUMENTS)])
+    put(table, writer, ONE, [(10 + i, each) for i, each in enumerate(DOCUMENTS)])
+    put(table, writer, BOTH, [(20 + i, each) for i, each in enumerate(DOCUMENTS)])
+    assert type_at(writer.schema, "/phone") == t.LONG
+    assert any("phone" in (row["_cdc_rescued"] or "") for row in table.rows())
+    remask(writer, BOTH, {1: ONE, 2: BOTH})
+    rows = check(table, writer, BOTH)
+    assert type_at(writer.schema, "/phone") == t.STRING
+    assert "x.io" not in json.dumps(rows, default=str)
+    configuration = writer.snapshot.metadata.configuration
+    assert (configuration[REMASK], configuration[MASKED]) == ("", "2")
+    assert configuration[PURGE]
+    put(table, writer, BOTH, [(1, {"email": "n@x.io", "phone": 99}), (40, {"phone": "7"})])
+    check(table, writer, BOTH)
+
+
+def test_nested_fields_and_arrays(new_table):
+    rules = quality(
+        3,
+        {"rule": "redact", "path": "/people/*/name"},
+        {"rule": "email", "path": "/contact/mail", "key": "env:K"},
+        {"rule": "truncate_date", "path": "/born", "to": "year"},
+        {"rule": "hash", "path": "/tags/*", "key": "env:K"},
+    )
+    table = new_table()
+    writer = table.open()
+    documents = [
+        {"people": [{"name": "Ann", "age": 3}, {"name": None}], "contact": {"mail": "a@x.io", "city": "Rome"}},
+        {"people": {"name": "Bob"}, "born": {"$date": 1_000_000_000_000}, "tags": ["a", "b", None]},
+        {"contact": "none", "tags": "lonely", "born": "long ago"},
+    ]
+    put(table, writer, NONE, list(enumerate(documents)))
+    remask(writer, rules, {3: rules})
+    check(table, writer, rules)
+
+
+def test_renamed_fields_are_found(new_table):
+    old, new = quality(1, RENAME), quality(2, RENAME, HASH_EMAIL)
+    table = new_table()
+    writer = table.open()
+    put(table, writer, old, [(0, {"mail": "a@x.io"}), (1, {"email": "b@x.io"})])
+    remask(writer, new, {1: old, 2: new})
+    check(table, writer, new)
+
+
+def test_what_is_masked_already_is_not_masked_again():
+    partial = quality(1, {"rule": "partial", "path": "/email"})
+    missing = missing_masks("things", BOTH, {1: partial, 2: BOTH}, {1})
+    assert [rule.path for rule in missing.by_version[1]] == ["/phone"]
+    assert missing.paths == ["/email", "/phone"]  # rows of version 0 would lack both
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "remedy"),
+    [
+        (quality(1, RENAME), quality(2, HASH_EMAIL), "other rules than masks"),
+        (NONE, quality(2, {"rule": "hash", "path": "/_id", "key": "env:K"}), "/_id"),
+        (
+            quality(1, {"rule": "convert", "path": "/email", "to": "string"}),
+            quality(2, {"rule": "convert", "path": "/email", "to": "string"}, HASH_EMAIL),
+            "convert of /email",
+        ),
+    ],
+)
+def test_where_stored_rows_do_not_tell_enough_it_is_refused(old, new, remedy):
+    with pytest.raises(NotMaskable, match=remedy) as refusal:
+        missing_masks("things", new, {1: old, 2: new}, {old.version})
+    assert "resync" in str(refusal.value)
+
+
+def test_versions_that_made_no_rows_are_no_reason_to_refuse():
+    rename, both = quality(1, RENAME), quality(2, HASH_EMAIL)
+    missing = missing_masks("things", both, {1: rename, 2: both}, {0})
+    assert set(missing.by_version) == {0}
+    with pytest.raises(NotMaskable, match="no longer has"):
+        missing_masks("things", both, {2: both}, {1})
+
+
+def test_the_versions_that_made_rows_are_read_off_the_statistics(new_table):
+    table = new_table()
+    writer = table.open()
+    assert made_by([], [1, 2]) == set()
+    put(table, writer, NONE, [(0, {"n": 1})])
+    assert made_by(writer.snapshot.files.values(), [1, 2]) == {0}
+    put(table, writer, BOTH, [(1, {"n": 1})])
+    assert made_by(writer.snapshot.files.values(), [1, 2]) == {0, 2}
