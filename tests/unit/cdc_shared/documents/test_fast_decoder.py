@@ -19,6 +19,7 @@ REFUSED: list[tuple[t.FieldType, str]] = [
     (t.DOUBLE, "-0"),
     (t.DOUBLE, "Inf"),
     (t.DOUBLE, "-Inf"),
+    (t.DOUBLE, "Inf\t "),
     (t.LONG, "5.0"),
     (t.LONG, "NaN"),
     (t.LONG, "9223372036854775808"),
@@ -102,6 +103,12 @@ def test_what_it_takes() -> None:
     assert repr(lists.to_pylist()) == repr(
         [None, [{"x": float("nan"), "z": None}, None, {"x": 9007199254740991.0, "z": None}], [], None]
     )
+
+
+@pytest.mark.parametrize("word", ["Information", "Inf", "is Inf", "Infx, y", "-0", "x-0", "Infinity"])
+def test_a_word_in_a_text_is_no_number(word: str) -> None:
+    texts, longs = decode_block([f'{{"f": "{word}","ok": 1}}'] * 3, of(t.STRING))
+    assert (texts.to_pylist(), longs.to_pylist()) == ([word] * 3, [1] * 3)
 
 
 def test_the_row_and_column_of_a_refusal_are_hints() -> None:
