@@ -29,8 +29,8 @@ _NUMBER_LONG: Final = re.compile(rb'\{"\$numberLong": ?"(0|-?[1-9][0-9]{0,18})"\
 _NEWLINE, _OPENING, _CLOSING = b"\n{}"
 # An integer -0 is a double's -0.0 to pyarrow.json and 0 to the walker; no BSON integer is written so.
 _NEGATIVE_ZERO: Final = re.compile(rb"-0(?![.0-9])")
-# `Inf` is Infinity to pyarrow.json and nothing to Debezium or to the walker.
-_SHORT_INFINITY: Final = re.compile(rb"Inf(?!inity)")
+# `Inf` is Infinity to pyarrow.json and nothing to Debezium or to the walker. A value ends so; words and base64 do not.
+_SHORT_INFINITY: Final = re.compile(rb"Inf(?=\s*[],}])")
 # pyarrow.json names row and column of most errors. They are hints of how to split the block, nothing rests on them.
 _ROW_OF_ERROR: Final = re.compile(r" in row ([0-9]{1,9})")
 _COLUMN_OF_ERROR: Final = re.compile(r"Column\(/([^/)]+)")
