@@ -15,6 +15,7 @@ import pyarrow as pa
 from cdc_shared.documents import types as t
 from cdc_shared.documents.fast_decoder import Refused, decode_lines, encoded
 from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, infer
+from cdc_shared.documents.odd_values import is_searchable, odd_rows
 from cdc_shared.documents.policies import NONE, FieldPolicies
 from cdc_shared.documents.split_decoder import decode_split
 from cdc_shared.documents.walker import Conflicts, UnknownField, WalkedRows, merge_conflicts, walk
@@ -164,13 +165,17 @@ class _Decoding:
     def _fast_block(self, span: Span, search: "_Search", may_widen: bool) -> None:
         start, stop = span
         lines = encoded(self._texts[start:stop])
-        if not search.split:
+        suspects = search.suspects(self._schema)
+        odd = odd_rows(lines, suspects).tolist() if suspects else []
+        if not search.split and not odd:
             self._blocks.append(_Block(start, decode_lines(lines, self._schema), self._schema, stop - start))
             return
         rows = decode_split(
             lines,
             self._schema,
             search.slow,
+            odd,
+            {field.name for field in suspects},
             may_widen=may_widen,
             policies=self._policies,
             max_struct_fields=self._max_fields,
@@ -243,14 +248,22 @@ class _Search:
         """Whether the slow fields, and unknown ones, are cut out of the documents."""
         self.waiting = list(reversed(spans))
         self.refused: list[Span] = []
+        self._suspects: set[str] = set()
         self._blamed: Counter[str | None] = Counter()
         self._near_misses = 0
 
     def accepted(self) -> None:
         self._near_misses = 0
 
+    def suspects(self, schema: t.DocumentSchema) -> list[t.Field]:
+        """Fields that were blamed: documents in which they are written otherwise than their type have them walked."""
+        return [schema.by_name[name] for name in self._suspects - self.slow]
+
     def refuse(self, span: Span, refusal: Refused, schema: t.DocumentSchema) -> None:
         """Decide what becomes of a refused span: it is tried again in parts, or in another way, or given up."""
+        if self._suspect(refusal, schema):
+            self.waiting.append(span)
+            return
         start, stop = span
         odd = None if refusal.row is None else start + refusal.row
         if odd is not None and SMALLEST_ROWS <= odd - start < stop - start:
@@ -270,6 +283,15 @@ class _Search:
         else:
             self.refused.append(span)
 
+    def _suspect(self, refusal: Refused, schema: t.DocumentSchema) -> bool:
+        """Whether the refusal named a field that was not suspected before; of a number it may be any long."""
+        names = {refusal.column} if refusal.column in schema.by_name else set()
+        if refusal.in_number and refusal.column is None:
+            names = {field.name for field in schema.fields if _has_long(field.type)}
+        new = {name for name in names - self._suspects - self.slow if is_searchable(schema.by_name[name])}
+        self._suspects |= new
+        return bool(new)
+
     def _learn(self, refusal: Refused, schema: t.DocumentSchema) -> bool:
         """Whether the refusal taught us to walk a further field alone: one that was blamed often, or unknown ones."""
         column = refusal.column
@@ -284,6 +306,12 @@ class _Search:
             self.split = True
             return True
         return False
+
+
+def _has_long(type_: t.FieldType) -> bool:
+    if isinstance(type_, t.Struct):
+        return any(_has_long(member.type) for member in type_.fields)
+    return _has_long(type_.element) if isinstance(type_, t.List) else type_ == t.LONG
 
 
 def _struct_of(columns: list[t.ArrowArray], storage: pa.Schema, rows: int) -> t.ArrowArray:

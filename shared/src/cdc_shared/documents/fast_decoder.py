@@ -34,6 +34,7 @@ _SHORT_INFINITY: Final = re.compile(rb"Inf(?=\s*[],}])")
 # pyarrow.json names row and column of most errors. They are hints of how to split the block, nothing rests on them.
 _ROW_OF_ERROR: Final = re.compile(r" in row ([0-9]{1,9})")
 _COLUMN_OF_ERROR: Final = re.compile(r"Column\(/([^/)]+)")
+_NUMBER_ERROR: Final = "couldn't parse:"
 _HEX_DIGIT: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
 _OBJECT_ID_CHARACTERS: Final = 24
 _IS_EXPONENT: Final = np.isin(np.arange(256), np.frombuffer(b"eE", np.uint8))
@@ -48,13 +49,15 @@ Unwrap = Callable[[t.ArrowArray], t.ArrowArray]
 class Refused(Exception):
     """The block has something that this path would alter or cannot hold.
 
-    `row` is the first such row and `column` the top-level field, where they are known.
+    `row` is the first such row and `column` the top-level field, where they are known; `in_number` says that it was a
+    number.
     """
 
-    def __init__(self, row: int | None = None, column: str | None = None) -> None:
+    def __init__(self, row: int | None = None, column: str | None = None, *, in_number: bool = False) -> None:
         super().__init__()
         self.row = row
         self.column = column
+        self.in_number = in_number
 
 
 def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[t.ArrowArray]:
@@ -81,7 +84,8 @@ def decode_lines(lines: Sequence[bytes], schema: t.DocumentSchema) -> list[t.Arr
         block = _parse(lines, pa.schema(wire))
     except pa.ArrowException as error:
         row, column = _ROW_OF_ERROR.search(str(error)), _COLUMN_OF_ERROR.search(str(error))
-        raise Refused(int(row[1]) if row else None, column[1] if column else None) from None
+        in_number = _NUMBER_ERROR in str(error)
+        raise Refused(int(row[1]) if row else None, column[1] if column else None, in_number=in_number) from None
     return [
         _unwrapped(block, index, field.name, unwrap)
         for index, (field, unwrap) in enumerate(zip(schema.fields, _unwraps(schema), strict=True))

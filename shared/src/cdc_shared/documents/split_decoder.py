@@ -1,13 +1,15 @@
 """The fast path for documents of which a few top-level fields need the slow one.
 
-Some columns `pyarrow.json` cannot read (JSON columns), and some keep meeting values that do not fit. Such fields are
-cut out of the texts and walked alone; the rest of each document goes through the fast path.
+Some columns `pyarrow.json` cannot read (JSON columns), and in some documents a field has a value that does not fit.
+Such fields are cut out of the texts and walked alone; the rest of each document goes through the fast path.
 """
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 
 import msgspec
+import numpy as np
+import pyarrow as pa
 
 from cdc_shared.documents import types as t
 from cdc_shared.documents.fast_decoder import Refused, decode_lines
@@ -21,7 +23,7 @@ _PUNCTUATION_BYTES = len('"": ')
 
 @dataclass(frozen=True)
 class SplitRows:
-    """Columns of the stored fields in the schema's order, and what walking the other fields gave."""
+    """Columns of the stored fields in the schema's order, and what walking the other fields gave, for every row."""
 
     columns: list[t.ArrowArray]
     walked: WalkedRows
@@ -31,33 +33,52 @@ def decode_split(
     lines: list[bytes],
     schema: t.DocumentSchema,
     slow: Set[str],
+    odd: Sequence[int] = (),
+    odd_fields: Set[str] = frozenset(),
     *,
     may_widen: bool,
     policies: FieldPolicies = NONE,
     max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS,
 ) -> SplitRows:
-    """Decode documents, walking the fields named in `slow` and those that the schema does not know.
+    """Decode documents, walking the fields named in `slow` and, in the lines `odd` (in order), those named in
+    `odd_fields`. Where anything is walked, the fields that the schema does not know are as well.
 
     The texts must be written as Debezium writes them, `{"a": 1,"b": 2}`, without another space between fields. Raises
     Refused as `decode_lines` does, and with `may_widen` UnknownField as `walk` does.
     """
     fast_schema = t.DocumentSchema(tuple(field for field in schema.fields if field.name not in slow))
     sizes = {field.name: len(field.name.encode()) + _PUNCTUATION_BYTES for field in fast_schema.fields}
-    fast_lines, walked_texts = [], []
-    for row, line in enumerate(lines):
+    odd_sizes = {name: size for name, size in sizes.items() if name not in odd_fields}
+    rows = range(len(lines)) if slow else odd
+    fast_lines, walked_texts, odd_rows = lines.copy(), [], set(odd)
+    for row in rows:
         try:
-            fast_line, walked_text = _split(line, sizes)
+            fast_lines[row], walked_text = _split(lines[row], odd_sizes if row in odd_rows else sizes)
         except (msgspec.MsgspecError, ValueError):
             raise Refused(row) from None
-        fast_lines.append(fast_line)
         walked_texts.append(walked_text)
     walked = walk(walked_texts, schema, may_widen=may_widen, policies=policies, max_struct_fields=max_struct_fields)
     if walked.invalid:
-        raise Refused(min(walked.invalid))
+        raise Refused(rows[min(walked.invalid)])
     fast = iter(decode_lines(fast_lines, fast_schema))
-    slow_columns = iter(walked.columns(t.DocumentSchema(tuple(field for field in schema.fields if field.name in slow))))
-    columns = [next(slow_columns if field.name in slow else fast) for field in schema.stored]
-    return SplitRows(columns, walked)
+    walked_schema = t.DocumentSchema(tuple(f for f in schema.fields if f.name in slow or f.name in odd_fields))
+    walked_columns = dict(
+        zip([field.name for field in walked_schema.stored], walked.columns(walked_schema), strict=True)
+    )
+    columns = []
+    for field in schema.stored:
+        column = walked_columns.get(field.name)
+        if field.name not in slow:
+            column = next(fast) if column is None else _merged(next(fast), column, rows, odd)
+        columns.append(column)
+    return SplitRows(columns, walked if slow else walked.spread(rows, len(lines)))
+
+
+def _merged(fast: t.ArrowArray, walked: t.ArrowArray, rows: Sequence[int], odd: Sequence[int]) -> t.ArrowArray:
+    """The fast column, with the walked values in the odd rows. `walked` has a value for each of `rows`."""
+    chosen = np.arange(len(fast))
+    chosen[odd] = len(fast) + np.searchsorted(rows, odd)
+    return pa.concat_arrays([fast, walked]).take(pa.array(chosen))
 
 
 def _split(line: bytes, fast_sizes: dict[str, int]) -> tuple[bytes, str]:

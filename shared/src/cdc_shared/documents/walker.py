@@ -86,6 +86,15 @@ class WalkedRows:
         self.rescued.append(rescued_text([entry[:2] for entry in entries]) if entries else None)
         self.rescued_values += len(entries)
 
+    def spread(self, rows: Sequence[int], total: int) -> "WalkedRows":
+        """The same as `rows` among `total` rows of which the others are empty."""
+        spread = WalkedRows([{}] * total, [None] * total, {}, self.rescued_values, self.conflicts)
+        for row, values, rescued in zip(rows, self.rows, self.rescued, strict=True):
+            spread.rows[row], spread.rescued[row] = values, rescued
+        spread.invalid = {rows[index]: reason for index, reason in self.invalid.items()}
+        spread.failures = {rows[index]: pointer for index, pointer in self.failures.items()}
+        return spread
+
     def columns(self, schema: t.DocumentSchema) -> list[t.ArrowArray]:
         """One array a stored field of the schema, of its storage type."""
         if not schema.stored:

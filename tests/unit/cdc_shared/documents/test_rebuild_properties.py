@@ -203,9 +203,8 @@ def test_a_column_converted_holds_the_same_values(kind: int, data: st.DataObject
     if not rows.schema.stored:
         return
     known = rows.schema.fields[0].type
-    wanted: t.FieldType = data.draw(
-        st.sampled_from([t.JSON, t.DOUBLE, t.Number(18), t.Number(4), t.Decimal(18), t.Decimal(0)])
-    )
+    types: list[t.FieldType] = [t.JSON, t.DOUBLE, t.Number(18), t.Number(4), t.Decimal(18), t.Decimal(0)]
+    wanted = data.draw(st.sampled_from(types))
     try:
         converted = convert_column(rows.table.column(0).combine_chunks(), known, wanted)
     except NotExact:
