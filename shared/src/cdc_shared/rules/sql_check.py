@@ -8,7 +8,7 @@ types do not have) fails the row, and no other.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ from cdc_shared.documents.pointers import pointer_token
 from cdc_shared.documents.walker import walk
 from cdc_shared.errors import Fatal
 from cdc_shared.rules.batch import Batch, nested_pattern
-from cdc_shared.rules.field_values import Mask, mask_of
+from cdc_shared.rules.field_values import Mask, Positions, mask_of
 from cdc_shared.rules.sql_expression import (
     ColumnPath,
     RefusedExpression,
@@ -36,18 +36,19 @@ from cdc_shared.rules.sql_expression import (
     parse_expression,
 )
 
-_TYPE_ERRORS: Final = (
+_EXPRESSION_ERRORS: Final = (
     duckdb.BinderException,
+    duckdb.ConversionException,
     duckdb.InvalidInputException,
     duckdb.InvalidTypeException,
     duckdb.NotImplementedException,
+    duckdb.OutOfMemoryException,
+    duckdb.OutOfRangeException,
     duckdb.TypeMismatchException,
 )
-"""The expression cannot be evaluated for columns of these types."""
-_VALUE_ERRORS: Final = (duckdb.ConversionException, duckdb.OutOfRangeException, duckdb.OutOfMemoryException)
-"""It cannot be evaluated for some row."""
-_PLACEHOLDERS: Final = ("_cdc_1", "_cdc_2")
-"""Names that never become columns. With them an object has too many members to be an Extended JSON wrapper."""
+"""The expression cannot be evaluated: for columns of these types, or for some row, though it is tried (SQL's TRY)."""
+_PLACEHOLDERS: Final = {"_cdc_1": None, "_cdc_2": None}
+"""Members that never become columns. With them an object has too many to be an Extended JSON wrapper."""
 
 
 @dataclass(frozen=True)
@@ -82,47 +83,71 @@ class SqlCheck:
     # --- evaluation ---------------------------------------------------------------------------------------------------
 
     def _evaluate(self, columns: Sequence[t.ArrowArray | None], rows: int) -> Mask:
-        """Which rows pass; a column of None is missing in all of them."""
-        try:
-            return self._run(columns, rows)
-        except _TYPE_ERRORS:
-            return self._evaluate_by_nulls(columns, rows)
+        """Which rows pass; a column of None is missing in all of them.
 
-    def _evaluate_by_nulls(self, columns: Sequence[t.ArrowArray | None], rows: int) -> Mask:
-        """As `_evaluate`, for types that the expression does not take: it may take a row whose value is missing."""
-        passing: Mask = np.zeros(rows, np.bool_)
-        present = [np.zeros(rows, np.bool_) if each is None else mask_of(each.is_valid()) for each in columns]
-        patterns, of_row = np.unique(np.stack(present), axis=1, return_inverse=True)
-        for number, pattern in enumerate(patterns.T):
-            if all(pattern[index] for index, column in enumerate(columns) if column is not None):
-                continue
-            group = np.flatnonzero(of_row == number)
-            picked = [
-                column.take(group) if column is not None and is_present else None
-                for column, is_present in zip(columns, pattern, strict=True)
-            ]
-            try:
-                passing[group] = self._run(picked, len(group))
-            except _TYPE_ERRORS:
-                continue
+        A row for which the expression fails is asked again without the types of the values that it does not have:
+        `name = 'x'` fails for a column of numbers, and says nothing of a row without a name.
+        """
+        try:
+            answers = self._run(columns, rows)
+        except _EXPRESSION_ERRORS:
+            return self._evaluate_by_nulls(columns, np.arange(rows))
+        passing = mask_of(answers)
+        failed = ~mask_of(answers.is_valid())
+        lacking = failed & np.logical_or.reduce([_is_null(column, rows) for column in columns] or [failed & False])
+        if lacking.any():
+            passing[lacking] = self._evaluate_by_nulls(columns, np.flatnonzero(lacking))
         return passing
 
-    def _run(self, columns: Sequence[t.ArrowArray | None], rows: int) -> Mask:
-        """One query; in halves when DuckDB gives up for a single row's sake. Raises one of _TYPE_ERRORS, or Fatal."""
+    def _evaluate_by_nulls(self, columns: Sequence[t.ArrowArray | None], rows: Positions) -> Mask:
+        """Which of these rows pass, rows that lack the same values together, and those columns without a type."""
+        passing: Mask = np.zeros(len(rows), np.bool_)
+        columns = [None if column is None else column.take(rows) for column in columns]
+        lacks = np.stack([_is_null(column, len(rows)) for column in columns] or [passing])
+        patterns, pattern_of = np.unique(lacks, axis=1, return_inverse=True)
+        for number, lacking in enumerate(patterns.T):
+            group = np.flatnonzero(pattern_of.reshape(-1) == number)
+            picked = [
+                None if column is None or is_lacking else column.take(group)
+                for column, is_lacking in zip(columns, lacking, strict=False)
+            ]
+            passing[group] = self._evaluate_group(picked, len(group))
+        return passing
+
+    def _evaluate_group(self, columns: Sequence[t.ArrowArray | None], rows: int) -> Mask:
+        """Which rows pass. If DuckDB gives up for the types, all fail; if for a row, that one, which halving finds."""
+        try:
+            return mask_of(self._run(columns, rows))
+        except _EXPRESSION_ERRORS:
+            if rows == 1 or not self._takes_types(columns):
+                return np.zeros(rows, np.bool_)
+        half = rows // 2
+        first = self._evaluate_group([_slice(column, 0, half) for column in columns], half)
+        return np.append(first, self._evaluate_group([_slice(column, half, rows) for column in columns], rows - half))
+
+    def _takes_types(self, columns: Sequence[t.ArrowArray | None]) -> bool:
+        try:
+            self._run([_slice(column, 0, 0) for column in columns], 0)
+        except _EXPRESSION_ERRORS:
+            return False
+        return True
+
+    def _run(self, columns: Sequence[t.ArrowArray | None], rows: int) -> t.ArrowArray:
+        """Whether each row passes, null for one that the expression fails for. Raises one of _EXPRESSION_ERRORS, or
+        Fatal when DuckDB itself fails.
+        """
         arrays = [self._missing(index, rows) if column is None else column for index, column in enumerate(columns)]
         try:
-            return mask_of(_query(f"TRY(coalesce(CAST({self.expression.sql} AS BOOLEAN), true))", arrays, rows))
-        except _TYPE_ERRORS:
+            return _query(self._condition, arrays, rows)
+        except _EXPRESSION_ERRORS:
             raise
-        except _VALUE_ERRORS:
-            if rows == 1:
-                return np.zeros(1, np.bool_)
-            half = rows // 2
-            parts = [(0, half), (half, rows)]
-            return np.concatenate([self._run([_slice(c, *part) for c in columns], part[1] - part[0]) for part in parts])
         except duckdb.Error as error:
             # Its message may hold values of documents.
             raise Fatal(f"DuckDB failed on a validation rule's expression ({type(error).__name__})") from None
+
+    @property
+    def _condition(self) -> str:
+        return f"TRY(coalesce(CAST({self.expression.sql} AS BOOLEAN), true))"
 
     def _missing(self, position: int, rows: int) -> t.ArrowArray:
         nulls: t.ArrowArray = pa.nulls(rows)
@@ -133,7 +158,7 @@ class SqlCheck:
         nulls = [self._missing(index, 1) for index in range(len(self.expression.columns))]
         try:
             type_ = _query(f"typeof({self.expression.sql})", nulls, 1)[0].as_py()
-            _query(f"TRY(coalesce(CAST({self.expression.sql} AS BOOLEAN), true))", nulls, 1)
+            _query(self._condition, nulls, 1)
         except duckdb.Error as error:
             raise RefusedExpression(f"has an expression that DuckDB refuses: {first_line(error)}") from None
         if type_ not in ("BOOLEAN", '"NULL"'):
@@ -141,27 +166,31 @@ class SqlCheck:
 
     # --- documents alone ----------------------------------------------------------------------------------------------
 
-    def _passing(self, documents: Iterable[Any]) -> Mask:
+    def _passing(self, documents: Sequence[Any]) -> Mask:
         """Which documents pass, each with the types that its own values call for."""
-        texts: dict[t.DocumentSchema, list[tuple[int, str]]] = defaultdict(list)
-        count = 0
-        for count, document in enumerate(documents, start=1):
-            text = self._text_of(document)
-            texts[infer([text], t.DocumentSchema())].append((count - 1, text))
-        passing: Mask = np.zeros(count, np.bool_)
-        for schema, found in texts.items():
-            arrays = walk([text for _, text in found], schema).columns(schema)
-            by_name = {field.name: array for field, array in zip(schema.stored, arrays, strict=True)}
-            columns = [by_name.get(f"c{index}") for index in range(len(self.expression.columns))]
-            passing[[row for row, _ in found]] = self._evaluate(columns, len(found))
+        of_types: dict[Hashable, list[int]] = defaultdict(list)
+        values = [self._values(document) for document in documents]
+        for row, each in enumerate(values):
+            of_types[tuple(array if array is None else array.type for array in each)].append(row)
+        passing: Mask = np.zeros(len(documents), np.bool_)
+        for rows in of_types.values():
+            same_types = zip(*[values[row] for row in rows], strict=True)
+            columns = [None if arrays[0] is None else pa.concat_arrays(arrays) for arrays in same_types]
+            passing[rows] = self._evaluate(columns, len(rows))
         return passing
 
-    def _text_of(self, document: Any) -> str:
-        """A document of the values that the expression's columns have, under the names that it is run with."""
-        values: dict[str, Any] = dict.fromkeys(_PLACEHOLDERS)
-        for index, path in enumerate(self.expression.columns):
-            values[f"c{index}"] = _without_repeats(_member(document, path))
-        return dump(values)
+    def _values(self, document: Any) -> list[t.ArrowArray | None]:
+        """A document's value in each column, of its own type; None where it has none."""
+        values = {f"c{n}": _plain(_member(document, path)) for n, path in enumerate(self.expression.columns)}
+        text = dump({**values, **_PLACEHOLDERS})
+        schema = infer([text], t.DocumentSchema())
+        columns = {field.name: array for field, array in zip(schema.stored, _walked(text, schema), strict=True)}
+        empty = {name: pa.array([value]) for name, value in values.items() if value is not None and name not in columns}
+        return [(columns | empty).get(name) for name in values]
+
+
+def _walked(text: str, schema: t.DocumentSchema) -> list[t.ArrowArray]:
+    return walk([text], schema).columns(schema)
 
 
 def _query(expression: str, arrays: Sequence[t.ArrowArray], rows: int) -> t.ArrowArray:
@@ -173,6 +202,10 @@ def _query(expression: str, arrays: Sequence[t.ArrowArray], rows: int) -> t.Arro
         cursor.register("row_values", pa.table(list(arrays), names=names))
         result = cursor.execute(f"SELECT {expression} AS result FROM row_values").to_arrow_table()["result"]
     return result.chunk(0) if result.num_chunks == 1 else result.combine_chunks()
+
+
+def _is_null(column: t.ArrowArray | None, rows: int) -> Mask:
+    return np.ones(rows, np.bool_) if column is None else mask_of(column.is_null())
 
 
 def _slice(column: t.ArrowArray | None, start: int, stop: int) -> t.ArrowArray | None:
@@ -232,13 +265,15 @@ def _member(value: Any, path: ColumnPath) -> Any:
     return value
 
 
-def _without_repeats(value: Any) -> Any:
-    """The last of several members of one name, as every reader of JSON takes it."""
+def _plain(value: Any) -> Any:
+    """A value without what no column can hold: of several members of one name only the last, as readers of JSON take
+    it; and an object without members as one whose only member is null.
+    """
     if type(value) is DuplicateKeys:
         value = dict(value.pairs)
     if type(value) is dict:
-        return {name: _without_repeats(member) for name, member in value.items()}
-    return [_without_repeats(element) for element in value] if type(value) is list else value
+        return {name: _plain(member) for name, member in value.items()} or dict(_PLACEHOLDERS)
+    return [_plain(element) for element in value] if type(value) is list else value
 
 
 def _pattern(path: ColumnPath) -> str:

@@ -15,7 +15,15 @@ import duckdb
 
 from cdc_shared.documents import types as t
 from cdc_shared.rules.checks import check_pattern
-from cdc_shared.rules.sql_functions import DATE_FUNCTIONS, FUNCTIONS, NOW, OPERATORS, REGULAR_EXPRESSIONS, TYPES
+from cdc_shared.rules.sql_functions import (
+    DATE_FUNCTIONS,
+    FUNCTIONS,
+    INTERVAL_FUNCTIONS,
+    NOW,
+    OPERATORS,
+    REGULAR_EXPRESSIONS,
+    TYPES,
+)
 
 MEMORY_LIMIT: Final = "512MB"
 ColumnPath = tuple[str, ...]
@@ -36,6 +44,7 @@ _OPERATIONS: Final = frozenset(
     ]
 )
 _EXTRACTS: Final = ("STRUCT_EXTRACT", "ARRAY_EXTRACT")
+_ADDS: Final = ("+", "-")
 _CARRIES_DATES: Final = frozenset(["+", "-", "ifnull", "nullif", "greatest", "least"])
 _MAX_DEPTH: Final = 100
 _HOW_IT_IS_SAID: Final = {
@@ -208,7 +217,11 @@ class _Reading:
             raise RefusedExpression(f"calls {name} with more than arguments")
         if name in REGULAR_EXPRESSIONS and len(node["children"]) > 1:
             _check_constant_pattern(node["children"][1])
-        of_dates = name in DATE_FUNCTIONS or (is_date and name in _CARRIES_DATES)
+        of_dates = (
+            name in DATE_FUNCTIONS
+            or (is_date and name in _CARRIES_DATES)
+            or (name in _ADDS and any(_is_interval(child) for child in node["children"]))
+        )
         yield from ((child, of_dates) for child in node["children"])
 
     def _take_column(self, node: dict[str, Any], path: ColumnPath, is_date: bool) -> None:
@@ -238,6 +251,12 @@ def _column_path(node: dict[str, Any]) -> ColumnPath | None:
     if above is None or member["class"] != "CONSTANT" or member["value"]["type"]["id"] != "VARCHAR":
         return None
     return None if member["value"]["is_null"] else (*above, str(member["value"]["value"]))
+
+
+def _is_interval(node: dict[str, Any]) -> bool:
+    """Whether what stands beside it is a date."""
+    called = node["class"] == "FUNCTION" and node["function_name"].lower() in INTERVAL_FUNCTIONS
+    return called or (node["class"] == "CAST" and node["cast_type"]["id"] == "INTERVAL")
 
 
 def _check_constant_pattern(node: dict[str, Any]) -> None:
