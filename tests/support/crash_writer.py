@@ -31,6 +31,7 @@ from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.policy import MaintenancePolicy
 from delta_writer.maintenance.retention import Retention
 from delta_writer.maintenance.worker import MaintenanceWorker
+from delta_writer.metrics.data_quality_metrics import DataQualityMetrics
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
 from delta_writer.quality_in_force import QualityInForce
@@ -125,11 +126,11 @@ def _pipeline(plan: WriterPlan, stop: threading.Event) -> Pipeline:
             plan.spec, plan.stores, plan.cache_dir, lambda _: TopicIdentity(TOPIC_ID, partitions)
         ),
         new_batches=lambda: BatchProcessor(plan.spec.batch, time.monotonic),
-        quality=QualityInForce(plan.spec.quality),
+        quality=QualityInForce(plan.spec.quality, lambda reference: reference.encode() * 16),
         dead_letters=FileLetters(plan.letters_file),
         rereader=Rereader(plan.spec, MongodbSource(plan.spec.source, SecretsSettings(), {})),
         upkeep=Upkeep([Maintenance(plan.spec.name, policy, MaintenanceWorker(), metrics)]),
-        observer=PipelineObserver(plan.spec.name, metrics, lambda *_: None),
+        observer=PipelineObserver(plan.spec.name, metrics, DataQualityMetrics(CollectorRegistry()), lambda *_: None),
         tracing=configure_tracing("crash-writer", None),
         stop=stop,
     )

@@ -15,9 +15,11 @@ from prometheus_client import CollectorRegistry
 
 from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
 from cdc_shared.models.common import BatchSpec, PipelineSpec
+from cdc_shared.security.secret_provider import SecretNotFound
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.consumer.event_handler import DeadLetter
+from delta_writer.metrics.data_quality_metrics import DataQualityMetrics
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
 from delta_writer.quality_in_force import QualityInForce
@@ -44,9 +46,11 @@ class LocalPipeline:
         self.kafka = FakeKafka(when_drained=self.stop.set)
         self.letters = Letters()
         self.source = FakeSource()
+        self.secrets: dict[str, bytes] = {}
         self.statuses: list[PipelineState] = []
         self.max_rows = 1
         self.metrics = WriterMetrics(CollectorRegistry())
+        self.data_quality = DataQualityMetrics(CollectorRegistry())
         self.root = str(directory / "lake")
         self.spec = PipelineSpec.model_validate(
             {
@@ -58,6 +62,12 @@ class LocalPipeline:
         self.cache = directory / "cache"
         self.tracing = configure_tracing("test", None)
 
+    def secret(self, reference: str) -> bytes:
+        """What a reference names."""
+        if reference not in self.secrets:
+            raise SecretNotFound(f"no secret {reference}")
+        return self.secrets[reference]
+
     def tables(self) -> Tables:
         """The tables as a process that starts sees them."""
         return Tables(self.spec, ObjectStoreSettings(), self.cache, self.kafka.describe)
@@ -65,12 +75,16 @@ class LocalPipeline:
     def go(self) -> None:
         """Run until Kafka has nothing more."""
         self.stop.clear()
-        observer = PipelineObserver("p", self.metrics, lambda _, status: self.statuses.append(status.state))
+        observer = PipelineObserver(
+            "p", self.metrics, self.data_quality, lambda _, status: self.statuses.append(status.state)
+        )
+        self.quality = QualityInForce(self.spec.quality, self.secret, lambda texts: observer.found("rules", texts))
+        self.observer = observer
         Pipeline(
             self.kafka.open,  # type: ignore[arg-type]
             self.tables,
             lambda: BatchProcessor(BatchSpec(max_rows=self.max_rows), time.monotonic),
-            QualityInForce(self.spec.quality),
+            self.quality,
             self.letters,  # type: ignore[arg-type]
             Rereader(self.spec, self.source),  # type: ignore[arg-type]
             Upkeep([]),

@@ -11,7 +11,8 @@ import typer
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.errors import Fatal
-from cdc_shared.kafka.spec_topic import UnknownPipeline, delete_spec, publish_spec, read_spec
+from cdc_shared.kafka.publication import publish as publish_pipeline
+from cdc_shared.kafka.spec_topic import UnknownPipeline, delete_spec, read_spec
 from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.models.common import InvalidSpec, load_spec
 from cdc_shared.settings import ConnectSettings, KafkaSettings, ObjectStoreSettings, load_settings
@@ -48,12 +49,18 @@ def run() -> None:
 
 @app.command()
 def publish(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline's spec.")]) -> None:
-    """Publish a pipeline's spec to cdc.pipelines: writers start it, or restart it when it changed or had stopped."""
+    """Publish a pipeline's spec to cdc.pipelines: writers start it, or restart it when it changed or had stopped.
+
+    When nothing but its rules changed, it goes on and applies them from its next batch on.
+    """
     with plain_errors():
         pipeline = load_spec(spec)
         kafka = load_settings(KafkaSettings)
-        publish_spec(kafka.bootstrap_servers, pipeline, topic=kafka.pipelines_topic)
-    typer.echo(f"pipeline {pipeline.name} published")
+        published = publish_pipeline(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
+    version = published.spec.quality.version
+    typer.echo(f"pipeline {pipeline.name} published" + (f", version {version} of its rules" if version else ""))
+    for notice in published.notices:
+        typer.echo(notice)
 
 
 @app.command()

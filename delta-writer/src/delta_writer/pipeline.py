@@ -20,23 +20,24 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from cdc_shared.dead_letters.rejection import Rejection
 from cdc_shared.errors import Fatal, Transient
 from cdc_shared.logging.structured_logger import get_logger
-from cdc_shared.models.data_quality import OnFailure, QualitySpec
 from cdc_shared.retry import RetryInterrupted, retrying
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, HeldOffsets, OnAssigned, OnRevoked
 from delta_writer.consumer.event_handler import ReadEvents, dead_letter, read_events
 from delta_writer.pipeline_observer import PipelineObserver
-from delta_writer.quality_in_force import QualityInForce
+from delta_writer.quality_in_force import DocumentQuality, QualityInForce
 from delta_writer.source.rereader import Rereader
 from delta_writer.transformers.bson_to_delta import DecodedEvents, decode_events, encode_batch
+from delta_writer.transformers.transformation_engine import transformed
 from delta_writer.upkeep import Upkeep
 from delta_writer.validators.dirty_data_detector import oversized
+from delta_writer.validators.validation_engine import validated
 from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
 from delta_writer.writer.delta_writer import CommitResult, SchemaMoved
 from delta_writer.writer.dlq_writer import DeadLetterWriter
@@ -101,6 +102,7 @@ class Pipeline:
             log.warning("reading begins again where the tables stand", reason=str(error))
 
     def _read_and_apply(self) -> None:
+        self._quality.check()
         self._batches = self._new_batches()
         with (
             closing(self._open_tables()) as self._tables,
@@ -124,19 +126,18 @@ class Pipeline:
             self._bring_into_table(batch, started)
 
     def _bring_into_table(self, batch: RecordBatch, started: float) -> None:
-        quality = self._quality.spec
         read = read_events(batch)
         if read.has_requests:
             read = self._waiting_out("re-read", lambda: self._rereader.answer(batch.topic, read, self._still_alive))
         table = self._tables.table_for(batch.topic, read.collections)
-        self._reject(batch, read.rejected, table, quality.dirty_data.policy)
+        self._reject(batch, read.rejected, table)
         if table is None or (batch.must_commit and not table.is_certain):
             self._batches.not_committed(batch)
             return
         if self._tables.topic_moved(batch.topic):
             raise Transient(f"topic {batch.topic} is no longer the one that its table was filled from")
         try:
-            results = self._encode_and_commit(batch, read, table, quality)
+            results = self._commit(batch, read, table)
         except Fenced as fenced:
             log.warning("batch dropped", reason=str(fenced), topic=batch.topic)
             self._read_again(batch.topic, table)
@@ -149,59 +150,52 @@ class Pipeline:
         self._consumer.hint_offsets({(batch.topic, each): part.end for each, part in batch.ranges.items()})
         self._observer.committed(table, batch, read.events, results, time.perf_counter() - started)
 
-    def _encode_and_commit(
-        self, batch: RecordBatch, read: ReadEvents, table: Table, quality: QualitySpec
-    ) -> dict[str, CommitResult]:
+    def _commit(self, batch: RecordBatch, read: ReadEvents, table: Table) -> dict[str, CommitResult]:
         """Commit the batch to each table that lacks it; return what came of it by table, where there was a need."""
         if table.history is not None and len(read.events):  # what changes no row of today is a row of the history
             read = replace(read, events=replace(read.events, must_commit=True))
-        decodings: list[DecodedEvents] = []
+        hand = _BatchInHand(batch, read, table, self._quality.of(table.collection.name))
         results = {}
         for sink in table.sinks:
             if sink.has(batch.ranges):
                 continue
-            result = self._commit_to(sink, batch, read, table, quality, decodings)
+            result = self._commit_to(sink, hand)
             if result is not None:
                 results[sink.name] = result
         return results
 
-    def _commit_to(
-        self,
-        sink: Sink,
-        batch: RecordBatch,
-        read: ReadEvents,
-        table: Table,
-        quality: QualitySpec,
-        decodings: list[DecodedEvents],
-    ) -> CommitResult | None:
-        """Commit the batch to one table. Documents are decoded once for all tables that have the same schema."""
+    def _commit_to(self, sink: Sink, hand: "_BatchInHand") -> CommitResult | None:
+        """Commit the batch to one table."""
         while True:
             with self._observer.decoding():
-                decoded = next((each for each in decodings if each.known_schema == sink.known_schema), None)
-                decoded = decoded or _decoded(read, sink, quality)
+                documents = hand.documents(sink)
+                fitted = sink.schemas.fit(documents)
                 encoded = encode_batch(
-                    decoded,
+                    fitted,
                     sink.writer.schema,
                     sink.stands,
                     history=sink.is_history,
-                    rejected_deletes=quality.dirty_data.rejected_updates == "delete",
+                    rejected_deletes=hand.quality.dirty_data.rejected_updates == "delete",
                 )
-            if not decodings:
-                rejected = {read.positions[i]: why for i, why in decoded.rejected.items()}
-                self._reject(batch, rejected, table, quality.dirty_data.policy)
-            decodings.append(decoded)
+            self._settle(hand, documents)
             try:
                 result = self._waiting_out("commit", lambda: sink.writer.commit(encoded))  # noqa: B023
             except SchemaMoved:
                 continue
-            sink.seen_schema = encoded.schema
-            self._observer.encoded(table, sink, encoded)
+            sink.schemas.committed(documents.source_schema, fitted.decoded.stats.conflicts, hand.quality.rules)
+            self._observer.encoded(hand.table, sink, encoded)
             return result
 
-    def _reject(
-        self, batch: RecordBatch, rejected: Mapping[int, Rejection], table: Table | None, policy: OnFailure
-    ) -> None:
-        """Do with records what their own policy or `policy` says; not with those that a table has left behind already.
+    def _settle(self, hand: "_BatchInHand", documents: DecodedEvents) -> None:
+        """Deal with what is wrong with documents, once for all tables: it does not depend on them."""
+        if hand.is_settled:
+            return
+        self._reject(hand.batch, {hand.read.positions[i]: why for i, why in documents.rejected.items()}, hand.table)
+        self._observer.prepared(hand.table, hand.batch.topic, documents)
+        hand.is_settled = True
+
+    def _reject(self, batch: RecordBatch, rejected: Mapping[int, Rejection], table: Table | None) -> None:
+        """Do with records what their own policy or the pipeline's says; not with those that a table has left behind.
 
         Raises `Fatal` when that is to stop.
         """
@@ -211,15 +205,16 @@ class Pipeline:
                 continue
             certain = table.collection if table is not None and table.is_certain else None
             letter = dead_letter(batch, position, rejection, certain)
-            match rejection.policy or policy:
+            match rejection.policy or self._quality.dirty_data.policy:
                 case "fail":
+                    self._observer.rejected(letter, "fail")
                     raise Fatal(
                         f"record {letter.topic}:{letter.partition}:{letter.offset} was rejected and the policy is "
                         f"fail: {rejection.message}; correct the document or the rule, or set the policy to dlq or "
                         "skip, and publish the pipeline again"
                     )
                 case "skip":
-                    self._observer.skipped(letter)
+                    self._observer.rejected(letter, "skip")
                 case "dlq":
                     letters.append(letter)
         if letters:
@@ -276,7 +271,28 @@ class Pipeline:
             self._consumer.seek(topic, partition, offset)
 
 
-def _decoded(read: ReadEvents, sink: Sink, quality: QualitySpec) -> DecodedEvents:
-    """Documents to columns, with what is wrong with documents beside them."""
-    too_large = oversized(read.events, quality.dirty_data.max_document_size)
-    return decode_events(read.events, sink.known_schema, too_large)
+@dataclass(slots=True)
+class _BatchInHand:
+    """A batch on its way into the tables of its collection, and the documents in it, made ready for rows."""
+
+    batch: RecordBatch
+    read: ReadEvents
+    table: Table
+    quality: DocumentQuality
+    is_settled: bool = False
+    _ready: list[DecodedEvents] = field(default_factory=list)
+
+    def documents(self, sink: Sink) -> DecodedEvents:
+        """Documents to columns, checked and changed by the rules; what is wrong with documents stands beside them.
+
+        It is done once for all tables that know the same of their documents.
+        """
+        events, rules, policies = self.read.events, self.quality.rules, sink.schemas.policies
+        known = sink.schemas.known(rules)
+        for ready in self._ready:
+            if ready.known_schema == known:
+                return ready
+        too_large = oversized(events, self.quality.dirty_data.max_document_size)
+        decoded = decode_events(events, known, too_large, policies)
+        self._ready.append(transformed(validated(decoded, rules), rules, policies))
+        return self._ready[-1]

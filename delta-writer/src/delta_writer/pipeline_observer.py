@@ -6,20 +6,27 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Final
 
 from cdc_shared.documents import REREAD
 from cdc_shared.errors import Fatal, ResyncNeeded
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import BatchStage, PipelineState, RereadOutcome, WriterMetrics
+from cdc_shared.models.data_quality import OnFailure
 from cdc_shared.retry import RetryAttempt
 from delta_writer.consumer.event_handler import DeadLetter
+from delta_writer.metrics.data_quality_metrics import DataQualityMetrics
 from delta_writer.snapshots.collection_watch import Finding
+from delta_writer.transformers.bson_to_delta import DecodedEvents
 from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
+from delta_writer.validators.event_time import EventTimes
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.delta_writer import CommitResult
 from delta_writer.writer.flood_limit import TooManyDeadLetters
 from delta_writer.writer.sink import Sink
 from delta_writer.writer.tables import Table
+
+SETBACK_WARNING_EVERY_S: Final = 60.0
 
 log = get_logger(__name__)
 
@@ -41,15 +48,19 @@ class PipelineObserver:
         self,
         pipeline: str,
         metrics: WriterMetrics,
+        data_quality: DataQualityMetrics,
         on_status: Callable[[str, PipelineStatus], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._pipeline = pipeline
         self._metrics = metrics
+        self._data_quality = data_quality
         self._on_status = on_status
         self._clock = clock
         self._lock = threading.Lock()
         self._status = PipelineStatus(PipelineState.STARTING)
+        self._event_times: dict[str, EventTimes] = {}
+        self._next_setback_warning = 0.0
         self._findings: dict[str, tuple[str, ...]] = {}
         metrics.set_pipeline_state(pipeline, PipelineState.STARTING)
 
@@ -123,22 +134,42 @@ class PipelineObserver:
         """The letters are acknowledged by the dead-letter topic."""
         for letter in letters:
             self._metrics.dead_letters.labels(self._pipeline, letter.topic, letter.rejection.code).inc()
-            self._rejected(letter, "record sent to the dead-letter topic")
+            self.rejected(letter, "dlq")
 
-    def skipped(self, letter: DeadLetter) -> None:
-        """The record is left out because the policy says so."""
-        self._rejected(letter, "record skipped")
-
-    def _rejected(self, letter: DeadLetter, what: str) -> None:
+    def rejected(self, letter: DeadLetter, policy: OnFailure) -> None:
+        """The record is not applied; `policy` says what becomes of it."""
         self._metrics.events_invalid.labels(self._pipeline, letter.topic, letter.rejection.code).inc()
+        self._data_quality.rejected(self._pipeline, letter.topic, letter.rejection, policy)
         log.warning(
-            what,
+            "record rejected",
             pipeline=self._pipeline,
+            policy=policy,
             topic=letter.topic,
             partition=letter.partition,
             offset=letter.offset,
             code=letter.rejection.code,
             reason=letter.rejection.message,
+        )
+
+    def prepared(self, table: Table, topic: str, documents: DecodedEvents) -> None:
+        """The documents of a batch were decoded, checked and changed by the rules."""
+        labels = self._table_labels(table)
+        self._data_quality.conflicted(labels, documents.decoded.stats.conflicts)
+        self._data_quality.transformed(labels, documents.changed_values)
+        setbacks = self._event_times.setdefault(topic, EventTimes()).setbacks(documents.events)
+        if setbacks:
+            self._data_quality.set_back(self._pipeline, topic, list(setbacks))
+            self._warn_of_setback(topic, setbacks)
+
+    def _warn_of_setback(self, topic: str, setbacks: Mapping[int, int]) -> None:
+        if self._clock() < self._next_setback_warning:
+            return
+        self._next_setback_warning = self._clock() + SETBACK_WARNING_EVERY_S
+        log.warning(
+            "the source's time went back; events are applied in the order of their offsets all the same",
+            pipeline=self._pipeline,
+            topic=topic,
+            seconds={partition: round(ms / 1000) for partition, ms in setbacks.items()},
         )
 
     def encoded(self, table: Table, sink: Sink, batch: EncodedBatch) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +30,7 @@ from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
 from cdc_shared.models.common import InvalidSpec, PipelineSpec
 from cdc_shared.retry import RetryAttempt, RetryInterrupted, retrying
 from cdc_shared.security.data_key import DataKeys
-from cdc_shared.security.references import secret_providers
+from cdc_shared.security.references import resolve_reference, secret_providers
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
 from delta_writer.http_server import HttpServer
@@ -37,6 +38,7 @@ from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.policy import MaintenancePolicy
 from delta_writer.maintenance.rewrite_directory import remove_left_overs
 from delta_writer.maintenance.worker import MaintenanceWorker
+from delta_writer.metrics.data_quality_metrics import DataQualityMetrics
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
 from delta_writer.quality_in_force import QualityInForce
@@ -57,6 +59,8 @@ from delta_writer.writer.delta_writer import CommitResult
 from delta_writer.writer.dlq_writer import DeadLetterWriter, LetterStore, acknowledged_producer
 from delta_writer.writer.flood_limit import FloodLimit
 from delta_writer.writer.letter_expiry import LetterExpiry
+from delta_writer.writer.schema_cache import SchemaCache
+from delta_writer.writer.schema_watch import SchemaWatch
 from delta_writer.writer.tables import Table, Tables
 
 ENDED_BADLY: Final = frozenset({PipelineState.FAILED, PipelineState.RESYNC_NEEDED, PipelineState.PAUSED})
@@ -71,6 +75,7 @@ class _Running:
     stop: threading.Event
     thread: threading.Thread
     observer: PipelineObserver
+    quality: QualityInForce
 
 
 class WriterService:
@@ -84,9 +89,11 @@ class WriterService:
         self._registry = CollectorRegistry()
         ProcessCollector(registry=self._registry)  # memory, CPU and file descriptors of this process
         self._metrics = WriterMetrics(self._registry)
+        self._data_quality = DataQualityMetrics(self._registry)
         self._admin = AdminClient({"bootstrap.servers": self._bootstrap})
         self._producer = acknowledged_producer(self._bootstrap)
-        self._data_keys = DataKeys.resolve(settings.data_key.reference, secret_providers(settings.secrets))
+        self._secrets = secret_providers(settings.secrets)
+        self._data_keys = DataKeys.resolve(settings.data_key.reference, self._secrets)
         self._maintenance = MaintenanceWorker()
         self._pipelines: dict[str, _Running] = {}
         self._specs_read = False
@@ -133,36 +140,51 @@ class WriterService:
     # -- pipelines ----------------------------------------------------------------------------------------------------
 
     def _begin(self, spec: PipelineSpec) -> None:
-        """Start a pipeline, or start it anew when its spec changed or it ended; publishing a spec again restarts it."""
+        """Start a pipeline, or start it anew when its spec changed or it ended; publishing a spec again restarts it.
+
+        A running one goes on when nothing but its rules changed, and takes them from its next batch on.
+        """
         running = self._pipelines.get(spec.name)
-        if running is not None and running.spec == spec and running.thread.is_alive():
+        if running is not None and running.thread.is_alive() and _same_but_rules(running.spec, spec):
+            if running.spec != spec and running.quality.replace(spec.quality):
+                running.spec = spec
             return
         if running is not None:
             self._end(spec.name)
         log.info("pipeline starting", pipeline=spec.name)
         stop = threading.Event()
-        observer = PipelineObserver(spec.name, self._metrics, self._publish_status)
-        thread = threading.Thread(target=self._run_pipeline, args=(spec, observer, stop), name=f"pipeline-{spec.name}")
-        self._pipelines[spec.name] = _Running(spec, stop, thread, observer)
+        observer = PipelineObserver(spec.name, self._metrics, self._data_quality, self._publish_status)
+        quality = QualityInForce(spec.quality, self._secret, partial(observer.found, "rules"))
+        thread = threading.Thread(
+            target=self._run_pipeline, args=(spec, observer, quality, stop), name=f"pipeline-{spec.name}"
+        )
+        self._pipelines[spec.name] = _Running(spec, stop, thread, observer, quality)
         thread.start()
 
-    def _run_pipeline(self, spec: PipelineSpec, observer: PipelineObserver, stop: threading.Event) -> None:
+    def _run_pipeline(
+        self, spec: PipelineSpec, observer: PipelineObserver, quality: QualityInForce, stop: threading.Event
+    ) -> None:
         try:
             with closing(MongodbSource(spec.source, self._settings.secrets)) as source:
-                self._pipeline(spec, source, observer, stop).run()
+                self._pipeline(spec, source, observer, quality, stop).run()
         except BaseException as error:  # the thread's end: whatever it is, it is shown, and other pipelines go on
             observer.failed(error)
         else:
             observer.stopped()
 
     def _pipeline(
-        self, spec: PipelineSpec, source: MongodbSource, observer: PipelineObserver, stop: threading.Event
+        self,
+        spec: PipelineSpec,
+        source: MongodbSource,
+        observer: PipelineObserver,
+        quality: QualityInForce,
+        stop: threading.Event,
     ) -> Pipeline:
         settings = self._settings
         config = consumer_config(
             self._bootstrap, spec.name, settings.writer.session_timeout_s, settings.writer.instance_id
         )
-        sweeper, claims, quality = self._sweeper(spec), Claims(), QualityInForce(spec.quality)
+        sweeper, claims, schemas = self._sweeper(spec), Claims(), SchemaCache()
         letter_store = LetterStore(
             settings.stores.root_for(spec.sink.root),
             spec.name,
@@ -172,7 +194,7 @@ class WriterService:
         return Pipeline(
             open_consumer=lambda assigned, revoked: EventConsumer(config, spec.name, assigned, revoked),
             open_tables=lambda: Tables(
-                spec, settings.stores, settings.writer.cache_dir, lambda topic: topic_id(self._admin, topic)
+                spec, settings.stores, settings.writer.cache_dir, lambda topic: topic_id(self._admin, topic), schemas
             ),
             new_batches=lambda: BatchProcessor(spec.batch, time.monotonic, claims),
             quality=quality,
@@ -185,6 +207,7 @@ class WriterService:
                     self._collection_watch(spec, source, sweeper, observer),
                     self._watermarks(spec, source, claims, sweeper, observer),
                     LetterExpiry(letter_store.expire),
+                    SchemaWatch(),
                 ]
             ),
             observer=observer,
@@ -193,7 +216,7 @@ class WriterService:
         )
 
     def _dead_letters(self, pipeline: str, store: LetterStore, quality: QualityInForce) -> DeadLetterWriter:
-        flood_limit = FloodLimit(lambda: quality.spec.dirty_data.max_dead_letters_per_minute)
+        flood_limit = FloodLimit(lambda: quality.dirty_data.max_dead_letters_per_minute)
         key = self._data_keys.current(pipeline)
         return DeadLetterWriter(self._producer, pipeline, key, store, flood_limit, self._tracing)
 
@@ -234,6 +257,9 @@ class WriterService:
             spec.watermark.interval_s,
         )
 
+    def _secret(self, reference: str) -> bytes:
+        return resolve_reference(reference, self._secrets).reveal().encode()
+
     def _end(self, name: str) -> None:
         running = self._pipelines.get(name)
         if running is None:  # it was taken back twice
@@ -241,6 +267,7 @@ class WriterService:
         running.stop.set()
         running.thread.join()
         self._metrics.forget_pipeline(name)
+        self._data_quality.forget_pipeline(name)
         del self._pipelines[name]  # last: whoever sees it gone may delete its tables, which it no longer writes
         log.info("pipeline ended", pipeline=name)
 
@@ -285,6 +312,10 @@ class WriterService:
         running = all(status["state"] == PipelineState.RUNNING for status in statuses.values())
         ready = self._specs_read and running
         return ready, {"status": "ready" if ready else "not ready", "pipelines": statuses}
+
+
+def _same_but_rules(running: PipelineSpec, spec: PipelineSpec) -> bool:
+    return running == spec.model_copy(update={"quality": running.quality})
 
 
 def _check_cache_dir(directory: Path) -> None:

@@ -8,12 +8,14 @@ from typing import Final
 from cdc_shared.documents import DocumentSchema
 
 TTL_S: Final = 300.0
+_UNKNOWN_RULES: Final = object()
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
     table: DocumentSchema
     documents: DocumentSchema
+    rules: object
     until: float
 
 
@@ -33,14 +35,26 @@ class SchemaCache:
         self._ttl_s = ttl_s
         self._known: dict[str, _Known] = {}
 
-    def put(self, url: str, table: DocumentSchema, documents: DocumentSchema) -> None:
-        """The table has this schema now, and documents of that one come to it."""
-        self._known[url] = _Known(table, documents, self._clock() + self._ttl_s)
+    def put(self, url: str, table: DocumentSchema, documents: DocumentSchema, rules: object = None) -> None:
+        """The table has this schema now, and documents of that one come to it by these rules."""
+        self._known[url] = _Known(table, documents, rules, self._clock() + self._ttl_s)
 
-    def documents(self, url: str, table: DocumentSchema) -> DocumentSchema | None:
-        """Return the schema of a table's documents; None when it is not known, or not for a table of that schema."""
+    def documents(self, url: str, table: DocumentSchema, rules: object = None) -> DocumentSchema | None:
+        """Return the schema of a table's documents; None when it is not known, or not for that schema and these rules.
+
+        Rules are told apart as objects: those that came with another spec are others.
+        """
         known = self._believed(url)
-        return known.documents if known is not None and known.table == table else None
+        fits = known is not None and known.table == table and known.rules is rules
+        return known.documents if known is not None and fits else None
+
+    def looked_at(self, url: str, table: DocumentSchema) -> None:
+        """Somebody has looked: the table has this schema."""
+        known = self._known.get(url)
+        if known is not None and known.table == table:
+            self.put(url, table, known.documents, known.rules)
+        else:
+            self.put(url, table, table, _UNKNOWN_RULES)
 
     def must_look(self, url: str) -> bool:
         """Tell whether nobody has looked at the table for `ttl_s`."""

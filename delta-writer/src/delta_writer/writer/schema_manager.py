@@ -7,7 +7,7 @@ the table's, which grows by the fields that are new; the commit of the batch put
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +16,7 @@ from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.documents import Decoded, DocumentSchema, FieldPolicies
 from cdc_shared.errors import Fatal
 from cdc_shared.models.data_quality import EvolutionSpec
+from cdc_shared.rules.compiled import Rules
 from delta_writer.transformers.bson_to_delta import DecodedEvents
 from delta_writer.transformers.schema_inferrer import fit_documents
 from delta_writer.transformers.type_resolver import Promotion, TypeResolver, type_at
@@ -37,20 +38,17 @@ class SchemaManager:
         collection: str,
         evolution: EvolutionSpec,
         cache: SchemaCache,
-        source_schema: Callable[[DocumentSchema], DocumentSchema] = lambda table: table,
     ) -> None:
-        """`source_schema` tells of a table's schema what it says of the documents before rules are applied."""
         self.policies = FieldPolicies.of(evolution, collection)
         self._writer = writer
         self._cache = cache
-        self._source_schema = source_schema
         self._resolver = TypeResolver(self.policies, evolution.promotion)
 
-    @property
-    def known(self) -> DocumentSchema:
-        """What the next documents are to be decoded against."""
+    def known(self, rules: Rules | None = None) -> DocumentSchema:
+        """What the next documents, to which these rules are then applied, are to be decoded against."""
         table = self._writer.schema
-        return self._cache.documents(self._writer.location.url, table) or self._source_schema(table)
+        known = self._cache.documents(self._writer.location.url, table, rules)
+        return known or (table if rules is None else rules.source_schema(table))
 
     def fit(self, source: DecodedEvents) -> DecodedEvents:
         """Return the events in the columns that the table is to have, with the first event of each field it lacks.
@@ -68,9 +66,11 @@ class SchemaManager:
         shown_by = {pointer: self._position(source, events[row]) for pointer, row in fitted.shown_by.items()}
         return replace(source, decoded=fitted.decoded, shown_by=shown_by)
 
-    def committed(self, documents: DocumentSchema, conflicts: Mapping[str, Counter[str]]) -> None:
-        """A batch is in the table: so its documents' schema is known, and what did not fit counts."""
-        self._cache.put(self._writer.location.url, self._writer.schema, documents)
+    def committed(
+        self, documents: DocumentSchema, conflicts: Mapping[str, Counter[str]], rules: Rules | None = None
+    ) -> None:
+        """A batch is in the table: so the schema that its documents came with is known, and what did not fit counts."""
+        self._cache.put(self._writer.location.url, self._writer.schema, documents, rules)
         self._resolver.count(self._writer.schema, conflicts)
 
     def promotions(self) -> list[Promotion]:
@@ -84,7 +84,7 @@ class SchemaManager:
         """
         if self._cache.must_look(self._writer.location.url):
             self._writer.refresh()
-            self._cache.put(self._writer.location.url, self._writer.schema, self.known)
+            self._cache.looked_at(self._writer.location.url, self._writer.schema)
 
     def _position(self, source: DecodedEvents, event: int) -> EventPosition:
         return EventPosition(self._writer.topic.name, source.events.partitions[event], source.events.offsets[event])

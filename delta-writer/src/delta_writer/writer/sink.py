@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cdc_shared.documents import DocumentSchema
 from delta_writer.writer.delta_writer import DeltaWriter
 from delta_writer.writer.offsets import OffsetRange
+from delta_writer.writer.schema_manager import SchemaManager
 from delta_writer.writer.table_metadata import HISTORY
 
 
@@ -15,25 +15,20 @@ class Sink:
 
     Attributes:
         name: the collection's, or the history's; for metrics and logs.
-        seen_schema: the widest schema that the table's documents have shown.
+        schemas: of the table and of the documents that come to it.
         stands: for each partition, where the table stood when the partition was assigned or read again. Reading begins
             at the lower of a collection's tables; each leaves out what it has already.
     """
 
     name: str
     writer: DeltaWriter
-    seen_schema: DocumentSchema
+    schemas: SchemaManager
     stands: dict[int, int] = field(default_factory=dict)
 
     @property
     def is_history(self) -> bool:
         """Whether the table takes every event, not only the last of each key."""
         return self.writer.mode == HISTORY
-
-    @property
-    def known_schema(self) -> DocumentSchema:
-        """The table's schema with the null-only fields seen so far; the table's alone after somebody changed it."""
-        return self.seen_schema if self.seen_schema.typed() == self.writer.schema else self.writer.schema
 
     def start_offset(self, partition: int, low: int, high: int) -> int:
         """Return where the table wants an assigned partition to be read from, and remember it.

@@ -16,6 +16,8 @@ from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import DeltaWriter, TableLocation
 from delta_writer.writer.history_writer import HistoryWriter
 from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.schema_cache import SchemaCache
+from delta_writer.writer.schema_manager import SchemaManager
 from delta_writer.writer.sink import Sink
 from delta_writer.writer.table_metadata import TableIdentity
 
@@ -95,11 +97,14 @@ class Tables:
         stores: ObjectStoreSettings,
         cache_dir: Path,
         describe_topic: Callable[[str], TopicIdentity],
+        schemas: SchemaCache | None = None,
     ) -> None:
+        """`schemas` may outlive the tables: what it knows spares looking for types again."""
         self._spec = spec
         self._stores = stores
         self._cache_dir = cache_dir
         self._describe_topic = describe_topic
+        self._schemas = schemas or SchemaCache()
         self._tables: dict[str, Table] = {}
 
     @property
@@ -184,7 +189,8 @@ class Tables:
         history = kind is HistoryWriter
         location = table_location(self._spec, self._stores, collection, history=history)
         writer = kind(location, identity, topic, self._cache_dir)
-        return Sink(collection.name + HISTORY_SUFFIX * history, writer, writer.schema)
+        schemas = SchemaManager(writer, collection.name, self._spec.evolution, self._schemas)
+        return Sink(collection.name + HISTORY_SUFFIX * history, writer, schemas)
 
     def _close(self, topic: str) -> None:
         table = self._tables.pop(topic, None)

@@ -18,6 +18,7 @@ from waiting import wait_until
 from cdc_shared.errors import Transient
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
 from cdc_shared.models.common import MaintenanceSpec
+from cdc_shared.models.data_quality import EvolutionSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
 from delta_writer.consumer.event_handler import Collection, read_events
@@ -34,6 +35,8 @@ from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.delta_writer import TableLocation, store_errors
 from delta_writer.writer.history_writer import HistoryWriter
 from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.schema_cache import SchemaCache
+from delta_writer.writer.schema_manager import SchemaManager
 from delta_writer.writer.sink import Sink
 from delta_writer.writer.table_metadata import TableIdentity
 from delta_writer.writer.tables import Table
@@ -367,7 +370,12 @@ def test_other_writers_commits_count_too(new_table, worker):
 def test_of_several_writers_the_one_with_partition_0_looks_after_a_table(new_table, worker):
     table = new_table()
     writer = table.open()
-    tables = {"p.db.things": Table(Collection("db", "things"), Sink("things", writer, writer.schema))}
+    tables = {
+        "p.db.things": Table(
+            Collection("db", "things"),
+            Sink("things", writer, SchemaManager(writer, "things", EvolutionSpec(), SchemaCache())),
+        )
+    }
     chore = Maintenance("p", policy(), worker, WriterMetrics(CollectorRegistry()))
     for key in range(8):
         table.apply(writer, [(key, {"n": 0})])
@@ -381,7 +389,10 @@ def test_of_several_writers_the_one_with_partition_0_looks_after_a_table(new_tab
 
     wait_until(turn, WAIT_S, "eight files are one")
     reopened = table.open()
-    tables["p.db.things"] = Table(Collection("db", "things"), Sink("things", reopened, reopened.schema))
+    tables["p.db.things"] = Table(
+        Collection("db", "things"),
+        Sink("things", reopened, SchemaManager(reopened, "things", EvolutionSpec(), SchemaCache())),
+    )
     chore.turn(tables, [("p.db.things", 0)])
     assert [each.writer for each in chore._tables.values()] == [reopened]
     chore.turn(tables, [])

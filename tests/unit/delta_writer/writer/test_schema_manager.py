@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import obstore
 import pytest
@@ -48,7 +49,7 @@ class ManagedTable:
 
     def apply(self, changes: Changes) -> None:
         batch = self.table.batch(changes)
-        source = decode_events(read_events(batch).events, self.manager.known, policies=self.manager.policies)
+        source = decode_events(read_events(batch).events, self.manager.known(), policies=self.manager.policies)
         fitted = self.manager.fit(source)
         self.writer.commit(encode_batch(fitted, self.writer.schema))
         self.manager.committed(source.source_schema, fitted.decoded.stats.conflicts)
@@ -136,7 +137,7 @@ def test_a_batch_that_lost_to_another_is_recorded_on_what_won(new_table):
     records.partitions, records.offsets, records.ranges = [1], [0], {1: OffsetRange(0, 1)}
 
     def encoded() -> EncodedBatch:
-        source = decode_events(read_events(records).events, second.manager.known)
+        source = decode_events(read_events(records).events, second.manager.known())
         return encode_batch(second.manager.fit(source), second.writer.schema)
 
     with pytest.raises(SchemaMoved):
@@ -163,7 +164,7 @@ def test_a_put_that_timed_out_but_succeeded_has_one_record(new_table, monkeypatc
 
     monkeypatch.setattr(DeltaLog, "append", late)
     source = managed.manager.fit(
-        decode_events(read_events(managed.table.batch([(1, {"b": 1})])).events, managed.manager.known)
+        decode_events(read_events(managed.table.batch([(1, {"b": 1})])).events, managed.manager.known())
     )
     encoded = encode_batch(source, managed.writer.schema)
     with pytest.raises(Exception, match="timed out"):
@@ -174,7 +175,7 @@ def test_a_put_that_timed_out_but_succeeded_has_one_record(new_table, monkeypatc
 
 def test_the_rules_version_is_in_the_record(new_table):
     managed = ManagedTable(new_table())
-    source = decode_events(read_events(managed.table.batch([(1, {"a": 1})])).events, managed.manager.known)
+    source = decode_events(read_events(managed.table.batch([(1, {"a": 1})])).events, managed.manager.known())
     managed.writer.commit(encode_batch(managed.manager.fit(replace(source, rules_version=4)), managed.writer.schema))
     assert [change.rules_version for change in read_schema_history(managed.table.store)] == [4]
 
@@ -186,18 +187,23 @@ def test_what_documents_have_shown_outlives_a_table_that_is_opened_again(new_tab
     managed = ManagedTable(new_table())
     managed.apply([(1, {"a": 1, "nothing": None})])
     again = SchemaManager(managed.table.open(), "things", managed.spec, managed.cache)
-    assert again.known.by_name["nothing"].type == t.NULL
+    assert again.known().by_name["nothing"].type == t.NULL
     managed.clock.now += TTL_S
-    assert "nothing" not in again.known.by_name
-    assert again.known == managed.writer.schema
+    assert "nothing" not in again.known().by_name
+    assert again.known() == managed.writer.schema
 
 
 def test_rules_say_what_a_tables_schema_tells_of_the_documents(new_table):
     table = new_table()
     writer = table.open()
     source = t.DocumentSchema((t.Field("before rules", t.STRING),))
-    manager = SchemaManager(writer, "things", EvolutionSpec(), SchemaCache(Clock()), lambda _: source)
-    assert manager.known == source
+    rules, others = Mock(source_schema=lambda _: source), Mock(source_schema=lambda _: source)
+    manager = SchemaManager(writer, "things", EvolutionSpec(), SchemaCache(Clock()))
+    assert manager.known(rules) == source
+    wider = t.DocumentSchema((*source.fields, t.Field("dropped by a rule", t.LONG)))
+    manager.committed(wider, {}, rules)
+    assert manager.known(rules) == wider
+    assert manager.known(others) == source, "of documents that come by other rules nothing is known yet"
 
 
 # -- conflicts ---------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from typing import Any, cast
 
 import pytest
 
-from cdc_shared.documents import DocumentSchema
 from delta_writer.writer.offsets import OffsetRange
 from delta_writer.writer.sink import Sink
 
@@ -27,5 +26,5 @@ pytestmark = pytest.mark.unit
 )
 def test_a_batch_that_ends_before_where_the_table_stood_is_for_another(ranges, has):
     """Attacks I2."""
-    sink = Sink("things", cast(Any, SimpleNamespace()), DocumentSchema(()), {0: 100})
+    sink = Sink("things", cast(Any, SimpleNamespace()), cast(Any, SimpleNamespace()), {0: 100})
     assert sink.has({partition: OffsetRange(*each) for partition, each in ranges.items()}) is has

@@ -1,0 +1,106 @@
+"""Publishing a pipeline: its rules are checked and counted, kept under their version, and then its spec goes out.
+
+So whatever version a writer stamps on a row can be looked up from the moment that the writer knows of it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import get_args
+
+from cdc_shared.kafka.rules_topic import RULES_TOPIC, read_versions, store_rules
+from cdc_shared.kafka.spec_topic import UnknownPipeline, publish_spec, read_spec
+from cdc_shared.kafka.topics import PIPELINES_TOPIC
+from cdc_shared.models.common import InvalidSpec, PipelineSpec
+from cdc_shared.models.data_quality import Hash, MaskRule, QualitySpec
+from cdc_shared.rules.compiled import check_rules
+
+KEY_PATH = "/_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What was published: `spec` with the version of its rules, and what people should know of the change."""
+
+    spec: PipelineSpec
+    notices: tuple[str, ...] = ()
+
+
+def publish(
+    bootstrap_servers: str, spec: PipelineSpec, topic: str = PIPELINES_TOPIC, rules_topic: str = RULES_TOPIC
+) -> Publication:
+    """Publish a spec, new or changed. The version of its rules is counted here: it goes up when they are others than
+    those published last, and 0 stands for a pipeline that never had any.
+
+    The spec itself gives no version, or the last one, as a spec does that was read back to be changed. Returns once
+    every in-sync replica has rules and spec; publishing again after a failure does no harm.
+
+    Raises:
+        InvalidRules: the rules can never be applied; says which one and why.
+        InvalidSpec: the spec gives another version, or would give rows that are there other keys.
+        Transient: Kafka is away.
+    """
+    check_rules(spec.quality)
+    versions = read_versions(bootstrap_servers, spec.name, rules_topic)
+    last = versions[max(versions)] if versions else QualitySpec()
+    counted = _counted(spec, last)
+    is_changed = counted.quality.version != last.version
+    notices: tuple[str, ...] = ()
+    if is_changed and _was_published(bootstrap_servers, spec.name, last, topic):
+        _check_keys(last, counted)
+        notices = tuple(_notices(last, counted))
+    if is_changed:
+        store_rules(bootstrap_servers, spec.name, counted.quality, rules_topic)
+    publish_spec(bootstrap_servers, counted, topic=topic)
+    return Publication(counted, notices)
+
+
+def _counted(spec: PipelineSpec, last: QualitySpec) -> PipelineSpec:
+    quality = spec.quality
+    if quality.version not in (0, last.version):
+        raise InvalidSpec(
+            f"pipeline {spec.name}: quality.version is {quality.version}, but the rules published last have version "
+            f"{last.version}: leave it out, it is counted when the spec is published; if the spec was read back, "
+            "somebody has published other rules since: read it again"
+        )
+    same = (quality.validation, quality.transformation) == (last.validation, last.transformation)
+    version = last.version if same else last.version + 1
+    return spec.model_copy(update={"quality": quality.model_copy(update={"version": version})})
+
+
+def _was_published(bootstrap_servers: str, name: str, last: QualitySpec, topic: str) -> bool:
+    """Whether there may be rows that were made without the new rules."""
+    if last.version:
+        return True
+    try:
+        read_spec(bootstrap_servers, name, topic)
+    except UnknownPipeline:
+        return False
+    except InvalidSpec:  # it ran once, under a release that knew other fields
+        return True
+    return True
+
+
+def _check_keys(last: QualitySpec, spec: PipelineSpec) -> None:
+    if _key_rules(last.transformation) == _key_rules(spec.quality.transformation):
+        return
+    raise InvalidSpec(
+        f"pipeline {spec.name}: a hash rule for {KEY_PATH} changes every row's key, so the rows that are there would "
+        "never be found again, and each document would get a second one; leave these rules as they are, or publish "
+        "the pipeline under another name, whose tables start anew"
+    )
+
+
+def _key_rules(rules: Iterable[object]) -> list[Hash]:
+    return [rule for rule in rules if isinstance(rule, Hash) and rule.path == KEY_PATH]
+
+
+def _notices(last: QualitySpec, spec: PipelineSpec) -> Iterable[str]:
+    masks = [rule for rule in spec.quality.transformation if isinstance(rule, get_args(MaskRule))]
+    added = [rule for rule in masks if rule not in last.transformation]
+    if added:
+        fields = ", ".join(dict.fromkeys(rule.path for rule in added))
+        yield (
+            f"masked from the next batch on: {fields}. Rows that are in the tables already, and earlier versions of "
+            f"them, keep the plain values until `delta-writer remask {spec.name}` has rewritten them; until that is "
+            "done the pipeline's findings say so"
+        )
