@@ -50,8 +50,12 @@ class ColumnChange(Protocol):
     task: MaintenanceTask
     operation: str
 
-    def metadata(self, now: Metadata) -> Metadata:
-        """Return the metadata of the commit, from the table's newest. Raises `Overtaken` when it no longer fits."""
+    def metadata(self, now: Metadata, version: int) -> Metadata:
+        """Return the metadata of the commit of `version`, from the newest before it.
+
+        Raises:
+            Overtaken: the change no longer fits.
+        """
         ...
 
     def conversion(self, now: Metadata) -> Conversion:

@@ -105,7 +105,7 @@ class ColumnPromotion:
         fields = ", ".join(f"{each.field} from {each.was} to {each.to}" for each in self._promotions)
         return f"promotion of {fields}"
 
-    def metadata(self, now: Metadata) -> Metadata:
+    def metadata(self, now: Metadata, version: int) -> Metadata:  # noqa: ARG002
         """See `ColumnChange`."""
         changed = with_schema(now, self._schema(now))
         done = {each.field for each in self._promotions}

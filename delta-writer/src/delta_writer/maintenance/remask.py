@@ -30,15 +30,12 @@ from cdc_shared.rules.source_schema import MaskedField, masked_field
 from delta_writer.maintenance.compactor import arrow_schema
 from delta_writer.maintenance.promotion import RESCUED
 from delta_writer.writer.file_changes import Overtaken
-from delta_writer.writer.table_metadata import schema_of, with_schema
+from delta_writer.writer.table_metadata import MASKED, schema_of, with_schema
 
 REMASK: Final = "cdc.remask"
 """The table property that asks for the masks of this version of the rules in all rows."""
-MASKED: Final = "cdc.masked"
-"""The table property that names the version of the rules whose masks all rows have. Batches of older ones are refused
-(`DeltaWriter.commit`)."""
 PURGE: Final = "cdc.purge"
-"""The table property that says that all older versions are still to be deleted; empty when that is done."""
+"""The table property that names the version before which all are still to be deleted; empty when that is done."""
 RULES_VERSION: Final = "_cdc_rules_version"
 _MASK_RULES: Final = get_args(q.MaskRule)
 
@@ -118,12 +115,12 @@ class Remasking:
     def __str__(self) -> str:
         return f"masking of {', '.join(self._missing.paths) or 'nothing'} (rules version {self._version})"
 
-    def metadata(self, now: Metadata) -> Metadata:
+    def metadata(self, now: Metadata, version: int) -> Metadata:
         """See `ColumnChange`."""
         if now.configuration.get(REMASK) != str(self._version):
             raise Overtaken(f"rules version {self._version} is no longer asked for")
         changed = with_schema(now, self._target(schema_of(now)))
-        own = {REMASK: "", MASKED: str(self._version), PURGE: "all older versions"}
+        own = {REMASK: "", MASKED: str(self._version), PURGE: str(version)}
         return msgspec.structs.replace(changed, configuration={**changed.configuration, **own})
 
     def conversion(self, now: Metadata) -> "MaskedRows":

@@ -64,7 +64,7 @@ def retained_log(store: ObjectStore, retention: Retention, now: float) -> Retain
     earliest: tuple[int, float] | None = None
     parts: dict[tuple[int, int], int] = {}
     old: list[LogFile] = []
-    for file, kind, total, at in _log_files(store):
+    for file, kind, total, at in log_files(store):
         if kind == "json":
             earliest = min(earliest or (file.version, at), (file.version, at))
             if at <= cutoff:
@@ -81,7 +81,7 @@ def retained_log(store: ObjectStore, retention: Retention, now: float) -> Retain
     return RetainedLog(version, at, tuple(file for file in old if file.version < min(checkpoint, named)))
 
 
-def _log_files(store: ObjectStore) -> Iterator[tuple[LogFile, str, int, float]]:
+def log_files(store: ObjectStore) -> Iterator[tuple[LogFile, str, int, float]]:
     """Yield each file of the log with its kind, for a checkpoint the number of its parts, and its time."""
     for page in obstore.list(store, f"{LOG_DIR}/", chunk_size=1000):
         for item in page:

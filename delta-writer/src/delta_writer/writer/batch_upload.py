@@ -24,12 +24,13 @@ class BatchUpload:
         self._clock = clock
         self._uploaded: tuple[str, AddFile] | None = None
 
-    def of(self, batch: EncodedBatch, partition_base: int, version: int) -> AddFile:
+    def of(self, batch: EncodedBatch, era: str, version: int) -> AddFile:
         """Write the batch's rows to a new file, unless an earlier attempt has, not too long ago; return its `add`.
 
-        `version` is the table's: rows that the batch confirms were read from it.
+        `era` is the writer's `upload_era`: the file holds for no other. `version` is the table's: rows that the batch
+        confirms were read from it.
         """
-        upload = f"{batch.commit_id}@{partition_base}"  # its rows count their partitions from the base
+        upload = f"{batch.commit_id}@{era}"
         if len(batch.confirmed):
             upload += f"@{version}"
         known = self._uploaded

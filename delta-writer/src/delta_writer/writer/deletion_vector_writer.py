@@ -238,7 +238,7 @@ class DeletionVectorWriter(DeltaWriter):
             return None
         looked_up = time.perf_counter()
         metadata = self._metadata_for(batch)
-        new_file = self._upload.of(batch, self.partition_base, self.version) if batch.rows.num_rows else None
+        new_file = self._upload.of(batch, self.upload_era, self.version) if batch.rows.num_rows else None
         files = self._snapshot.files
         vectors = {path: self.vectors.of(files[path]) | rows for path, rows in superseded.items()}
         actions = self._offset_actions(batch)

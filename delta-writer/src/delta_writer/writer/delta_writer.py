@@ -31,10 +31,11 @@ from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.file_changes import MovedFiles
 from delta_writer.writer.foreign_commits import ENGINE, CommitGuard
-from delta_writer.writer.offsets import ChangeTopic, app_id, check_fence, start_offset, watermark_id
+from delta_writer.writer.offsets import ChangeTopic, Fenced, app_id, check_fence, start_offset, watermark_id
 from delta_writer.writer.table_metadata import (
     TableIdentity,
     check_supported,
+    masked_by,
     new_metadata,
     owner_of,
     partition_base,
@@ -130,6 +131,11 @@ class DeltaWriter(ABC):
         return partition_base(self._snapshot.metadata)
 
     @property
+    def upload_era(self) -> str:
+        """Changes whenever a file of rows that was uploaded before must not be committed any more."""
+        return f"{self.partition_base}@{masked_by(self._snapshot.metadata)}"
+
+    @property
     def watermark_ms(self) -> int | None:
         """The source time strictly before which everything is in the table at `version`; None while there is none."""
         return table_watermark(self._snapshot.txns, self.topic.topic_id, self.topic.partitions)
@@ -171,12 +177,17 @@ class DeltaWriter(ABC):
         With `batch.must_commit` the offsets are committed all the same.
 
         Raises:
-            Fenced: the table does not stand where the batch begins. Nothing was written.
+            Fenced: the table does not stand where the batch begins, or its rows were masked since. Nothing was written.
             SchemaMoved: `batch.base_schema` is no longer the table's schema. Nothing was written.
         """
 
         def attempt() -> CommitResult | None:
             check_fence(self._snapshot.txns, self.topic, batch.ranges)
+            if batch.rules_version < (masked := masked_by(self._snapshot.metadata)):
+                raise Fenced(
+                    f"all rows of {self.location.url} have the masks of version {masked} of the rules, and the batch "
+                    f"was made by version {batch.rules_version}"
+                )
             if batch.base_schema != self._schema:
                 raise SchemaMoved(f"the schema of {self.location.url} changed while a batch was in hand")
             return self._write(self._placed(batch))

@@ -97,7 +97,8 @@ class TableRewrite:
 
     Attributes:
         operation, commit_id: as in `RowDeletion`.
-        metadata: gives the `metaData` of the commit from the table's newest; raises `Overtaken`.
+        metadata: gives the `metaData` of the commit from the table's newest and the version to come. Raises
+            `Overtaken`.
         rewrite_now: rewrites files, as they are at the version that the metadata is of, at once; raises `TooMuchLeft`.
     """
 
@@ -105,7 +106,7 @@ class TableRewrite:
         self,
         operation: str,
         commit_id: str,
-        metadata: Callable[[Metadata], Metadata],
+        metadata: Callable[[Metadata, int], Metadata],
         rewrite_now: Callable[[int, Metadata, Sequence[AddFile]], FileRewrite],
     ) -> None:
         self.operation = operation
@@ -147,7 +148,7 @@ class TableRewrite:
         """
         if snapshot.metadata is None:
             raise Overtaken("the table is gone")
-        metadata = self.metadata(snapshot.metadata)
+        metadata = self.metadata(snapshot.metadata, snapshot.version + 1)
         if left := self.left(snapshot.files):
             self.add(self.rewrite_now(snapshot.version, snapshot.metadata, left))
         return metadata

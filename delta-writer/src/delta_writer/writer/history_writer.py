@@ -172,7 +172,7 @@ class HistoryWriter(DeltaWriter):
         if (metadata := self._metadata_for(batch)) is not None:
             actions.append(Action(meta_data=metadata))
         if batch.rows.num_rows:
-            actions.append(Action(add=self._upload.of(batch, self.partition_base, self.version)))
+            actions.append(Action(add=self._upload.of(batch, self.upload_era, self.version)))
         written = time.perf_counter()
         self._append(actions, batch.commit_id)
         self._upload.committed()

@@ -28,6 +28,9 @@ PARTITION_BASE: Final = "cdc.partitionBase"
 RESYNC_SINCE: Final = "cdc.resyncSince"
 """`<id of the notification topic>:<offset>`: only snapshots begun there or later make up for what the stream lacks."""
 
+MASKED: Final = "cdc.masked"
+"""Names the version of the rules whose masks all rows have: rows of an older one must not come any more."""
+
 OWN_PROPERTIES: Final = ("cdc.", "delta.enableDeletionVectors")
 """How the properties begin that nobody else may change."""
 
@@ -106,6 +109,11 @@ def rows_identity(metadata: Metadata) -> str:
 def partition_base(metadata: Metadata | None) -> int:
     """Return what `_cdc_partition` counts from: a row below it is from before the offsets began anew."""
     return 0 if metadata is None else int(metadata.configuration.get(PARTITION_BASE, "0"))
+
+
+def masked_by(metadata: Metadata | None) -> int:
+    """Return the version of the rules whose masks all rows have; 0 when none was ever asked for."""
+    return 0 if metadata is None else int(metadata.configuration.get(MASKED, "0"))
 
 
 def owner_of(metadata: Metadata) -> TableIdentity:

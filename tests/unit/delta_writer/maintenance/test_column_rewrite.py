@@ -38,7 +38,7 @@ class Widening:
             raise Overtaken("n is no long")
         return DocumentSchema(tuple(replace(f, type=t.DOUBLE) if f.name == "n" else f for f in fields))
 
-    def metadata(self, now):
+    def metadata(self, now, version):
         return with_schema(now, self.schema(now))
 
     def conversion(self, now):

@@ -16,7 +16,6 @@ from delta_writer.consumer.event_handler import read_events
 from delta_writer.maintenance.column_rewrite import ColumnRewrite
 from delta_writer.maintenance.promotion import type_at
 from delta_writer.maintenance.remask import (
-    MASKED,
     PURGE,
     REMASK,
     NotMaskable,
@@ -25,6 +24,7 @@ from delta_writer.maintenance.remask import (
     missing_masks,
 )
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
+from delta_writer.writer.table_metadata import MASKED
 
 pytestmark = pytest.mark.unit
 
@@ -107,7 +107,7 @@ def test_rows_get_the_masks_that_they_lack(new_table):
     assert "x.io" not in json.dumps(rows, default=str)
     configuration = writer.snapshot.metadata.configuration
     assert (configuration[REMASK], configuration[MASKED]) == ("", "2")
-    assert configuration[PURGE]
+    assert configuration[PURGE] == str(writer.version)
     put(table, writer, BOTH, [(1, {"email": "n@x.io", "phone": 99}), (40, {"phone": "7"})])
     check(table, writer, BOTH)
 

@@ -18,12 +18,12 @@ def test_a_file_serves_all_attempts_until_vacuum_may_have_taken_it(new_table):
     table, store, now = new_table(), MemoryStore(), 1_700_000_000.0
     upload = BatchUpload(store, lambda: now)
     batch = table.encode(table.open(), table.batch([(1, {"n": 1})]))
-    first = upload.of(batch, 0, 7)
+    first = upload.of(batch, "0", 7)
     now += MAX_UPLOAD_AGE_S - 1
-    assert upload.of(batch, 0, 7) is first
+    assert upload.of(batch, "0", 7) is first
     now += 2
-    second = upload.of(batch, 0, 7)
+    second = upload.of(batch, "0", 7)
     assert paths(store) == {first.path, second.path}
     assert first.path != second.path
-    assert upload.of(batch, 0, 7) is second
-    assert upload.of(batch, 4, 7).path != second.path, "its rows count their partitions from another base"
+    assert upload.of(batch, "0", 7) is second
+    assert upload.of(batch, "4", 7).path != second.path, "its rows are of another era"
