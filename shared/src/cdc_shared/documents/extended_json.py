@@ -8,7 +8,7 @@ shape. An object that is not quite a wrapper, such as `{"$date": "foo"}`, is a p
 
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from json import JSONDecodeError, JSONDecoder
 from json.encoder import encode_basestring
@@ -21,6 +21,8 @@ from cdc_shared.documents.bson_values import DbPointer, DuplicateKeys, RegularEx
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
 INT64_MIN, INT64_MAX = -(2**63), 2**63 - 1
 UINT32_MAX: Final = 2**32 - 1
+MAX_NESTING: Final = 200
+"""Objects and arrays within each other. MongoDB's own limit on BSON (`maxBSONDepth`); it promises 100 levels."""
 
 OBJECT_ID_TEXT: Final = re.compile(r"[0-9a-f]{24}")
 LONG_TEXT: Final = re.compile(r"0|-?[1-9][0-9]*")
@@ -32,6 +34,7 @@ _SURROGATE_ESCAPE: Final = re.compile(r"\\u[dD][89a-fA-F]")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _NOT_A_WRAPPER: Final = object()
+_TOO_DEEP: Final = f"nested too deep: MongoDB holds no more than {MAX_NESTING} levels"
 
 
 class InvalidDocument(ValueError):
@@ -50,7 +53,9 @@ def parse(text: str) -> Any:
     except UnicodeEncodeError:
         raise InvalidDocument("a string is not Unicode: half of a surrogate pair") from None
     except RecursionError:
-        raise InvalidDocument("nested too deep") from None
+        raise InvalidDocument(_TOO_DEEP) from None
+    if text.count("{") + text.count("[") > MAX_NESTING:  # one level more for what stands in `_cdc_rescued`
+        _check_nesting(value, MAX_NESTING + 1)
     return value
 
 
@@ -119,6 +124,28 @@ def _float(text: str) -> float:
 
 
 _DECODER: Final = JSONDecoder(object_pairs_hook=_object, parse_int=_integer, parse_float=_float)
+
+
+def _check_nesting(value: Any, levels: int) -> None:
+    """Raise InvalidDocument if objects and arrays are nested deeper than that. (Recursion would end before it.)"""
+    level = [value]
+    for _ in range(levels + 1):
+        level = [child for node in level for child in _children(node)]
+        if not level:
+            return
+    raise InvalidDocument(_TOO_DEEP)
+
+
+def _children(value: Any) -> Iterable[Any]:
+    """What an object or array holds; nothing for another value."""
+    type_ = type(value)
+    if type_ is dict:
+        return value.values()  # type: ignore[no-any-return]
+    if type_ is list:
+        return value  # type: ignore[no-any-return]
+    if type_ is DuplicateKeys:
+        return [member for _, member in value.pairs]
+    return [value.scope] if type_ is Code and value.scope is not None else ()
 
 
 def _check_strings(value: Any) -> None:
@@ -285,7 +312,8 @@ def double_text(value: float) -> str:
     return repr(value)
 
 
-def _pairs_text(pairs: Any) -> str:
+def _pairs_text(value: Any) -> str:
+    pairs = value.pairs if type(value) is DuplicateKeys else value.items()
     return "{" + ",".join([f"{encode_basestring(name)}:{dump(value)}" for name, value in pairs]) + "}"
 
 
@@ -327,7 +355,7 @@ _DUMPERS: Final[dict[type, Callable[[Any], str]]] = {
     DbPointer: lambda value: (
         f'{{"$dbPointer":{{"$ref":{encode_basestring(value.namespace)},"$id":{{"$oid":"{value.id}"}}}}}}'
     ),
-    dict: lambda value: _pairs_text(value.items()),
-    DuplicateKeys: lambda value: _pairs_text(value.pairs),
+    dict: _pairs_text,
+    DuplicateKeys: _pairs_text,
     list: lambda value: "[" + ",".join([dump(element) for element in value]) + "]",
 }

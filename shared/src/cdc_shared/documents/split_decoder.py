@@ -54,7 +54,7 @@ def decode_split(
     for row in rows:
         try:
             fast_lines[row], walked_text = _split(lines[row], odd_sizes if row in odd_rows else sizes)
-        except (msgspec.MsgspecError, ValueError):
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             raise Refused(row) from None
         walked_texts.append(walked_text)
     walked = walk(walked_texts, schema, may_widen=may_widen, policies=policies, max_struct_fields=max_struct_fields)
