@@ -4,7 +4,7 @@ from typing import Final
 
 from cdc_shared.dead_letters.rejection import ReasonCode, Rejection
 from cdc_shared.documents import Envelopes, InvalidDocument, parse_document
-from cdc_shared.documents.bson_size import MAX_GROWTH, bson_size
+from cdc_shared.documents.bson_size import MAX_GROWTH, bson_size, size_bound
 from cdc_shared.models.data_quality import MEBIBYTE, MONGODB_MAX_DOCUMENT_BYTES
 from delta_writer.transformers.change_batch import ChangeEvents
 
@@ -29,7 +29,7 @@ def oversized(events: ChangeEvents, max_document_size: int) -> dict[int, Rejecti
     suspicious = limit // MAX_GROWTH
     found = {}
     for i, text in enumerate(events.documents):
-        if text is None or len(text) <= suspicious:
+        if text is None or len(text) <= suspicious or size_bound(text) <= limit:
             continue
         try:
             size = bson_size(parse_document(text))

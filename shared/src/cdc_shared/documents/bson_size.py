@@ -10,6 +10,10 @@ from cdc_shared.documents.bson_values import DbPointer, DuplicateKeys, RegularEx
 MAX_GROWTH: Final = 7
 """A document takes at most this many times the characters of its JSON text: an array of one-digit integers does."""
 
+_VALUE_GROWTH: Final = 15
+"""A value of a document takes at most this many bytes more than the characters it is written with, its comma left out:
+an element of an array has its type, its place in the array in digits, and a zero (10), and `1e9` has 8 bytes.
+"""
 _OLD_BINARY_SUBTYPE: Final = 2
 _FIXED: Final[dict[type, int]] = {
     int: 4,
@@ -21,6 +25,12 @@ _FIXED: Final[dict[type, int]] = {
     Timestamp: 8,
     Decimal128: 16,
 }
+
+
+def size_bound(text: str) -> int:
+    """At least as many bytes as the document of this JSON text takes in BSON. Much cheaper than parsing it."""
+    values = 1 + text.count(",") + text.count("{") + text.count("[")
+    return len(text.encode("utf-8", "surrogatepass")) + _VALUE_GROWTH * values
 
 
 def bson_size(value: Any) -> int:

@@ -3,11 +3,12 @@
 import bson
 import pytest
 from bson import Binary, Code, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
+from bson_cases import bson_cases
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_shared.documents import parse_document
-from cdc_shared.documents.bson_size import MAX_GROWTH, bson_size
+from cdc_shared.documents import document_text, parse_document
+from cdc_shared.documents.bson_size import MAX_GROWTH, bson_size, size_bound
 from cdc_shared.documents.bson_values import DbPointer, DuplicateKeys, RegularExpression, Symbol, Undefined
 
 pytestmark = pytest.mark.unit
@@ -75,3 +76,20 @@ def test_no_text_grows_by_more_than_is_allowed_for(element: str, separator: str)
     """The detector looks only into texts that could be at fault."""
     text = '{"a": [' + separator.join([element] * 20_000) + "]}"
     assert bson_size(parse_document(text)) <= MAX_GROWTH * len(text)
+    assert bson_size(parse_document(text)) <= size_bound(text)
+
+
+@given(st.dictionaries(NAMES, VALUES))
+def test_no_document_is_beyond_its_bound(document: dict[str, object]) -> None:
+    raw = bson.encode(document)
+    assert len(raw) <= size_bound(document_text(raw))
+
+
+def test_the_corner_values_are_within_their_bounds() -> None:
+    for case in bson_cases():
+        assert len(case.raw) <= size_bound(document_text(case.raw)), case.id
+
+
+def test_the_bound_of_ordinary_text_is_near_its_size() -> None:
+    document = {"_id": 1, "text": "one, two {three} " * 1000, "binary": Binary(bytes(9000))}
+    assert size_bound(document_text(bson.encode(document))) < 2.5 * len(bson.encode(document))
