@@ -39,9 +39,9 @@ def fit_documents(
 
     `applied` says of each row whether it comes into the table: one that does not is never named as the first.
     """
+    if documents.schema.typed() == table.typed():
+        return FittedDocuments(documents, {})
     decoded = fit(documents, table, policies=policies)
-    if decoded.schema.typed() == table.typed():
-        return FittedDocuments(decoded, {})
     arrays = [decoded.table.column(member.column).combine_chunks() for member in decoded.schema.stored]
     rows = np.arange(len(decoded.rescued))
     return FittedDocuments(decoded, dict(_first_rows(table, decoded.schema, arrays, rows, applied, "")))

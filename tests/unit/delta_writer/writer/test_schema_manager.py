@@ -7,20 +7,25 @@ from unittest.mock import Mock
 
 import obstore
 import pytest
+from deltalake import DeltaTable, Field
 
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.delta.schema_history import HISTORY_DIR, SCHEMA_VERSION, read_schema_history
 from cdc_shared.documents import types as t
 from cdc_shared.models.data_quality import EvolutionSpec
-from delta_writer.consumer.event_handler import read_events
+from delta_writer.consumer.event_handler import Collection, read_events
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.transformers.type_resolver import Promotion
 from delta_writer.writer.delta_writer import SchemaMoved
+from delta_writer.writer.foreign_commits import ForeignCommit
 from delta_writer.writer.offsets import OffsetRange
 from delta_writer.writer.schema_cache import TTL_S, SchemaCache
 from delta_writer.writer.schema_manager import FieldConflict, SchemaManager
+from delta_writer.writer.schema_watch import SchemaWatch
+from delta_writer.writer.sink import Sink
+from delta_writer.writer.tables import Table
 
 pytestmark = pytest.mark.unit
 
@@ -204,6 +209,47 @@ def test_rules_say_what_a_tables_schema_tells_of_the_documents(new_table):
     manager.committed(wider, {}, rules)
     assert manager.known(rules) == wider
     assert manager.known(others) == source, "of documents that come by other rules nothing is known yet"
+
+
+# -- others ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_quiet_table_that_was_altered_by_hand_is_found_within_five_minutes(managed):
+    managed.apply([(1, {"a": 1})])
+    collection = Collection("db", "things")
+    tables = {TOPIC: Table(collection, Sink("things", managed.writer, managed.manager))}
+    watch = SchemaWatch()
+    DeltaTable(managed.table.url).alter.add_columns([Field("mine", "string")])
+    managed.clock.now += TTL_S - 1
+    watch.turn(tables, [(TOPIC, 0)])
+    managed.clock.now += 1
+    with pytest.raises(ForeignCommit, match=r"column mine \(string\) was added"):
+        watch.turn(tables, [(TOPIC, 0)])
+
+
+def test_looking_at_a_quiet_table_costs_one_request_every_five_minutes(managed, monkeypatch):
+    managed.apply([(1, {"a": 1, "nothing": None})])
+    reads: list[int] = []
+    real = DeltaLog.read_entry
+
+    def read_entry(self: DeltaLog, version: int) -> Any:
+        reads.append(version)
+        return real(self, version)
+
+    monkeypatch.setattr(DeltaLog, "read_entry", read_entry)
+    for _ in range(11):
+        managed.clock.now += TTL_S / 5
+        managed.manager.look_again()
+    assert reads == [managed.writer.version + 1] * 2
+    managed.apply([(2, {"a": 1})])
+    assert not managed.cache.must_look(managed.table.url)
+
+
+def test_a_table_that_does_not_exist_yet_may_be_looked_at(new_table):
+    managed = ManagedTable(new_table())
+    managed.manager.look_again()
+    managed.apply([(1, {"a": 1})])
+    managed.table.assert_equals_model(managed.writer)
 
 
 # -- conflicts ---------------------------------------------------------------------------------------------------------
