@@ -18,7 +18,7 @@ from cdc_shared.documents.delta_schema import (
 )
 from cdc_shared.documents.envelope import DELETE, REREAD, Envelopes, Replay, decode_envelopes, event_key
 from cdc_shared.documents.extended_json import InvalidDocument, dump, parse, parse_document
-from cdc_shared.documents.fitting import fit, fold_rescued, widened
+from cdc_shared.documents.fitting import fit, fit_exactly, widened
 from cdc_shared.documents.inference import infer
 from cdc_shared.documents.key_text import key_text, key_value
 from cdc_shared.documents.pointers import pointer_names, pointer_to, pointer_token
@@ -55,7 +55,7 @@ __all__ = [
     "equal",
     "event_key",
     "fit",
-    "fold_rescued",
+    "fit_exactly",
     "from_delta_schema",
     "has_soft_deletes",
     "infer",

@@ -61,17 +61,6 @@ def fit_exactly(decoded: Decoded, table: t.DocumentSchema) -> Decoded:
     return decoded if decoded.schema == table else _Fitting(decoded, table, NONE).run()
 
 
-def fold_rescued(
-    rescued: pa.StringArray, columns: pa.Table, schema: t.DocumentSchema
-) -> tuple[pa.Table, pa.StringArray]:
-    """Move the values in `_cdc_rescued` that fit their column of `schema` there: columns, and what is still rescued.
-
-    `columns` has the columns of `schema`, in its order and of its types. (`fit` does the same where types differ.)
-    """
-    fitted = _Fitting(Decoded(schema, columns, rescued), schema, NONE, fold_all=True).run()
-    return fitted.table, fitted.rescued
-
-
 def widened(
     table: t.DocumentSchema, other: t.DocumentSchema, *, max_struct_fields: int = DEFAULT_MAX_STRUCT_FIELDS
 ) -> t.DocumentSchema:
@@ -110,13 +99,10 @@ def _wider(known: t.FieldType, other: t.FieldType, max_fields: int) -> t.FieldTy
 class _Fitting:
     """One call of `fit`."""
 
-    def __init__(
-        self, decoded: Decoded, target: t.DocumentSchema, policies: FieldPolicies, *, fold_all: bool = False
-    ) -> None:
+    def __init__(self, decoded: Decoded, target: t.DocumentSchema, policies: FieldPolicies) -> None:
         self._decoded = decoded
         self._target = target
         self._policies = policies
-        self._fold_all = fold_all
         self._rescued = _Rescued(decoded.rescued)
         self._rows = len(decoded.rescued)
         self._conflicts: Conflicts = {}
@@ -169,12 +155,12 @@ class _Fitting:
         wanted = member.type
         if array is None:
             return self._walk(member, known, None, pointer, walker, _nulls(self._rows, wanted.storage))
-        if isinstance(known, t.Struct) and isinstance(wanted, t.Struct) and (known != wanted or self._fold_all):
+        if known == wanted:
+            return array
+        if isinstance(known, t.Struct) and isinstance(wanted, t.Struct):
             below = dict(zip([m.name for m in known.stored], array.flatten(), strict=True))
             children = self._members(known, wanted, below, pointer_to(pointer, member.name))
             return pa.StructArray.from_arrays(children, fields=list(wanted.storage), mask=array.is_null())
-        if known == wanted:
-            return self._walk(member, known, None, pointer, walker, array) if self._fold_all else array
         if _holds(wanted, known):
             return self._walk(
                 member, known, None, pointer, walker, conformed(_unsliced(array), wanted.storage, self._rows)

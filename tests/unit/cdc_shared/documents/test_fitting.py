@@ -9,7 +9,7 @@ from tests.support.decoding import column, decoded, known, rescued, row_of
 
 from cdc_shared.documents import Decoded, DocumentSchema, FieldPolicies, canonical_document, canonical_row, fit
 from cdc_shared.documents import types as t
-from cdc_shared.documents.fitting import fold_rescued, widened
+from cdc_shared.documents.fitting import fit_exactly, widened
 
 pytestmark = pytest.mark.unit
 
@@ -126,17 +126,13 @@ def test_rows_may_be_slices_of_chunks() -> None:
     assert fit(sliced, known(t=t.STRING, s=wide)).table["t"].to_pylist() == ["5", "6"]
 
 
-def test_folding_back_what_fits_and_nothing_else() -> None:
-    narrow = decoded(
-        '{"a": 5,"s": {"b": "x"}}', '{"a": "y"}', schema=known(a=t.STRING, s=t.Struct((t.Field("b", t.LONG),)))
-    )
-    schema = known(a=t.JSON, s=t.Struct((t.Field("b", t.STRING),)))
-    columns = pa.table(
-        {"a": pa.array([None, '"y"']), "s": pa.array([{"b": None}, None], schema.storage.field("s").type)}
-    )
-    columns, rest = fold_rescued(narrow.rescued, columns, schema)
-    assert columns.to_pylist() == [{"a": '{"$numberInt":"5"}', "s": {"b": "x"}}, {"a": '"y"', "s": None}]
-    assert rest.to_pylist() == [None, None]
+def test_a_table_that_is_not_widened_has_what_it_does_not_know_rescued() -> None:
+    inner = t.Struct((t.Field("x", t.LONG), t.Field("y", t.STRING)))
+    rows = decoded('{"a": 1,"s": {"x": 2,"y": "z"}}', schema=known(a=t.LONG, s=inner))
+    result = fit_exactly(rows, known(s=t.Struct((t.Field("x", t.LONG),))))
+    assert result.table.to_pylist() == [{"s": {"x": 2}}]
+    assert rescued(result) == [{"/s/y": "z", "/a": {"$numberInt": "1"}}]
+    assert fit_exactly(rows, rows.schema) is rows
 
 
 def test_a_table_is_widened_by_what_it_does_not_know() -> None:

@@ -33,10 +33,6 @@ def test_the_narrowest_type_that_is_wide_enough(type_: t.FieldType, kinds: list[
     assert type_wide_enough(type_, kinds) == wide
 
 
-def test_longs_beyond_the_doubles_call_for_numbers() -> None:
-    assert type_wide_enough(t.LONG, ["double"], longs_are_exact_doubles=False) == t.Number(18)
-
-
 def test_the_kinds_come_from_the_conflicts_that_decoding_counts() -> None:
     schema = known(a=t.LONG, s=t.Struct((t.Field("x", t.LONG),)), l=t.List(t.LONG), m=t.Struct((t.Field("m", t.LONG),)))
     result = decoded(
