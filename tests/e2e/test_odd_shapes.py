@@ -1,12 +1,14 @@
-"""Documents of shapes that tables do not have: wide, deep, oddly named, used as maps, mixed. Each comes back equal."""
+"""Documents of odd shapes: wide, deep, large, oddly named, used as maps, mixed. Each comes back equal."""
 
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
+import bson
 import pytest
-from bson import ObjectId
+from bson import Binary, ObjectId
 from delta_reading import READERS, open_table
 from mongo_pipeline import MongoPipeline
 
@@ -19,7 +21,9 @@ MAX_STRUCT_FIELDS = 1_000
 MAP_ENTRIES = 1_500
 LEVELS = 99
 """Below the document itself: MongoDB takes 100."""
-TIMEOUT_S = 60.0
+LARGE_BYTES = 15_900_000
+"""MongoDB takes 16 MiB, and so much in a change event, with what that says beside the document."""
+TIMEOUT_S = 90.0
 
 
 def test_a_document_of_ten_thousand_fields(shared_pipeline: MongoPipeline) -> None:
@@ -46,6 +50,18 @@ def test_shapes_that_no_table_has(shared_pipeline: MongoPipeline) -> None:
     changed = [second | {"_id": first["_id"]}, second | {"added": [[{"a": [None, "x"]}], 2.5]}]
     expect(shared_pipeline, "odd", [*changed, *documents[2:-1]])
     assert own_columns(shared_pipeline, "odd")["ids"] == "string", "an object that is used as a map is JSON"
+
+
+def test_a_document_as_large_as_mongodb_sends(shared_pipeline: MongoPipeline, rng: random.Random) -> None:
+    """Its text in the event is longer than 16 MiB; what is limited is its size in BSON."""
+    half = LARGE_BYTES // 2
+    text = "".join(rng.choices("abcdefgh ijklmn", k=1000)) * (half // 1000)
+    document = {"_id": 1, "bytes": Binary(rng.randbytes(half - 1000)), "text": text}
+    assert 0 < LARGE_BYTES - len(bson.encode(document)) < 1000
+    shared_pipeline.db["large"].insert_one(document)
+    expect(shared_pipeline, "large", [document])
+    shared_pipeline.db["large"].update_one({"_id": 1}, {"$set": {"n": 1}})
+    expect(shared_pipeline, "large", [document | {"n": 1}])
 
 
 def odd_documents() -> dict[str, dict[str, Any]]:
