@@ -21,9 +21,12 @@ from writer_process import WriterProcess
 
 from cdc_shared.delta.time_travel import table_watermark, watermark_id
 from cdc_shared.kafka.compacted_topic import send_record
+from cdc_shared.kafka.publication import Publication, publish
+from cdc_shared.kafka.rules_topic import forget_rules
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec
 from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, held_offsets, notification_topic, signal_topic, topic_id
 from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
+from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.storage.object_store import delete_everything, table_url
 from delta_writer.writer.offsets import ChangeTopic, app_id
 
@@ -77,6 +80,13 @@ class TrialPipeline:
         """Publish the spec, or another one in its place, to the pipeline's own spec topic."""
         self.spec = spec or self.spec
         publish_spec(self.stack.kafka, self.spec, topic=self.specs_topic)
+
+    def publish_quality(self, **quality: Any) -> Publication:
+        """Publish the spec with other rules, as `delta-writer publish` does: their version is counted and kept."""
+        rules = QualitySpec.model_validate(quality)
+        published = publish(self.stack.kafka, self.spec.model_copy(update={"quality": rules}), topic=self.specs_topic)
+        self.spec = published.spec
+        return published
 
     def unpublish(self) -> None:
         """Take the spec back."""
@@ -171,6 +181,8 @@ class TrialPipeline:
             cleanup.callback(self._delete_tables)
             cleanup.callback(self._delete_database)
             cleanup.callback(self._forget_status)
+            if self.spec.quality.version:
+                cleanup.callback(forget_rules, self.stack.kafka, self.name)
             cleanup.callback(self._delete_group)
             cleanup.callback(self._delete_topics)
             for writer in self.writers.values():

@@ -27,6 +27,11 @@ from delta_writer.writer.sink import Sink
 from delta_writer.writer.tables import Table
 
 SETBACK_WARNING_EVERY_S: Final = 60.0
+_REJECTED: Final[dict[OnFailure, str]] = {
+    "dlq": "record sent to the dead-letter topic",
+    "skip": "record skipped",
+    "fail": "record stops the pipeline",
+}
 
 log = get_logger(__name__)
 
@@ -141,9 +146,8 @@ class PipelineObserver:
         self._metrics.events_invalid.labels(self._pipeline, letter.topic, letter.rejection.code).inc()
         self._data_quality.rejected(self._pipeline, letter.topic, letter.rejection, policy)
         log.warning(
-            "record rejected",
+            _REJECTED[policy],
             pipeline=self._pipeline,
-            policy=policy,
             topic=letter.topic,
             partition=letter.partition,
             offset=letter.offset,
