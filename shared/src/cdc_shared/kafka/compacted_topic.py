@@ -70,6 +70,7 @@ def whole_topic_consumer(bootstrap_servers: str) -> Consumer:
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 100,  # the end is told when a fetch comes back with nothing
             # Compaction may remove the offset that was to be read next; the whole topic is its own snapshot.
             "auto.offset.reset": "earliest",
         }
