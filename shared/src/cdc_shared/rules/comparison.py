@@ -61,6 +61,8 @@ def stands(relation: str, one: Any, other: Any) -> bool:
     """Whether two values that are not null stand in a relation."""
     left, right = _ordered(one), _ordered(other)
     if left is not None and right is not None and left[0] == right[0]:
+        if left[1] != left[1] or right[1] != right[1]:  # NaN; decimals would raise
+            return relation == "!="
         return bool(_PYTHON[relation](left[1], right[1]))
     if relation == "==" or relation == "!=":
         return (left is None and right is None and identity(one) == identity(other)) == (relation == "==")

@@ -79,6 +79,17 @@ class Reached:
         starts = self.starts_of(parents.to_numpy(zero_copy_only=False).astype(np.int64))
         return Reached(self.type.element, pc.list_flatten(self.values), starts, self.opaque)
 
+    def elements_or_null(self) -> "Reached":
+        """The elements of lists, and null for each list that is null, from the same starts."""
+        elements = self.elements()
+        absent = np.flatnonzero(~self.present)
+        if not len(absent):
+            return elements
+        at = np.append(elements.starts_of(np.arange(len(elements.values))), self.starts_of(absent))
+        order = np.argsort(at, kind="stable")
+        values = pa.concat_arrays([elements.values, pa.nulls(len(absent), elements.values.type)])
+        return Reached(elements.type, values.take(order), at[order], self.opaque)
+
     def repeated(self, starts: Positions) -> "Reached":
         """One value for each of these starts, where there is one for every start."""
         return Reached(self.type, self.values.take(starts), starts, self.opaque)
@@ -90,7 +101,7 @@ def reach(type_: t.FieldType, values: t.ArrowArray, tokens: Tokens) -> Reached:
     while tokens:
         token, type_ = tokens[0], here.type
         if isinstance(type_, t.List):
-            here = here.elements()
+            here = here.elements() if token == EVERY else here.elements_or_null()
             tokens = tokens[1:] if token == EVERY else tokens
         elif isinstance(type_, t.Null) or type_ == t.JSON:
             return _missing(here, tokens)
