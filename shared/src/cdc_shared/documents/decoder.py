@@ -6,7 +6,7 @@ know yet widens it, once a call, from all the documents that were refused.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -284,10 +284,9 @@ class _Search:
             self.refused.append(span)
 
     def _suspect(self, refusal: Refused, schema: t.DocumentSchema) -> bool:
-        """Whether the refusal named a field that was not suspected before; of a number it may be any long."""
+        """Whether the refusal named a field that was not suspected before."""
         names = {refusal.column} if refusal.column in schema.by_name else set()
-        if refusal.in_number and refusal.column is None:
-            names = {field.name for field in schema.fields if _has_long(field.type)}
+        names |= {field.name for field in schema.fields if _has_long(field, refusal.names)}
         new = {name for name in names - self._suspects - self.slow if is_searchable(schema.by_name[name])}
         self._suspects |= new
         return bool(new)
@@ -308,10 +307,14 @@ class _Search:
         return False
 
 
-def _has_long(type_: t.FieldType) -> bool:
+def _has_long(field: t.Field, names: Set[str]) -> bool:
+    """Whether the field, or a member of it, is of one of these names and holds longs."""
+    type_ = field.type
+    while isinstance(type_, t.List):
+        type_ = type_.element
     if isinstance(type_, t.Struct):
-        return any(_has_long(member.type) for member in type_.fields)
-    return _has_long(type_.element) if isinstance(type_, t.List) else type_ == t.LONG
+        return any(_has_long(member, names) for member in type_.fields)
+    return type_ == t.LONG and field.name in names
 
 
 def _struct_of(columns: list[t.ArrowArray], storage: pa.Schema, rows: int) -> t.ArrowArray:

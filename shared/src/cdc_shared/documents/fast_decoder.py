@@ -34,7 +34,7 @@ _SHORT_INFINITY: Final = re.compile(rb"Inf(?=\s*[],}])")
 # pyarrow.json names row and column of most errors. They are hints of how to split the block, nothing rests on them.
 _ROW_OF_ERROR: Final = re.compile(r" in row ([0-9]{1,9})")
 _COLUMN_OF_ERROR: Final = re.compile(r"Column\(/([^/)]+)")
-_NUMBER_ERROR: Final = "couldn't parse:"
+_NUMBER_OF_ERROR: Final = re.compile(r"couldn't parse:([-+.0-9eE]+)")
 _HEX_DIGIT: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
 _OBJECT_ID_CHARACTERS: Final = 24
 _IS_EXPONENT: Final = np.isin(np.arange(256), np.frombuffer(b"eE", np.uint8))
@@ -49,15 +49,15 @@ Unwrap = Callable[[t.ArrowArray], t.ArrowArray]
 class Refused(Exception):
     """The block has something that this path would alter or cannot hold.
 
-    `row` is the first such row and `column` the top-level field, where they are known; `in_number` says that it was a
-    number.
+    `row` is the first such row and `column` the top-level field, where they are known. Of a number that is no integer
+    only the number is known: `names` are those of the fields, at any depth, that it is written behind.
     """
 
-    def __init__(self, row: int | None = None, column: str | None = None, *, in_number: bool = False) -> None:
+    def __init__(self, row: int | None = None, column: str | None = None, names: frozenset[str] = frozenset()) -> None:
         super().__init__()
         self.row = row
         self.column = column
-        self.in_number = in_number
+        self.names = names
 
 
 def decode_block(texts: Sequence[str], schema: t.DocumentSchema) -> list[t.ArrowArray]:
@@ -83,14 +83,22 @@ def decode_lines(lines: Sequence[bytes], schema: t.DocumentSchema) -> list[t.Arr
     try:
         block = _parse(lines, pa.schema(wire))
     except pa.ArrowException as error:
-        row, column = _ROW_OF_ERROR.search(str(error)), _COLUMN_OF_ERROR.search(str(error))
-        in_number = _NUMBER_ERROR in str(error)
-        raise Refused(int(row[1]) if row else None, column[1] if column else None, in_number=in_number) from None
+        raise _refusal(str(error), lines) from None
     return [
         _unwrapped(block, index, field.name, unwrap)
         for index, (field, unwrap) in enumerate(zip(schema.fields, _unwraps(schema), strict=True))
         if not isinstance(field.type, t.Null)
     ]
+
+
+def _refusal(message: str, lines: Sequence[bytes]) -> Refused:
+    row, column = _ROW_OF_ERROR.search(message), _COLUMN_OF_ERROR.search(message)
+    number = _NUMBER_OF_ERROR.search(message)
+    names: frozenset[str] = frozenset()
+    if number:
+        behind_name = rb'"([^"\\]*)": (?:\[(?:[^][{}"]*,)?)?' + re.escape(number[1].encode()) + rb"[],}]"
+        names = frozenset(found.decode() for found in re.findall(behind_name, b"\n".join(lines)))
+    return Refused(int(row[1]) if row else None, column[1] if column else None, names)
 
 
 def _unwrapped(block: pa.Table, index: int, name: str, unwrap: "Unwrap") -> t.ArrowArray:
