@@ -18,7 +18,7 @@ from cdc_shared.documents.walker import DATE_MAX_MS, DATE_MIN_MS, walk_documents
 from cdc_shared.models import data_quality as q
 from cdc_shared.rules.arrow_columns import Column, Flags, flags
 from cdc_shared.rules.conversion import Target, conversion
-from cdc_shared.rules.masking import MASK_CHARACTER, REDACTED, digest_of, email_masked, mask_of
+from cdc_shared.rules.masking import MASK_CHARACTER, REDACTED, digest_with, email_mask, mask_of
 
 _TARGETS: Final[dict[Target, t.FieldType]] = {
     "string": t.STRING,
@@ -83,10 +83,10 @@ def _masked_array(column: Column, rule: q.MaskRule, key: bytes) -> t.ArrowArray 
         case q.Partial(keep_last=keep_last) if type_ == t.LONG:
             return _partial(array.cast(pa.string()), keep_last)
         case q.Hash() if type_ in _CANONICAL:
-            canonical = _CANONICAL[type_]
-            return _by_distinct(array, lambda value: digest_of(key, canonical(value).encode()))
+            canonical, digest = _CANONICAL[type_], digest_with(key)
+            return _by_distinct(array, lambda value: digest(canonical(value).encode()))
         case q.EmailMask(keep_domain=keep_domain) if type_ in _TEXTS:
-            return _by_distinct(array, lambda value: email_masked(key, value, keep_domain=keep_domain))
+            return _by_distinct(array, email_mask(digest_with(key), keep_domain=keep_domain))
         case q.TruncateDate(to=to) if type_ == t.DATE:
             return pc.floor_temporal(array, unit=to)
         case q.TruncateDate() | q.EmailMask() if type_ != t.JSON:

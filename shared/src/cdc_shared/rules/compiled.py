@@ -11,7 +11,7 @@ from cdc_shared.documents.policies import NONE, FieldPolicies
 from cdc_shared.errors import Fatal
 from cdc_shared.models import data_quality as q
 from cdc_shared.rules.batch_transformation import BatchTransformation, Transformed
-from cdc_shared.rules.masking import masked_key
+from cdc_shared.rules.masking import digest_with, masked_key
 from cdc_shared.rules.paths import tokens_of
 from cdc_shared.rules.rule_checks import InvalidRules, check_transformation, rule_label
 from cdc_shared.rules.source_schema import MaskedField, masked_field, source_schema
@@ -38,7 +38,8 @@ class Rules:
         self._transformation = BatchTransformation(
             [step for rule, key in zip(rules, keys, strict=True) for step in steps_of(rule, key)]
         )
-        self._id_key = next((k for r, k in zip(rules, keys, strict=True) if _is_for_id(r)), None)
+        id_key = next((k for r, k in zip(rules, keys, strict=True) if _is_for_id(r)), None)
+        self._id_digest = None if id_key is None else digest_with(id_key)
 
     @classmethod
     def compile(cls, quality: q.QualitySpec, collection: str, secrets: Secrets) -> "Rules":
@@ -72,7 +73,7 @@ class Rules:
     @property
     def changes_keys(self) -> bool:
         """Whether `key_text` gives other keys."""
-        return self._id_key is not None
+        return self._id_digest is not None
 
     def validate(self, decoded: Decoded, texts: Sequence[str], keys: Sequence[str]) -> dict[int, Rejection]:
         """Row → why its document is rejected; see `Validation.check`. Documents are validated as they came."""
@@ -101,7 +102,7 @@ class Rules:
 
     def key_text(self, key_text: str) -> str:
         """What `_cdc_key` shows for a document with this key text: its HMAC when a rule hashes `_id`."""
-        return key_text if self._id_key is None else masked_key(self._id_key, key_text)
+        return key_text if self._id_digest is None else masked_key(self._id_digest, key_text)
 
     @cached_property
     def masks(self) -> tuple[MaskedField, ...]:
