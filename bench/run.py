@@ -1,4 +1,4 @@
-"""`make bench`: what an initial load and 10,000 mixed changes cost on this machine, with the stack up.
+"""`make bench`: what an initial load, mixed types and 10,000 mixed changes cost on this machine, with the stack up.
 
 Prints events a second and CPU seconds, and writes all figures as JSON under `bench/results/`.
 """
@@ -11,6 +11,7 @@ import platform
 import tempfile
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from rich.table import Table
 
 from bench.changes import CHANGES_A_BATCH, MODES, CostOfChanges, measure_sizes
 from bench.cost import peak_rss_mb
+from bench.decoding import OTHER_TYPES, CostOfMixedTypes, measure_mixed_types
 from bench.load import CostOfLoad, LoadBench
 from cdc_shared.errors import CdcError
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, load_settings
@@ -38,6 +40,9 @@ SERVICES = ("KAFKA_BOOTSTRAP_SERVERS", "WRITER_URL", "DELTA_ROOT")
 def main(
     events: Annotated[int, typer.Option(min=0, help="Events of the initial load; 0 leaves it out.")] = 200_000,
     rows: Annotated[str, typer.Option(help="Table sizes to change; empty leaves changes out.")] = "100000,1000000",
+    documents: Annotated[
+        int, typer.Option(min=0, help="Documents to decode of which a field mixes types; 0 leaves it out.")
+    ] = 100_000,
     batches: Annotated[int, typer.Option(min=1, help="Batches of 10,000 changes to take the median of.")] = 5,
     seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 0,
 ) -> None:
@@ -62,6 +67,10 @@ def main(
                 load = _load(progress, run, root, stores, events, seed)
                 result["initial_load"] = asdict(load) | {"events_per_s": load.events_per_s}
                 progress.console.print(_load_lines(load), soft_wrap=True, highlight=False)
+            if documents:
+                mixed = list(_mixed_types(progress, documents, seed))
+                result["mixed_types"] = [asdict(cost) | {"ratio": cost.ratio} for cost in mixed]
+                progress.console.print(_mixed_lines(mixed), soft_wrap=True, highlight=False)
             costs = _changes(progress, root, stores, sizes, batches, seed)
         if costs:
             result["changes"] = [asdict(cost) | {"merge_ratio": cost.merge_ratio} for cost in costs]
@@ -103,6 +112,22 @@ def _changes(
             else:
                 progress.update(task, completed=sum(cost.rows for cost in costs) + step)
     return costs
+
+
+def _mixed_types(progress: Progress, documents: int, seed: int) -> Iterator[CostOfMixedTypes]:
+    task = progress.add_task("decoding mixed types", total=None)
+    yield from measure_mixed_types(documents, seed)
+    progress.remove_task(task)
+
+
+def _mixed_lines(costs: list[CostOfMixedTypes]) -> str:
+    lines = [f"Decoding {costs[0].documents:,} documents, one integer field mixed with {len(OTHER_TYPES)} other types"]
+    lines += [
+        f"  {cost.odd_share:.0%} of its values odd: {cost.mixed_per_s:,.0f} documents/CPU s,"
+        f" {cost.plain_per_s:,.0f} without ({cost.ratio:.2f}×); {cost.walked_rows:,} walked whole"
+        for cost in costs
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _load_lines(load: CostOfLoad) -> str:
