@@ -24,7 +24,7 @@ from documented_outcomes import column_type, documented_outcomes
 from mongo_pipeline import MongoPipeline
 from pymongo import ReplaceOne, UpdateOne
 from pymongo.database import Database
-from pymongo.errors import OperationFailure
+from pymongo.errors import BulkWriteError, OperationFailure
 from waiting import wait_until
 
 from cdc_shared.documents import canonical_document, canonical_row, document_key, document_text, from_delta_schema
@@ -32,6 +32,13 @@ from cdc_shared.documents import canonical_document, canonical_row, document_key
 pytestmark = pytest.mark.e2e
 
 TIMEOUT_S = 90.0
+ID_FIELDS = {each for each in documented_outcomes() if each.startswith("binary_")} | {
+    "double", "int32", "int64", "bool", "objectId", "decimal", "string", "date", "uuid", "timestamp", "code",
+    "code_with_scope", "min_key", "max_key", "object", "clashing_names",
+}  # fmt: skip
+NO_IDS = {"string/1 MB", "object/names with $ and dots", "double/1E23"}
+"""Too large, refused by MongoDB, and what Java writes as 9.999999999999999E22 (docs/architecture/types.md)."""
+MIN_IDS = 100
 Raw = Database[RawBSONDocument]
 
 
@@ -59,6 +66,19 @@ def test_every_corner_value_comes_to_its_documented_place(shared_pipeline: Mongo
         rows = read(pipeline.table_url("corners"), pipeline.stack.object_store).to_pylist()
         assert pipeline.rows("corners", read) == expected, name
         check_outcomes({row["_id"]: row for row in rows}, cases)
+
+
+def test_ids_of_every_type(shared_pipeline: MongoPipeline) -> None:
+    """The source keeps one of ids that it takes for equal (to SecantusDB subtypes of a binary are)."""
+    cases = [case for case in bson_cases() if case.field in ID_FIELDS and case.kept_by_secantus]
+    documents = [raw_document({"_id": case.value, "case": element(case.id)}) for case in cases if case.id not in NO_IDS]
+    collection = raw_database(shared_pipeline)["ids"]
+    with suppress(BulkWriteError):
+        collection.insert_many([RawBSONDocument(raw) for raw in documents], ordered=False)
+    stored = {bytes(each.raw) for each in collection.find()}
+    assert stored <= set(documents)
+    assert len(stored) > MIN_IDS
+    shared_pipeline.await_rows("ids", lambda: canonical(stored), TIMEOUT_S)
 
 
 def test_fields_that_change_their_type_with_every_change(shared_pipeline: MongoPipeline, rng: random.Random) -> None:
