@@ -90,9 +90,8 @@ def _column_stands(relation: str, one: Reached, other: Reached) -> t.ArrowArray 
             return None
         values, others = values.cast(pa.float64(), safe=False), others.cast(pa.float64(), safe=False)
     elif left != right:
-        if _is_number(left) and _is_number(right):
-            return None
-        return None if isinstance(left, t.Binary) and isinstance(right, t.Binary) else relation == "!="
+        alike = (_is_number(left) and _is_number(right)) or (type(left) is type(right) and type(left) is not t.Scalar)
+        return None if alike else relation == "!="
     elif left in _SAME_TEXT:
         if relation not in ("==", "!="):
             return False

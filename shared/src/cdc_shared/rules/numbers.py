@@ -123,7 +123,7 @@ def _nearest_double(bound: Bound, towards: float) -> float:
     try:
         double = float(bound)
     except OverflowError:
-        double = math.copysign(math.inf, bound)
+        double = math.inf if bound > 0 else -math.inf
     beyond = double > bound if towards < 0 else double < bound
     return math.nextafter(double, towards) if beyond else double
 
