@@ -11,7 +11,7 @@ the schema that this platform has put in force, and the record of its last chang
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from obstore.store import ObjectStore
@@ -23,7 +23,13 @@ from cdc_shared.delta.schema_history import SCHEMA_DIGEST, last_change
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.errors import Fatal
 from delta_writer.writer.offsets import is_ours
-from delta_writer.writer.table_metadata import HISTORY, OWN_PROPERTIES, TableIdentity
+from delta_writer.writer.table_metadata import (
+    COLUMN_MAPPING,
+    HISTORY,
+    OWN_PROPERTIES,
+    TableIdentity,
+    unknown_features,
+)
 
 ENGINE: Final = "cdc-delta-writer"
 RESTORE: Final = "RESTORE"
@@ -63,31 +69,38 @@ class CommitGuard:
             version -= 1
         metadata = _metadata_at(log, version) if any(_metadata_of(entry) for _, entry in foreign) else None
         for number, entry in reversed(foreign):
-            self.check(number, entry, metadata)
+            self.check(number, entry, metadata, table)
             metadata = _metadata_of(entry) or metadata
         if table.metadata is not None:
             self._check_schema(table.version, table.metadata)
 
-    def check(self, version: int, entry: Sequence[Action], metadata: Metadata | None) -> None:
+    def check(
+        self, version: int, entry: Sequence[Action], metadata: Metadata | None, newest: Snapshot | None = None
+    ) -> None:
         """Check one entry, which follows entries that passed. `metadata`: the table's before it, where it is known.
+
+        `newest` is what has become of the table since, for telling all that was done to it.
 
         Raises:
             ForeignCommit: it is another program's and changes rows or the schema. Says which, whose, and the remedy.
         """
         if is_own(entry):
             return
+        protocol = next((action.protocol for action in entry if action.protocol), None)
+        newest = newest or Snapshot(version, protocol, _metadata_of(entry))
         info = next((action.commit_info for action in entry if action.commit_info), {})
         operation = str(info.get("operation", "an unnamed operation"))
         if self._mode == HISTORY and operation == DELETE:
             return
         if operation.upper() == RESTORE or any(_changes_rows(action) for action in entry):
-            raise self._refusal(
-                version, operation, info, "changed rows, so the table's offsets no longer say what is in it"
-            )
+            what = "changed rows, so the table's offsets no longer say what is in it"
+            raise self._refusal(version, operation, info, what, newest)
         changed = _metadata_of(entry)
-        if changed is not None and metadata is not None and (found := list(_differences(metadata, changed))):
-            what = f"changed the schema, or properties of this platform ({'; '.join(found)})"
-            raise self._refusal(version, operation, info, what)
+        if changed is not None and metadata is not None and (found := _differences(metadata, changed)):
+            later = _differences(metadata, newest.metadata) if newest.metadata is not None else found
+            since = f"up to version {newest.version}: " * (newest.version > version and bool(later))
+            what = f"changed the schema, or properties of this platform ({since}{'; '.join(later or found)})"
+            raise self._refusal(version, operation, info, what, newest)
 
     def _check_schema(self, version: int, metadata: Metadata) -> None:
         """Check that the schema is the one that this platform has put in force last, where the table says which."""
@@ -112,13 +125,22 @@ class CommitGuard:
         """The arguments that name the table to the commands."""
         return f"{self._identity.pipeline} {self._identity.collection}" + " --history" * (self._mode == HISTORY)
 
-    def _refusal(self, version: int, operation: str, info: dict[str, Any], what: str) -> ForeignCommit:
+    def _refusal(
+        self, version: int, operation: str, info: dict[str, Any], what: str, newest: Snapshot
+    ) -> ForeignCommit:
         engine = info.get("engineInfo") or info.get("clientVersion") or "unnamed"
-        return ForeignCommit(
-            f"version {version} of {self._url} was committed by another program ({operation}, engine {engine}) and "
-            f"{what}; nothing was written since. To put it back: stop the pipeline's writers, run "
+        features = [] if newest.protocol is None else unknown_features(newest.protocol)
+        remedy = (
+            f"The table now has {', '.join(features)}, which no program can take back: move it away and resync the "
+            "collection"
+            if features
+            else "To put it back: stop the pipeline's writers, run "
             f"`delta-writer restore {self._table} --version {version - 1}`, and start them again; or move the table "
             "away and resync the collection"
+        )
+        return ForeignCommit(
+            f"version {version} of {self._url} was committed by another program ({operation}, engine {engine}) and "
+            f"{what}; nothing was written since. {remedy}"
         )
 
 
@@ -146,16 +168,20 @@ def _metadata_at(log: DeltaLog, version: int) -> Metadata | None:
         return None
 
 
-def _differences(before: Metadata, after: Metadata) -> Iterator[str]:
+def _differences(before: Metadata, after: Metadata) -> list[str]:
     """Say what was changed that no other program may change. Other properties are checked elsewhere."""
+    found = []
     if before.id != after.id:
-        yield "the table was replaced by another one"
+        found.append("the table was replaced by another one")
     if before.partition_columns != after.partition_columns:
-        yield f"it is partitioned by {', '.join(after.partition_columns) or 'nothing'}"
+        found.append(f"it is partitioned by {', '.join(after.partition_columns) or 'nothing'}")
     for name in sorted({*before.configuration, *after.configuration}):
         was, is_now = before.configuration.get(name), after.configuration.get(name)
-        if name.startswith(OWN_PROPERTIES) and was != is_now:
-            yield f"property {name} was {was!r} and is {is_now!r}" if is_now is not None else f"{name} was removed"
+        if name.startswith((*OWN_PROPERTIES, COLUMN_MAPPING)) and was != is_now:
+            found.append(f"property {name} was {was or 'not set'} and is {is_now or 'not set'}")
     # As JSON means it: engines write the same schema in different words.
     if json.loads(before.schema_string) != json.loads(after.schema_string):
-        yield told(field_changes(before.schema_string, after.schema_string))
+        changes = field_changes(before.schema_string, after.schema_string)
+        if changes or not found:
+            found.append(told(changes))
+    return found

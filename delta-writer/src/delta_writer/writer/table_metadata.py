@@ -34,6 +34,7 @@ MASKED: Final = "cdc.masked"
 OWN_PROPERTIES: Final = ("cdc.", "delta.enableDeletionVectors")
 """How the properties begin that nobody else may change."""
 
+COLUMN_MAPPING: Final = "delta.columnMapping.mode"
 _DELETION_VECTORS: Final = "deletionVectors"
 # Beside deletion vectors, those that ask nothing of a writer until a property or a column uses them, which is checked:
 # delta-rs adds them all when an operator sets any property.
@@ -147,13 +148,17 @@ def check_supported(snapshot: Snapshot, identity: TableIdentity, mode: str, part
             f"resync needed: the change topic of {url} had {configuration[TOPIC_PARTITIONS]} partitions and now has "
             f"{partitions}, so keys have moved between partitions; run `delta-writer resync {identity.pipeline}`"
         )
-    features = {*(protocol.reader_features or ()), *(protocol.writer_features or ())} - _KNOWN_FEATURES
-    strange = sorted(features) + _strange_properties(configuration)
+    strange = unknown_features(protocol) + _strange_properties(configuration)
     if _INVARIANTS in metadata.schema_string:
         strange.append("column invariants")
     if strange or metadata.partition_columns:
         named = strange or [f"partitioning by {', '.join(metadata.partition_columns)}"]
         raise Fatal(f"the table at {url} has features that the delta-writer does not write: {', '.join(named)}")
+
+
+def unknown_features(protocol: Protocol) -> list[str]:
+    """Return the table features that the writer does not know, in order."""
+    return sorted({*(protocol.reader_features or ()), *(protocol.writer_features or ())} - _KNOWN_FEATURES)
 
 
 def _check_owner(metadata: Metadata, identity: TableIdentity, url: str) -> None:
@@ -180,9 +185,9 @@ def _strange_properties(configuration: Mapping[str, str]) -> list[str]:
     set_properties = {
         "delta.enableChangeDataFeed": "true",
         "delta.appendOnly": "true",
-        "delta.columnMapping.mode": "name",
+        COLUMN_MAPPING: "name",
     }
     strange = [name for name, value in set_properties.items() if configuration.get(name, "").lower() == value]
-    if configuration.get("delta.columnMapping.mode") == "id":
-        strange.append("delta.columnMapping.mode")
+    if configuration.get(COLUMN_MAPPING) == "id":
+        strange.append(COLUMN_MAPPING)
     return strange + sorted(name for name in configuration if name.startswith("delta.constraints."))

@@ -10,7 +10,7 @@ import pytest
 from deltalake import DeltaTable, Field, write_deltalake
 from msgspec.structs import replace
 
-from cdc_shared.delta.actions import Action
+from cdc_shared.delta.actions import Action, Protocol
 from cdc_shared.delta.log import DeltaLog, entry_path
 from cdc_shared.delta.schema_history import HISTORY_DIR
 from cdc_shared.errors import Fatal
@@ -117,11 +117,11 @@ ALTERED: dict[str, tuple[Callable[[dict[str, dict[str, Any]]], Any], str]] = {
     [
         (
             lambda table: with_configuration(table, **{"cdc.topicPartitions": "3", "cdc.more": "x"}),
-            "property cdc.more was None and is 'x'; property cdc.topicPartitions was '1' and is '3'",
+            "property cdc.more was not set and is x; property cdc.topicPartitions was 1 and is 3",
         ),
         (
             lambda table: with_configuration(table, **{"delta.enableDeletionVectors": "false"}),
-            "property delta.enableDeletionVectors was 'true' and is 'false'",
+            "property delta.enableDeletionVectors was true and is false",
         ),
         *((lambda table, made=made: with_columns(table, made), what) for made, what in ALTERED.values()),
     ],
@@ -204,20 +204,34 @@ def test_what_delta_rs_does_to_a_schema_is_told(new_table, alter, what):
 
 
 def test_who_did_it_is_told_before_what_is_not_supported(new_table):
-    """RENAME COLUMN of Spark: column mapping comes with it, which no writer of ours could write."""
+    """RENAME COLUMN of Spark: column mapping comes first, with a protocol that cannot be taken back."""
     table, writer = filled(new_table)
 
-    def rename(columns: dict[str, dict[str, Any]]) -> None:
+    def mapped(columns: dict[str, dict[str, Any]]) -> None:
         for number, column in enumerate(columns.values()):
             mapping = {"delta.columnMapping.id": number, "delta.columnMapping.physicalName": column["name"]}
             column["metadata"] = {**column["metadata"], **mapping}
-        columns["n"]["name"] = "renamed"
 
-    altered = with_columns(table, rename, **{"delta.columnMapping.mode": "name"})
-    append(table, [altered], operation="RENAME COLUMN", engineInfo="Apache-Spark/4.0.1")
-    for attempt in (table.open, writer.refresh):
-        with pytest.raises(ForeignCommit, match=r"RENAME COLUMN.*column n was renamed to renamed"):
-            attempt()
+    protocol = Protocol(3, 7, ["columnMapping", "deletionVectors"], ["columnMapping", "deletionVectors"])
+    switched_on = with_columns(table, mapped, **{"delta.columnMapping.mode": "name"})
+    append(table, [Action(protocol=protocol), switched_on], operation="SET TBLPROPERTIES", engineInfo="Spark")
+    with pytest.raises(
+        ForeignCommit, match=r"\(property delta.columnMapping.mode was not set and is name\).*has columnMapping.*resync"
+    ):
+        writer.refresh()
+    renamed = with_columns(table, lambda columns: columns["n"].update(name="renamed"))
+    append(table, [renamed], operation="RENAME COLUMN", engineInfo="Spark")
+    with pytest.raises(ForeignCommit, match=r"version 3 .*SET TBL.*up to version 4: .*column n was renamed to renamed"):
+        table.open()
+
+
+def test_of_many_alterations_all_is_told_and_the_version_before_them_is_named(new_table):
+    table, _ = filled(new_table)
+    for made, _what in (ALTERED["added"], ALTERED["retyped"]):
+        append(table, [with_columns(table, made)], operation="CHANGE COLUMN", engineInfo="Spark")
+    message = r"\(up to version 4: column n was long and is string; column x \(date\) was added\).*--version 2`"
+    with pytest.raises(ForeignCommit, match=message):
+        table.open()
 
 
 def test_the_same_schema_in_other_words_is_the_same(new_table):
