@@ -13,6 +13,7 @@ from topic_pipeline import TopicPipeline
 from cdc_shared.dead_letters.letter import LetterFilter
 from cdc_shared.dead_letters.letter_topic import LetterTopic
 from cdc_shared.dead_letters.rejection import ReasonCode
+from cdc_shared.models.data_quality import QualitySpec
 
 pytestmark = pytest.mark.integration
 
@@ -65,13 +66,16 @@ def test_each_policy_meets_each_kind_of_bad_record(new_topic_pipeline: Callable[
 
 
 def publish(pipeline: TopicPipeline, policy: str) -> None:
-    pipeline.publish_quality(
-        dirty_data={"policy": policy, "max_document_size": LIMIT},
-        validation=[
-            {"rule": "required", "path": "/name"},
-            {"rule": "type", "path": "/age", "types": ["long"], "name": "adult"},
-        ],
+    quality = QualitySpec.model_validate(
+        {
+            "dirty_data": {"policy": policy, "max_document_size": LIMIT},
+            "validation": [
+                {"rule": "required", "path": "/name"},
+                {"rule": "type", "path": "/age", "types": ["long"], "name": "adult"},
+            ],
+        }
     )
+    pipeline.publish(pipeline.spec.model_copy(update={"quality": quality}))
 
 
 def send(pipeline: TopicPipeline) -> None:

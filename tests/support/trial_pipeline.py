@@ -88,6 +88,16 @@ class TrialPipeline:
         self.spec = published.spec
         return published
 
+    def await_rules(self) -> None:
+        """Wait until the running writer has taken the rules published last, without a restart."""
+        version = self.spec.quality.version
+
+        def is_replaced() -> bool:
+            events = self.writer.log_events()
+            return any(e.get("event") == "rules replaced" and e.get("version") == version for e in events)
+
+        wait_until(is_replaced, EQUAL_TIMEOUT_S, f"version {version} of the rules is in force")
+
     def unpublish(self) -> None:
         """Take the spec back."""
         delete_spec(self.stack.kafka, self.name, topic=self.specs_topic)
