@@ -53,7 +53,7 @@ def test_each_policy_meets_documents_beyond_the_limit(new_topic_pipeline: Callab
     reason = host.writer.wait_state(failing.name, "failed", TIMEOUT_S)
     assert reason is not None
     assert f"{failing.items.topic}:0:3" in reason, "which record"
-    assert "10.0 MiB" in reason, "and what was allowed"
+    assert "10,485,760" in reason, "and what was allowed"
     assert "publish the pipeline again" in reason, "and the remedy"
     check_letters(failing, {})
     before = {key_text(each) for each in ("small", "grows", "as large as allowed")}

@@ -5,7 +5,7 @@ from typing import Final
 from cdc_shared.dead_letters.rejection import ReasonCode, Rejection
 from cdc_shared.documents import Envelopes, InvalidDocument, parse_document
 from cdc_shared.documents.bson_size import MAX_GROWTH, bson_size, size_bound
-from cdc_shared.models.data_quality import MEBIBYTE, MONGODB_MAX_DOCUMENT_BYTES
+from cdc_shared.models.data_quality import MONGODB_MAX_DOCUMENT_BYTES
 from delta_writer.transformers.change_batch import ChangeEvents
 
 MALFORMED_DOCUMENT: Final = ReasonCode.MALFORMED_DOCUMENT
@@ -46,8 +46,8 @@ def malformed_documents(invalid: dict[int, str]) -> dict[int, Rejection]:
 
 
 def _oversized(size: int, limit: int) -> Rejection:
-    return Rejection(
-        ReasonCode.OVERSIZED_DOCUMENT,
-        f"the document has {size / MEBIBYTE:.1f} MiB in BSON, more than the {limit / MEBIBYTE:.1f} MiB allowed",
-        "dlq" if size > MONGODB_MAX_DOCUMENT_BYTES else None,
-    )
+    if size > MONGODB_MAX_DOCUMENT_BYTES:
+        message = f"the document has {size:,} bytes in BSON, more than the {MONGODB_MAX_DOCUMENT_BYTES:,} of MongoDB"
+        return Rejection(ReasonCode.OVERSIZED_DOCUMENT, message, "dlq")
+    message = f"the document has {size:,} bytes in BSON, more than the {limit:,} that max_document_size allows"
+    return Rejection(ReasonCode.OVERSIZED_DOCUMENT, message)
