@@ -158,7 +158,7 @@ class SqlCheck:
         nulls = [self._missing(index, 1) for index in range(len(self.expression.columns))]
         try:
             type_ = _query(f"typeof({self.expression.sql})", nulls, 1)[0].as_py()
-            _query(self._condition, nulls, 1)
+            _query(self._condition if nulls else self.expression.sql, nulls, 1)
         except duckdb.Error as error:
             raise RefusedExpression(f"has an expression that DuckDB refuses: {first_line(error)}") from None
         if type_ not in ("BOOLEAN", '"NULL"'):
