@@ -27,6 +27,7 @@ class FakeProducer:
         self.calls: list[Any] = []
         self.failures: dict[str, list[KafkaError]] = {}
         self.refused: KafkaError | None = None
+        self.refused_at_once: KafkaError | None = None
         self.silent = False
         self._waiting: list[Any] = []
 
@@ -44,6 +45,8 @@ class FakeProducer:
         self.calls.append(Outgoing(topic, partition, key, value))
         if self.failures.get("produce"):
             raise KafkaException(self.failures["produce"].pop(0))
+        if self.refused_at_once is not None:
+            on_delivery(self.refused_at_once, None)
         self._waiting.append(on_delivery)
 
     def poll(self, timeout: float) -> int:
@@ -90,13 +93,7 @@ def test_a_commit_is_tried_again_when_that_may_help(producer: FakeProducer) -> N
 def test_the_reason_is_that_of_the_record_that_kafka_refused(producer: FakeProducer) -> None:
     transactions = Transactions(producer)
     producer.failures = {"commit_transaction": [KafkaError(KafkaError._STATE)]}
-    real = producer.produce
-
-    def produce(*args: Any) -> None:
-        real(*args)
-        args[-1](KafkaError(KafkaError.MSG_SIZE_TOO_LARGE), None)
-
-    producer.produce = produce  # type: ignore[method-assign]
+    producer.refused_at_once = KafkaError(KafkaError.MSG_SIZE_TOO_LARGE)
     with pytest.raises(Fatal, match=r"max\.message\.bytes"):
         transactions.send(RECORDS)
 
