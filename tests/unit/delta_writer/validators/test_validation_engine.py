@@ -1,0 +1,58 @@
+"""Which events a failed rule rejects, among deletes and documents that were rejected before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cdc_shared.dead_letters.rejection import ReasonCode, Rejection
+from cdc_shared.documents import DocumentSchema
+from cdc_shared.models.data_quality import QualitySpec
+from cdc_shared.rules.compiled import Rules
+from delta_writer.transformers.bson_to_delta import decode_events
+from delta_writer.transformers.change_batch import ChangeEvents
+from delta_writer.validators.validation_engine import validated
+
+pytestmark = pytest.mark.unit
+
+
+def rules(*validation: Any) -> Rules:
+    quality = QualitySpec.model_validate({"version": 1, "validation": validation})
+    return Rules.compile(quality, "things", lambda reference: reference.encode())
+
+
+def decoded(*documents: str | None, rejected: dict[int, Rejection] | None = None) -> Any:
+    number = len(documents)
+    ops = ["d" if document is None else "u" for document in documents]
+    events = ChangeEvents(
+        [str(i) for i in range(number)], list(documents), [0] * number, [0] * number, list(range(number)), ops, {}
+    )
+    return decode_events(events, DocumentSchema(()), rejected or {})
+
+
+def test_without_a_rule_events_stay_as_they_are():
+    source = decoded('{"a": 1}')
+    assert validated(source, rules()) is source
+
+
+def test_rows_are_told_from_events_and_earlier_reasons_stay():
+    large = Rejection(ReasonCode.OVERSIZED_DOCUMENT, "too large")
+    source = decoded(None, '{"a": null}', "[]", None, '{"a": 1}', "{}", "{}", rejected={5: large})
+    result = validated(source, rules({"rule": "required", "path": "/a"}))
+    assert {event: why.code.value for event, why in sorted(result.rejected.items())} == {
+        1: "validation_failed",
+        2: "malformed_document",
+        5: "oversized_document",
+        6: "validation_failed",
+    }
+    assert result.decoded is source.decoded
+
+
+def test_one_documents_versions_may_have_the_same_value_and_two_documents_may_not():
+    source = decoded('{"mail": "a"}', '{"mail": "a"}', '{"mail": "b"}')
+    source.events.keys[:] = ["1", "2", "1"]
+    result = validated(source, rules({"rule": "unique", "path": "/mail"}))
+    assert list(result.rejected) == [1]
+    source.events.keys[:] = ["1", "1", "1"]
+    assert validated(source, rules({"rule": "unique", "path": "/mail"})).rejected == {}
