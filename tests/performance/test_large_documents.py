@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]
 
 MEGABYTE: Final = 1_000_000
 DOCUMENT_BYTES: Final = 5 * MEGABYTE
-DOCUMENTS: Final = 9
+DOCUMENTS: Final = 10
 """In each of two rounds, in the topic before the writer begins: more than fits into a batch."""
 MIN_MEGABYTES_PER_S: Final = 1.0
 MAX_PEAK_MEGABYTES: Final = 1_800
