@@ -20,7 +20,7 @@ from cdc_shared.rules.transformation import Counts
 pytestmark = pytest.mark.unit
 
 SEED = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(2**32)))
-EXAMPLES = int(os.environ.get("TEST_EXAMPLES", 120))
+EXAMPLES = int(os.environ.get("TEST_EXAMPLES", 40))
 MASKS = {"redact", "partial", "hash", "email", "truncate_date"}
 
 
