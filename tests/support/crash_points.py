@@ -16,8 +16,10 @@ import obstore
 from deltalake import DeltaTable
 from recorded_topic import RecordedConsumer
 
+from cdc_shared.delta.schema_history import SchemaOperation
 from delta_writer import pipeline
-from delta_writer.maintenance import table_maintenance, vacuum
+from delta_writer.maintenance import column_changes, column_rewrite, table_maintenance, vacuum
+from delta_writer.maintenance.promotion import PROMOTIONS
 from delta_writer.writer import delta_writer, key_index
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.index_file import DiskRun, RunFileWriter
@@ -53,9 +55,32 @@ def _is_rewrite(_: Any, path: str, body: Any, *__: Any, **___: Any) -> bool:
     return re.search(_ENTRY, path) is not None and b'"dataChange":false' in body
 
 
+def _is_promotion(_: Any, path: str, body: Any, *__: Any, **___: Any) -> bool:
+    return re.search(_ENTRY, path) is not None and b'"CDC PROMOTE"' in body
+
+
+def _promotes(change: Any) -> bool:
+    return change.operation is SchemaOperation.PROMOTED
+
+
 _ENTRY = r"^_delta_log/\d{20}\.json$"
 _DATA_FILE = r"^part-"
 _VECTOR_FILE = r"^deletion_vector_"
+
+PROMOTION_STEPS: dict[str, _Step] = {
+    "promotion asked for": _Step(
+        delta_writer.DeltaWriter, "set_properties", "after", lambda _, properties: PROMOTIONS in properties
+    ),
+    "promotion announced": _Step(column_changes.ColumnChanges, "_begin", "after"),
+    "promoted file stored": _Step(column_rewrite, "rewrite_files", "after"),
+    "promoted file indexed": _Step(DeletionVectorWriter, "prepare_table_rewrite", "after"),
+    "promotion rewrites the rest": _Step(column_rewrite.ColumnRewrite, "_rewrite_now", "after"),
+    "promotion's schema recorded": _Step(delta_writer, "put_change", "after", lambda _, change: _promotes(change)),
+    "promotion's entry on its way": _Step(obstore, "put", "before", _is_promotion),
+    "promotion's entry stored, answer unheard": _Step(obstore, "put", "after", _is_promotion),
+    "promotion landed": _Step(DeletionVectorWriter, "rewrite_table", "after"),
+}
+"""Only tables with conflicts come to them."""
 
 STEPS: dict[str, _Step] = {
     "table read": _Step(delta_writer.DeltaWriter, "reload", "after"),
@@ -92,7 +117,7 @@ STEPS: dict[str, _Step] = {
 
 def arm(point: CrashPoint) -> None:
     """Have this process send itself the signal when it comes to the point."""
-    step = STEPS[point.step]
+    step = {**STEPS, **PROMOTION_STEPS}[point.step]
     real = getattr(step.owner, step.name)
     left = point.hit
 

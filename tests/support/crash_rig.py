@@ -32,12 +32,15 @@ from waiting import wait_until
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.kafka.topics import change_topic
 from cdc_shared.models.common import HISTORY_SUFFIX, BatchSpec, PipelineSpec, SinkSpec, SourceSpec
+from cdc_shared.models.data_quality import EvolutionSpec, PromotionSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import delete_everything, open_store, table_url
 from delta_writer.writer.offsets import ChangeTopic, app_id
 
 END_TIMEOUT_S = 60.0
 DATABASE, COLLECTION = "db", "items"
+PROMOTED_AFTER = 30
+"""Conflicts of the field `mixed` (`hot_key_changes`), which come with about every other change."""
 GAP_SHARE, INVALID_SHARE = 0.04, 0.05
 LOG_TAIL_LINES = 12
 AGED_S = 60.0
@@ -138,6 +141,7 @@ class CrashRig:
         max_rows: int = 20,
         mode: str = "deletion_vectors",
         history: bool = False,
+        promotes: bool = False,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
@@ -149,6 +153,7 @@ class CrashRig:
             sink=SinkSpec.model_validate({"root": root or str(directory / "lake"), "mode": mode, "history": history}),
             batch=BatchSpec(max_rows=max_rows, max_seconds=0.1),
             topic_partitions=partitions,
+            evolution=EvolutionSpec(promotion=PromotionSpec(enabled=promotes, after_conflicts=PROMOTED_AFTER)),
         )
         self.url = table_url(str(self.spec.sink.root), name, DATABASE, COLLECTION)
         self.topic = RecordedTopic(change_topic(name, DATABASE, COLLECTION), directory)
@@ -180,12 +185,13 @@ class CrashRig:
         crash_point: CrashPoint | None = None,
         *,
         stops_when_drained: bool = False,
+        waits: bool = False,
         stores: ObjectStoreSettings | None = None,
     ) -> RigWriter:
         """Start a writer, which ends of itself when it comes to the crash point, or has read all and was told to.
 
         The same member goes on with the same cache. `stores`: how it reaches the store, say by a proxy. A writer
-        that never comes to its crash point reads all, and ends.
+        that never comes to its crash point reads all, and ends; unless it `waits`: the point comes when all is read.
         """
         return RigWriter(
             WriterPlan(
@@ -199,7 +205,7 @@ class CrashRig:
                 seed=f"{self._rng.random()}",
                 crash_point=crash_point,
                 stops_when_drained=stops_when_drained
-                or (crash_point is not None and crash_point.signal == signal.SIGKILL),
+                or (not waits and crash_point is not None and crash_point.signal == signal.SIGKILL),
             )
         )
 

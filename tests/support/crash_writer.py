@@ -26,7 +26,7 @@ from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings, SecretsSettings
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.consumer.event_handler import DeadLetter
-from delta_writer.maintenance import rewrite_plan, table_maintenance
+from delta_writer.maintenance import chore, column_rewrite, rewrite_plan, table_maintenance
 from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.policy import MaintenancePolicy
 from delta_writer.maintenance.retention import Retention
@@ -52,6 +52,9 @@ RARE_IN_SMALL_TABLES = (
     (key_index, "_SMALLEST_TIER_ENTRIES", 4),
     (rewrite_plan, "FANOUT", 4),
     (table_maintenance, "FANOUT", 4),
+    (column_rewrite, "MAX_INPUTS", 3),
+    (column_rewrite, "MAX_LATE_ROWS", 40),
+    (chore, "ASK_EVERY_S", 0),
 )
 """Sizes from which on things happen: small ones here, so that they happen all the time."""
 
@@ -129,7 +132,9 @@ def _pipeline(plan: WriterPlan, stop: threading.Event) -> Pipeline:
         quality=QualityInForce(plan.spec.quality, lambda reference: reference.encode() * 16),
         dead_letters=FileLetters(plan.letters_file),
         rereader=Rereader(plan.spec, MongodbSource(plan.spec.source, SecretsSettings(), {})),
-        upkeep=Upkeep([Maintenance(plan.spec.name, policy, MaintenanceWorker(), metrics)]),
+        upkeep=Upkeep(
+            [Maintenance(plan.spec.name, policy, MaintenanceWorker(), metrics, lambda sink: sink.schemas.promotions())]
+        ),
         observer=PipelineObserver(plan.spec.name, metrics, DataQualityMetrics(CollectorRegistry()), lambda *_: None),
         tracing=configure_tracing("crash-writer", None),
         stop=stop,

@@ -202,7 +202,14 @@ class WriterService:
             rereader=Rereader(spec, source),
             upkeep=Upkeep(
                 [
-                    Maintenance(spec.name, MaintenancePolicy.of(spec.maintenance), self._maintenance, self._metrics),
+                    Maintenance(
+                        spec.name,
+                        MaintenancePolicy.of(spec.maintenance),
+                        self._maintenance,
+                        self._metrics,
+                        lambda sink: sink.schemas.promotions(),
+                        observer.found,
+                    ),
                     sweeper,
                     self._collection_watch(spec, source, sweeper, observer),
                     self._watermarks(spec, source, claims, sweeper, observer),

@@ -41,7 +41,14 @@ AFTER_FAILURE_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 5.0
 REWRITABLE: Final = (DeletionVectorWriter, HistoryWriter)
 """Writers that commit a rewrite of ours; a copy-on-write table is compacted by delta-rs."""
-COLUMN_TASKS: Final = frozenset({MaintenanceTask.PROMOTION})
+COLUMN_TASKS: Final = frozenset({MaintenanceTask.PROMOTION, MaintenanceTask.REMASK})
+URGENCY: Final = {
+    MaintenanceTask.CHECKPOINT: Urgency.CHECKPOINT,
+    MaintenanceTask.COMPACTION: Urgency.REWRITE,
+    MaintenanceTask.PROMOTION: Urgency.REWRITE,
+    MaintenanceTask.REMASK: Urgency.REWRITE,
+    MaintenanceTask.VACUUM: Urgency.VACUUM,
+}
 
 log = get_logger(__name__)
 
@@ -100,16 +107,17 @@ class TableMaintenance:
         if version >= self._checkpoint_from and MaintenanceTask.CHECKPOINT not in self._queued:
             self._checkpoint_from = self._next_checkpoint()
             self._start(MaintenanceTask.CHECKPOINT, partial(self._checkpoint, version))
+        # Not while files are being compacted: both would rewrite the same ones. And before the look for more to compact,
+        # so that the two take turns.
+        busy = self._rewrite is not None or self._queued & {MaintenanceTask.COMPACTION, *COLUMN_TASKS}
+        if self._columns is not None and not busy:
+            self._change_columns(self._columns)
         if self._rewrite is None and version >= self._compact_from and self._clock() >= self._compact_after:
             self._look_for_files_to_rewrite(version)
         if self._clock() >= self._vacuum_after:
             self._agree_on_retention()
             self._vacuum_after = self._clock() + self._policy.vacuum_every_s
             self._start(MaintenanceTask.VACUUM, self._vacuum)
-        # Not while files are being compacted: both would rewrite the same ones.
-        busy = self._rewrite is not None or self._queued & {MaintenanceTask.COMPACTION, *COLUMN_TASKS}
-        if self._columns is not None and not busy:
-            self._change_columns(self._columns)
 
     def close(self) -> None:
         """Drop what is queued and wait for the job under way, which ends at its next step; no step takes seconds.
@@ -207,7 +215,7 @@ class TableMaintenance:
     def _start(self, task: MaintenanceTask, job: Callable[[Budget], bool]) -> None:
         if task not in self._queued:
             self._queued.add(task)
-            self._worker.submit(Urgency[task.name], partial(self._run, task, job))
+            self._worker.submit(URGENCY[task], partial(self._run, task, job))
 
     def _run(self, task: MaintenanceTask, job: Callable[[Budget], bool]) -> None:
         """Run a job within the budget. It returns whether it is done; a rewrite is only once it is committed."""

@@ -19,10 +19,9 @@ class Urgency(IntEnum):
     """Lower goes first."""
 
     CHECKPOINT = 0
-    COMPACTION = 1
+    REWRITE = 1
     VACUUM = 2
-    PROMOTION = 3
-    CLOSE = 4
+    CLOSE = 3
 
 
 class MaintenanceWorker:

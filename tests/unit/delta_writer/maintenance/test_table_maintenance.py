@@ -406,8 +406,8 @@ def test_a_job_that_fails_unexpectedly_does_not_end_the_worker(worker):
     def fail():
         raise ZeroDivisionError
 
-    worker.submit(Urgency.COMPACTION, fail)
-    worker.submit(Urgency.COMPACTION, done.set)
+    worker.submit(Urgency.REWRITE, fail)
+    worker.submit(Urgency.REWRITE, done.set)
     assert done.wait(WAIT_S)
 
 
@@ -415,7 +415,7 @@ def test_the_more_urgent_job_goes_first(worker):
     order, go, over = [], threading.Event(), threading.Event()
     worker.submit(Urgency.CHECKPOINT, lambda: go.wait(WAIT_S))
     worker.submit(Urgency.VACUUM, lambda: (order.append("vacuum"), over.set()))
-    worker.submit(Urgency.COMPACTION, lambda: order.append("compaction"))
+    worker.submit(Urgency.REWRITE, lambda: order.append("compaction"))
     worker.submit(Urgency.CHECKPOINT, lambda: order.append("checkpoint"))
     go.set()
     assert over.wait(WAIT_S)
