@@ -87,7 +87,7 @@ STEPS: dict[str, _Step] = {
     "partition assigned": _Step(pipeline.Pipeline, "_assigned", "after"),
     "records polled": _Step(RecordedConsumer, "poll", "after"),
     "events read": _Step(pipeline, "read_events", "after"),
-    "dead letters acknowledged": _Step(pipeline.Pipeline, "_write_dead_letters", "after", lambda *args: bool(args[2])),
+    "dead letters acknowledged": _Step(pipeline.Pipeline, "_reject", "after", lambda *args: bool(args[2])),
     "batch encoded": _Step(pipeline, "encode_batch", "after"),
     "superseded rows looked up": _Step(key_index.KeyIndex, "find", "after"),
     "data file on its way": _Step(obstore, "put", "before", _path_of_put(_DATA_FILE)),
