@@ -15,7 +15,7 @@ import pyarrow as pa
 from cdc_shared.documents import types as t
 from cdc_shared.documents.fast_decoder import Refused, decode_lines, encoded
 from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, infer
-from cdc_shared.documents.odd_values import is_searchable, odd_rows
+from cdc_shared.documents.odd_values import suspects_of
 from cdc_shared.documents.policies import NONE, FieldPolicies
 from cdc_shared.documents.split_decoder import decode_split
 from cdc_shared.documents.walker import Conflicts, UnknownField, WalkedRows, merge_conflicts, walk
@@ -150,14 +150,14 @@ class _Decoding:
         """Decode what the fast path accepts. Gives back what it refused, in pieces as small as is worth the search, and
         whether the schema must be widened before any more is tried.
         """
-        search = _Search({field.name for field in self._schema.fields if field.wire is None}, spans)
+        search = _Search(self._schema, spans)
         while search.waiting:
             span = search.waiting.pop()
             try:
                 self._fast_block(span, search, may_widen)
                 search.accepted()
             except Refused as refusal:
-                search.refuse(span, refusal, self._schema)
+                search.refuse(span, refusal)
             except UnknownField:
                 return sorted([*search.refused, span, *search.waiting]), True
         return sorted(search.refused), False
@@ -165,8 +165,8 @@ class _Decoding:
     def _fast_block(self, span: Span, search: "_Search", may_widen: bool) -> None:
         start, stop = span
         lines = encoded(self._texts[start:stop])
-        suspects = search.suspects(self._schema)
-        odd = odd_rows(lines, suspects).tolist() if suspects else []
+        suspects = search.suspects.names - search.slow
+        odd = search.suspects.odd_rows(lines, suspects) if suspects else []
         if not search.split and not odd:
             self._blocks.append(_Block(start, decode_lines(lines, self._schema), self._schema, stop - start))
             return
@@ -175,7 +175,7 @@ class _Decoding:
             self._schema,
             search.slow,
             odd,
-            {field.name for field in suspects},
+            suspects,
             may_widen=may_widen,
             policies=self._policies,
             max_struct_fields=self._max_fields,
@@ -242,26 +242,25 @@ class _Decoding:
 class _Search:
     """Looks for the odd documents in spans that the fast path refuses, and learns which fields to walk alone."""
 
-    def __init__(self, slow: set[str], spans: Sequence[Span]) -> None:
-        self.slow = slow
-        self.split = bool(slow)
+    def __init__(self, schema: t.DocumentSchema, spans: Sequence[Span]) -> None:
+        self.slow = {field.name for field in schema.fields if field.wire is None}
+        self.split = bool(self.slow)
         """Whether the slow fields, and unknown ones, are cut out of the documents."""
         self.waiting = list(reversed(spans))
         self.refused: list[Span] = []
-        self._suspects: set[str] = set()
+        self.suspects = suspects_of(schema)
+        """Fields that were blamed: in documents in which one is not written as its type is, it is walked."""
+        self._schema = schema
+        self._blamed_once: set[str] = set()
         self._blamed: Counter[str | None] = Counter()
         self._near_misses = 0
 
     def accepted(self) -> None:
         self._near_misses = 0
 
-    def suspects(self, schema: t.DocumentSchema) -> list[t.Field]:
-        """Fields that were blamed: documents in which they are written otherwise than their type have them walked."""
-        return [schema.by_name[name] for name in self._suspects - self.slow]
-
-    def refuse(self, span: Span, refusal: Refused, schema: t.DocumentSchema) -> None:
+    def refuse(self, span: Span, refusal: Refused) -> None:
         """Decide what becomes of a refused span: it is tried again in parts, or in another way, or given up."""
-        if self._suspect(refusal, schema):
+        if self._suspect(refusal):
             self.waiting.append(span)
             return
         start, stop = span
@@ -270,7 +269,7 @@ class _Search:
             self.refused.append((odd, odd + 1))
             self.waiting += [(odd + 1, stop)] if odd + 1 < stop else []
             self.waiting.append((start, odd))
-        elif self._learn(refusal, schema):
+        elif self._learn(refusal):
             self.waiting.append(span)
         elif odd is not None and odd < stop:
             # Odd documents stand close together: give up on more of them each time, because each attempt costs.
@@ -283,15 +282,15 @@ class _Search:
         else:
             self.refused.append(span)
 
-    def _suspect(self, refusal: Refused, schema: t.DocumentSchema) -> bool:
+    def _suspect(self, refusal: Refused) -> bool:
         """Whether the refusal named a field that was not suspected before."""
-        names = {refusal.column} if refusal.column in schema.by_name else set()
-        names |= {field.name for field in schema.fields if _has_long(field, refusal.names)}
-        new = {name for name in names - self._suspects - self.slow if is_searchable(schema.by_name[name])}
-        self._suspects |= new
-        return bool(new)
+        names = {refusal.column} if refusal.column in self._schema.by_name else set()
+        names |= {field.name for field in self._schema.fields if _has_long(field, refusal.names)}
+        names -= self._blamed_once | self.slow
+        self._blamed_once |= names
+        return self.suspects.add(names)
 
-    def _learn(self, refusal: Refused, schema: t.DocumentSchema) -> bool:
+    def _learn(self, refusal: Refused) -> bool:
         """Whether the refusal taught us to walk a further field alone: one that was blamed often, or unknown ones."""
         column = refusal.column
         self._blamed[column] += 1
@@ -300,7 +299,7 @@ class _Search:
         if column is None and refusal.row is None and not self.split:
             self.split = True
             return True
-        if column in schema.by_name and column not in self.slow:
+        if column in self._schema.by_name and column not in self.slow:
             self.slow.add(column)
             self.split = True
             return True

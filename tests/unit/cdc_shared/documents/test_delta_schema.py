@@ -14,7 +14,16 @@ from cdc_shared.errors import Fatal
 pytestmark = pytest.mark.unit
 
 SCALARS: list[t.FieldType] = [t.Scalar(kind) for kind in t.Kind]
-SCALARS += [t.Decimal(10), t.Decimal(18), t.Binary(0), t.Binary(3), t.Binary(4), t.Binary(0x80), t.Binary(0x10)]
+SCALARS += [
+    t.Decimal(10),
+    t.Decimal(18),
+    t.Number(18),
+    t.Binary(0),
+    t.Binary(3),
+    t.Binary(4),
+    t.Binary(0x80),
+    t.Binary(0x10),
+]
 
 
 def schema_of(*types: t.FieldType) -> DocumentSchema:

@@ -7,7 +7,7 @@ from tests.support.decoding import column, decoded, known
 
 from cdc_shared.documents import DocumentSchema, decode
 from cdc_shared.documents import types as t
-from cdc_shared.documents.odd_values import MOST_PATTERNS, is_searchable, odd_rows
+from cdc_shared.documents.odd_values import IDLE_BLOCKS, MOST_PATTERNS, Suspects
 
 pytestmark = pytest.mark.unit
 
@@ -38,7 +38,7 @@ USUAL: dict[t.FieldType, list[str]] = {
 def test_the_usual_spelling_of_a_type_is_not_odd_and_that_of_others_is(type_: t.FieldType) -> None:
     def found(texts: list[str]) -> list[int]:
         lines = [f'{{"a": 1,"f": {text},"z": "f"}}'.encode() for text in texts]
-        return list(odd_rows([*lines, b'{"a": "f"}'], [t.Field("f", type_)]))
+        return Suspects(known(f=type_)).odd_rows([*lines, b'{"a": "f"}'], {"f"})
 
     assert found([*USUAL[type_], "null"]) == []
     numbers = {t.LONG, t.DOUBLE, t.Number(18)}
@@ -52,9 +52,22 @@ def test_the_usual_spelling_of_a_type_is_not_odd_and_that_of_others_is(type_: t.
 def test_members_are_looked_for_as_well_unless_there_are_many() -> None:
     struct = t.Struct((t.Field("x.y", t.LONG), t.Field("l", t.List(t.Struct((t.Field("z", t.STRING),))))))
     lines = [b'{"s": {"x.y": 1,"l": [{"z": "a"}]}}', b'{"s": {"x.y": "1"}}', b'{"s": {"l": [{"z": 5}]}}']
-    assert odd_rows(lines, [t.Field("s", struct)]).tolist() == [1, 2]
+    suspects = Suspects(known(s=struct))
+    assert suspects.add({"s"})
+    assert suspects.odd_rows(lines, {"s"}) == [1, 2]
     wide = t.Struct(tuple(t.Field(f"m{i}", t.LONG) for i in range(MOST_PATTERNS)))
-    assert not is_searchable(t.Field("s", wide))
+    assert not Suspects(known(s=wide)).add({"s"})
+
+
+def test_a_field_that_was_odd_once_is_not_searched_for_for_ever() -> None:
+    suspects = Suspects(known(a=t.LONG, b=t.LONG))
+    assert suspects.add({"a", "b"})
+    assert not suspects.add({"a"})
+    for _ in range(IDLE_BLOCKS):
+        assert suspects.names == {"a", "b"}
+        assert suspects.odd_rows([b'{"a": "x","b": 1}'], suspects.names) == [0]
+    assert suspects.names == {"a"}
+    assert suspects.add({"b"})
 
 
 MIXED = ['"n/a"', "2.5", "[1,2]", '{"x": 1}', "true", "99999999999"]
