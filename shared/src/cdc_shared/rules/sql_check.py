@@ -265,15 +265,17 @@ def _member(value: Any, path: ColumnPath) -> Any:
     return value
 
 
-def _plain(value: Any) -> Any:
-    """A value without what no column can hold: of several members of one name only the last, as readers of JSON take
-    it; and an object without members as one whose only member is null.
+def _plain(value: Any, *, in_array: bool = False) -> Any:
+    """A value without what has no type by itself: of several members of one name only the last, as readers of JSON take
+    it; an object without members has one that is null; and an empty array within an array is null.
     """
     if type(value) is DuplicateKeys:
         value = dict(value.pairs)
     if type(value) is dict:
-        return {name: _plain(member) for name, member in value.items()} or dict(_PLACEHOLDERS)
-    return [_plain(element) for element in value] if type(value) is list else value
+        return {name: _plain(member, in_array=in_array) for name, member in value.items()} or dict(_PLACEHOLDERS)
+    if type(value) is list:
+        return [_plain(element, in_array=True) for element in value] or (None if in_array else [])
+    return value
 
 
 def _pattern(path: ColumnPath) -> str:
