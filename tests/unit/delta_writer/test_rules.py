@@ -206,6 +206,32 @@ def test_a_start_with_rules_that_cannot_be_applied_is_refused(tmp_path):
     assert not Path(run.root).exists()
 
 
+@pytest.mark.parametrize("history", [False, True])
+@pytest.mark.parametrize("begin", [True, False])
+def test_a_table_whose_keys_were_made_otherwise_takes_nothing(tmp_path, begin, history):
+    """Attacks I5: a second row for every document."""
+    plain, hashed = quality(1), quality(1, transformation=[{"rule": "hash", "path": "/_id", "key": "env:MASK_KEY"}])
+    run = pipeline(tmp_path, hashed if begin else plain)
+    run.kafka.send("1", "c", {"_id": 1, "n": 1})
+    run.go()
+    run.kafka.send("1", "u", {"_id": 1, "n": 2})
+    run.spec = run.spec.model_copy(update={"quality": plain if begin else hashed})
+    with pytest.raises(Fatal, match="each document would get a second one"):
+        run.go()
+    run.spec = run.spec.model_copy(update={"quality": hashed})
+    run.secrets = {"env:MASK_KEY": b"another secret of enough length"}
+    with pytest.raises(Fatal, match="Put the rule and its secret back"):
+        run.go()
+    run.secrets = KEY
+    run.spec = run.spec.model_copy(
+        update={"quality": hashed if begin else plain, "sink": run.spec.sink.model_copy(update={"history": history})}
+    )
+    run.go()
+    assert table(run, "n") == [(2,)]
+    if history:
+        assert table(run, "_cdc_key", name="things__changes") == table(run, "_cdc_key")
+
+
 def test_rules_are_for_the_collections_that_they_name(tmp_path):
     spec = quality(
         validation=[{"rule": "required", "path": "/other", "collections": ["others"]}],

@@ -43,6 +43,7 @@ class DecodedEvents:
         rows: the decoder's row of each event; -1 for a delete, and for a document that was not decoded.
         rejected: why documents are not applied, by position in `events`.
         rules_version: of the rules that were applied; 0 when there never were any.
+        key_mask: `Rules.key_mask`.
         changed_values: (kind of rule, field) → the values that it changed.
         shown_by: as in `EncodedBatch`, once they are fitted into the table's columns.
     """
@@ -55,6 +56,7 @@ class DecodedEvents:
     rows: Positions
     rejected: Mapping[int, Rejection]
     rules_version: int = 0
+    key_mask: str = ""
     changed_values: Mapping[tuple[str, str], int] = field(default_factory=dict)
     shown_by: Mapping[str, EventPosition] = field(default_factory=dict)
 
@@ -128,6 +130,7 @@ def encode_batch(
         rescued_values=decoded.stats.rescued_values,
         walked_rows=decoded.stats.walked_rows,
         rules_version=source.rules_version,
+        key_mask=source.key_mask,
         confirmed=confirmed,
         shown_by=source.shown_by,
     )

@@ -93,6 +93,7 @@ class EncodedBatch:
         commit_id: names this batch's commit, so that a put that timed out but succeeded is recognised.
         rescued_values, walked_rows: of the decoder, for metrics.
         rules_version: of the rules that made the rows; 0 when there never were any.
+        key_mask: how the rows' keys were made; see `table_metadata.check_key_mask`.
         confirmed: rows that are in the table and must not be taken for older than a snapshot that has read them.
         shown_by: JSON Pointer of a field that the table has no column for → the first event whose document shows it.
     """
@@ -110,5 +111,6 @@ class EncodedBatch:
     rescued_values: int
     walked_rows: int
     rules_version: int = 0
+    key_mask: str = ""
     confirmed: ConfirmedRows = NOTHING_CONFIRMED
     shown_by: Mapping[str, EventPosition] = field(default_factory=dict)

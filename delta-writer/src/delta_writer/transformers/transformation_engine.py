@@ -16,7 +16,7 @@ def transformed(source: DecodedEvents, rules: Rules, policies: FieldPolicies) ->
 
     `decoded` then has a schema of the rules' making, which is not yet the table's.
     """
-    source = replace(source, rules_version=rules.version)
+    source = replace(source, rules_version=rules.version, key_mask=rules.key_mask)
     if not rules.transforms:
         return source
     result = rules.transform(source.decoded, source.texts, policies=policies)

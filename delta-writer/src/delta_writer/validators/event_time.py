@@ -14,6 +14,7 @@ from delta_writer.transformers.change_batch import SNAPSHOT_READ, ChangeEvents
 
 MAX_SETBACK_MS: Final = 60_000
 """Clocks of a replica set's members differ by less."""
+_READ: Final = frozenset({SNAPSHOT_READ, REREAD})
 
 
 class EventTimes:
@@ -27,9 +28,10 @@ class EventTimes:
         if not len(events):
             return {}
         ops = events.ops
-        streamed = np.array([op not in (SNAPSHOT_READ, REREAD) for op in ops], np.bool_)
-        times = np.asarray(events.source_ts_ms, np.int64)[streamed]
-        partitions = np.asarray(events.partitions, np.int32)[streamed]
+        times, partitions = np.asarray(events.source_ts_ms, np.int64), np.asarray(events.partitions, np.int32)
+        if _READ & set(ops):
+            streamed = np.array([op not in _READ for op in ops], np.bool_)
+            times, partitions = times[streamed], partitions[streamed]
         found = {}
         for partition in np.unique(partitions).tolist():
             of_partition = times[partitions == partition]

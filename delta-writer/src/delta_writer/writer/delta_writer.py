@@ -33,7 +33,9 @@ from delta_writer.writer.file_changes import MovedFiles
 from delta_writer.writer.foreign_commits import ENGINE, CommitGuard
 from delta_writer.writer.offsets import ChangeTopic, Fenced, app_id, check_fence, start_offset, watermark_id
 from delta_writer.writer.table_metadata import (
+    KEY_MASK,
     TableIdentity,
+    check_key_mask,
     check_supported,
     masked_by,
     new_metadata,
@@ -188,6 +190,7 @@ class DeltaWriter(ABC):
                     f"all rows of {self.location.url} have the masks of version {masked} of the rules, and the batch "
                     f"was made by version {batch.rules_version}"
                 )
+            check_key_mask(self._snapshot.metadata, batch.key_mask, self.location.url)
             if batch.base_schema != self._schema:
                 raise SchemaMoved(f"the schema of {self.location.url} changed while a batch was in hand")
             return self._write(self._placed(batch))
@@ -328,6 +331,8 @@ class DeltaWriter(ABC):
         before, now_ms = self._snapshot.metadata, int(self._clock() * 1000)
         if before is None:
             after = new_metadata(self._identity, batch.schema, self.mode, self.topic.partitions, now_ms)
+            if batch.key_mask:
+                after.configuration[KEY_MASK] = batch.key_mask
         elif batch.schema.typed() != self._schema:
             after = with_schema(before, batch.schema)
         else:

@@ -25,6 +25,7 @@ from delta_writer.writer.file_changes import FileRewrite, RowsMoved, TableRewrit
 from delta_writer.writer.offsets import ChangeTopic, is_offset
 from delta_writer.writer.table_metadata import (
     HISTORY,
+    KEY_MASK,
     PARTITION_BASE,
     TOPIC_PARTITIONS,
     TableIdentity,
@@ -36,7 +37,7 @@ from delta_writer.writer.table_metadata import (
 )
 
 BEGIN: Final = "CDC BEGIN HISTORY"
-_SHARED: Final = (PARTITION_BASE, TOPIC_PARTITIONS)
+_SHARED: Final = (PARTITION_BASE, TOPIC_PARTITIONS, KEY_MASK)
 REWRITE: Final = "CDC REWRITE"
 
 

@@ -31,6 +31,9 @@ RESYNC_SINCE: Final = "cdc.resyncSince"
 MASKED: Final = "cdc.masked"
 """Names the version of the rules whose masks all rows have: rows of an older one must not come any more."""
 
+KEY_MASK: Final = "cdc.keyMask"
+"""Tells how the rows' keys were made: a fingerprint of the rule that hashes `_id` and of its secret."""
+
 OWN_PROPERTIES: Final = ("cdc.", "delta.enableDeletionVectors")
 """How the properties begin that nobody else may change."""
 
@@ -115,6 +118,21 @@ def partition_base(metadata: Metadata | None) -> int:
 def masked_by(metadata: Metadata | None) -> int:
     """Return the version of the rules whose masks all rows have; 0 when none was ever asked for."""
     return 0 if metadata is None else int(metadata.configuration.get(MASKED, "0"))
+
+
+def check_key_mask(metadata: Metadata | None, key_mask: str, url: str) -> None:
+    """Check that a batch's rows have keys of the same making as the table's (`Rules.key_mask`; empty: plain).
+
+    Raises:
+        Fatal: they have not: no row of the table would be found by its key.
+    """
+    if metadata is None or metadata.configuration.get(KEY_MASK, "") == key_mask:
+        return
+    raise Fatal(
+        f"a hash rule for /_id, or its secret, was added, changed or taken away since {url} was made: its rows would "
+        "never be found by their keys again, and each document would get a second one. Put the rule and its secret "
+        "back, or publish the pipeline under another name, whose tables start anew"
+    )
 
 
 def owner_of(metadata: Metadata) -> TableIdentity:

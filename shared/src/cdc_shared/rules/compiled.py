@@ -23,6 +23,7 @@ Secrets = Callable[[str], bytes]
 
 MIN_KEY_BYTES: Final = 16
 _ID: Final = ("_id",)
+_PROBE: Final = '"cdc.keyMask"'
 
 
 class Rules:
@@ -103,6 +104,11 @@ class Rules:
     def key_text(self, key_text: str) -> str:
         """What `_cdc_key` shows for a document with this key text: its HMAC when a rule hashes `_id`."""
         return key_text if self._id_digest is None else masked_key(self._id_digest, key_text)
+
+    @cached_property
+    def key_mask(self) -> str:
+        """Tells rules apart that give rows other keys, another secret included; empty where keys are plain."""
+        return self.key_text(_PROBE)[:16] if self.changes_keys else ""
 
     @cached_property
     def masks(self) -> tuple[MaskedField, ...]:
