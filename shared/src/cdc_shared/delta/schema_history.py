@@ -67,7 +67,8 @@ class SchemaChange(msgspec.Struct, frozen=True):
 
     Attributes:
         version: the schema's version (`cdc.schemaVersion`) from this change on.
-        commit_id: as `txnId` in the `commitInfo` of the commit that put it in force.
+        commit_id: as `txnId` in the `commitInfo` of the commit that put it in force (of a copy-on-write table: of the
+            MERGE that was to follow it).
         previous: names the record of the change before, as `cdc.schemaChange` does; None for the first that has one.
         at_ms: when, ms since 1970.
         rules_version: the version of the rules that made the rows.

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cdc_shared.delta.schema_diff import field_changes, schema_digest, told
-from cdc_shared.documents import DocumentSchema, Field, to_delta_schema
+from cdc_shared.documents import DocumentSchema, Field, pointer_to, to_delta_schema, widened
 from cdc_shared.documents import types as t
 from cdc_shared.errors import Fatal
 
@@ -136,6 +138,54 @@ def test_many_changes_are_told_in_a_few_words():
     text = told(field_changes(to_delta_schema(DocumentSchema(())), after))
     assert text.count("was added") == 10
     assert text.endswith("and 30 changes more")
+
+
+NAMES = st.sampled_from(["a", "b", "c", "x/y", "d.e", "", "long~name"])
+
+
+def members_of(types: st.SearchStrategy[t.FieldType]) -> st.SearchStrategy[tuple[Field, ...]]:
+    return st.lists(st.builds(Field, NAMES, types), max_size=4, unique_by=lambda field: field.column).map(tuple)
+
+
+TYPES = st.recursive(
+    st.sampled_from([t.LONG, t.STRING, t.JSON, t.REGEX, t.TIMESTAMP, t.Decimal(10), t.Number(18), t.Binary(0)]),
+    lambda inner: st.one_of(inner.map(t.List), members_of(inner).map(t.Struct)),
+    max_leaves=12,
+)
+SCHEMAS = members_of(TYPES).map(DocumentSchema)
+
+
+def paths(struct: t.Struct, pointer: str = "") -> set[str]:
+    """Every field, at every depth."""
+    found = set()
+    for member in struct.fields:
+        at, type_ = pointer_to(pointer, member.name), member.type
+        found.add(at)
+        while isinstance(type_, t.List):
+            at, type_ = f"{at}/*", type_.element
+        if isinstance(type_, t.Struct):
+            found |= paths(type_, at)
+    return found
+
+
+@given(SCHEMAS, SCHEMAS)
+def test_any_two_schemas_differ_by_what_one_has_and_the_other_has_not(before, after):
+    made = widened(before, after)  # all of `before`, and what only `after` has
+    there = field_changes(to_delta_schema(before), to_delta_schema(made))
+    back = field_changes(to_delta_schema(made), to_delta_schema(before))
+    new = paths(made) - paths(before)
+    assert {(each.change, each.path) for each in there} == {("added", path) for path in new}
+    assert {(each.change, each.path) for each in back} == {("removed", path) for path in new}
+    same = schema_digest(to_delta_schema(made)) == schema_digest(to_delta_schema(before))
+    assert same is (made == before)
+
+
+@given(SCHEMAS, SCHEMAS)
+def test_every_change_is_told_whatever_it_is(before, after):
+    changes = field_changes(to_delta_schema(before), to_delta_schema(after))
+    assert told(changes)
+    if {field.name: field.type for field in before.fields} != {field.name: field.type for field in after.fields}:
+        assert changes
 
 
 def test_what_is_no_schema_is_refused():
