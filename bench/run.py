@@ -1,4 +1,4 @@
-"""`make bench`: what an initial load, mixed types and 10,000 mixed changes cost on this machine, with the stack up.
+"""`make bench`: what an initial load, mixed types, rules and 10,000 mixed changes cost here, with the stack up.
 
 Prints events a second and CPU seconds, and writes all figures as JSON under `bench/results/`.
 """
@@ -28,6 +28,7 @@ from bench.changes import CHANGES_A_BATCH, MODES, CostOfChanges, measure_sizes
 from bench.cost import peak_rss_mb
 from bench.decoding import OTHER_TYPES, CostOfMixedTypes, measure_mixed_types
 from bench.load import CostOfLoad, LoadBench
+from bench.rules import CostOfRules, measure_rules
 from cdc_shared.errors import CdcError
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, load_settings
 from cdc_shared.storage.object_store import delete_everything
@@ -41,7 +42,7 @@ def main(
     events: Annotated[int, typer.Option(min=0, help="Events of the initial load; 0 leaves it out.")] = 200_000,
     rows: Annotated[str, typer.Option(help="Table sizes to change; empty leaves changes out.")] = "100000,1000000",
     documents: Annotated[
-        int, typer.Option(min=0, help="Documents to decode of which a field mixes types; 0 leaves it out.")
+        int, typer.Option(min=0, help="Documents for mixed types and for rules; 0 leaves both out.")
     ] = 100_000,
     batches: Annotated[int, typer.Option(min=1, help="Batches of 10,000 changes to take the median of.")] = 5,
     seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 0,
@@ -71,6 +72,9 @@ def main(
                 mixed = list(_mixed_types(progress, documents, seed))
                 result["mixed_types"] = [asdict(cost) | {"ratio": cost.ratio} for cost in mixed]
                 progress.console.print(_mixed_lines(mixed), soft_wrap=True, highlight=False)
+                rules = _rules(progress, documents, seed)
+                result["rules"] = asdict(rules) | {"share": rules.share}
+                progress.console.print(_rules_lines(rules), soft_wrap=True, highlight=False)
             costs = _changes(progress, root, stores, sizes, batches, seed)
         if costs:
             result["changes"] = [asdict(cost) | {"merge_ratio": cost.merge_ratio} for cost in costs]
@@ -128,6 +132,21 @@ def _mixed_lines(costs: list[CostOfMixedTypes]) -> str:
         for cost in costs
     ]
     return "\n".join(lines) + "\n"
+
+
+def _rules(progress: Progress, documents: int, seed: int) -> CostOfRules:
+    task = progress.add_task("transforming", total=None)
+    cost = measure_rules(documents, seed)
+    progress.remove_task(task)
+    return cost
+
+
+def _rules_lines(cost: CostOfRules) -> str:
+    return (
+        f"Five transformation rules, two of them masks, for {cost.documents:,} documents\n"
+        f"  {cost.transformed_per_s:,.0f} documents/CPU s, {cost.decoded_per_s:,.0f} decoded:"
+        f" rules take {cost.share:.2f}× of decoding\n"
+    )
 
 
 def _load_lines(load: CostOfLoad) -> str:
