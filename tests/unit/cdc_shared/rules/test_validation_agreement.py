@@ -21,7 +21,7 @@ from cdc_shared.rules.validation import Validation
 pytestmark = pytest.mark.unit
 
 SEED = int(os.environ.get("TEST_SEED", random.SystemRandom().randrange(2**32)))
-EXAMPLES = int(os.environ.get("TEST_EXAMPLES", 120))
+EXAMPLES = int(os.environ.get("TEST_EXAMPLES", 60))
 
 
 @pytest.fixture(autouse=True)
@@ -269,7 +269,7 @@ def test_columns_say_what_documents_say(
     assert_agreement(collection, known, rules)
 
 
-@thorough
+@settings(thorough, max_examples=max(1, EXAMPLES // 2))
 @seed(SEED)
 @given(st.lists(sql_rules, min_size=1, max_size=2), collections(SMALL_POOLS))
 def test_sql_says_the_same_of_a_batch_and_of_each_document(rules: list[dict[str, Any]], collection: Collection) -> None:
