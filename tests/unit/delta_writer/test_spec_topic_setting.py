@@ -24,6 +24,7 @@ class RecordingConsumer:
 def _kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "localhost:9092")
     monkeypatch.setenv("CDC_DATA_KEY", "env:DATA_KEY")
+    monkeypatch.setenv("CDC_DATA_KEY", "env:KEY")
     monkeypatch.delenv("CDC_PIPELINES_TOPIC", raising=False)
 
 
