@@ -1,6 +1,7 @@
 """Sealed records that are too large for the topic: objects at `<root>/<pipeline>/_dead_letters/…`, beside the tables.
 
-No table lies there: a table is `<root>/<pipeline>/<database>/<collection>`, and vacuum looks below one table only.
+No table lies there: a table is `<root>/<pipeline>/<database>/<collection>`, no database of that name is captured, and
+vacuum looks below one table only.
 """
 
 from collections.abc import Callable
@@ -12,10 +13,10 @@ from obstore import exceptions as obstore_errors
 
 from cdc_shared.dead_letters.letter import Letter, Place
 from cdc_shared.errors import Fatal
+from cdc_shared.models.common import DEAD_LETTERS_DIRECTORY
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import map_store_error, open_store, path_segment
 
-DIRECTORY: Final = "_dead_letters"
 STORE_ERRORS: Final = (obstore_errors.BaseError, OSError)
 
 
@@ -25,7 +26,7 @@ class ContentGone(Fatal):
 
 def lake_directory(root: str, pipeline: str) -> str:
     """Where the pipeline's large letters are; `root` is where its tables are."""
-    return f"{root.rstrip('/')}/{path_segment(pipeline)}/{DIRECTORY}"
+    return f"{root.rstrip('/')}/{path_segment(pipeline)}/{DEAD_LETTERS_DIRECTORY}"
 
 
 def put_in_lake(root: str, pipeline: str, place: Place, sealed: bytes, stores: ObjectStoreSettings) -> str:
@@ -88,6 +89,6 @@ def _directory_of(letter: Letter) -> tuple[str, str]:
     """The directory and the name in it. A letter cannot make us touch an object that is not its own."""
     url, name = letter.lake_url or "", _name(letter.place)
     directory = url.removesuffix(f"/{name}")
-    if directory == url or not directory.endswith(f"/{path_segment(letter.pipeline)}/{DIRECTORY}"):
+    if directory == url or not directory.endswith(f"/{path_segment(letter.pipeline)}/{DEAD_LETTERS_DIRECTORY}"):
         raise ContentGone("it points to what is no letter's content; it can only be discarded")
     return directory, name

@@ -28,6 +28,9 @@ MIN_BATCH_SECONDS = 0.1
 HISTORY_SUFFIX = "__changes"
 """How the name of a history table ends; it begins with the collection's."""
 
+DEAD_LETTERS_DIRECTORY = "_dead_letters"
+"""Beside the databases of a pipeline's tables: where its large dead letters are."""
+
 SENTINEL_COLLECTION = "cdc_heartbeat"
 """The platform's own collection in every source database (docs/adr/0012-watermark.md). It becomes no table."""
 
@@ -68,6 +71,8 @@ class SourceSpec(SpecModel):
     def _database_can_exist(cls, name: str) -> str:
         if _FORBIDDEN_IN_DATABASE.search(name):
             raise ValueError('a MongoDB database name has none of / \\ . " $ * < > : | ? and no space')
+        if name == DEAD_LETTERS_DIRECTORY:
+            raise ValueError(f"tables of a database named {name} would lie among the dead letters; rename the database")
         return name
 
     @model_validator(mode="after")

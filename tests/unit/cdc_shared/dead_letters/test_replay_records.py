@@ -43,10 +43,11 @@ def test_a_letter_becomes_a_request_for_its_document_one_attempt_further() -> No
     assert read.replays == {0: Replay(4, 5)}
 
 
-def test_a_history_gets_the_event_itself_first() -> None:
-    original, request = sent(event("u"), history=True)
+@pytest.mark.parametrize("op", ["r", "c", "u"])
+def test_a_history_gets_the_event_itself_first(op: str) -> None:
+    original, request = sent(event(op), history=True)
     read = decode_envelopes([original.key, request.key], [original.value, request.value])
-    assert read.ops == ["u", "x"]
+    assert read.ops == [op, "x"]
     assert read.afters == ['{"_id": 1}', None]
     assert read.source_ts_ms == [17, 99]
     assert read.replays == {0: Replay(2, 5, history_only=True), 1: Replay(2, 5)}

@@ -88,6 +88,7 @@ def test_a_full_spec(tmp_path: Path) -> None:
         (MINIMAL + "  exclude_collections: [a, cdc_heartbeat]\n", ["cdc_heartbeat", "take it off the list"]),
         (MINIMAL + "  capture_mode: change_streams\n", ["source.capture_mode"]),
         (MINIMAL.replace("database: shop", "database: a/b"), ["source.database", "MongoDB database name"]),
+        (MINIMAL.replace("database: shop", "database: _dead_letters"), ["source.database", "rename the database"]),
         (MINIMAL + "name: other\n", ["line 5, column 1", "name is given twice"]),
         ("name: [shop\n", ["line 2", "is not valid YAML"]),
         ("- a\n", ["holds no mapping"]),
