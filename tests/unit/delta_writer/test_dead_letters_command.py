@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections import Counter
 from typing import Any
 
@@ -149,6 +150,14 @@ def test_errors_are_one_line(fake: FakeDeadLetters) -> None:
         result = run(*words)
         assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
         assert result.stderr.startswith("error: ")
+
+
+def test_without_a_key_no_writer_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CDC_DATA_KEY", raising=False)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    result = CliRunner().invoke(app, ["run"])
+    assert (result.exit_code, "CDC_DATA_KEY is not set: set it to a reference" in result.stderr) == (1, True)
 
 
 def test_without_a_key_it_says_how_to_set_it(monkeypatch: pytest.MonkeyPatch) -> None:

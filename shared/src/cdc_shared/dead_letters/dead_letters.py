@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from confluent_kafka.admin import AdminClient
 
@@ -75,13 +75,20 @@ class TopicFacts(Protocol):
         """The largest record that it takes."""
 
 
+class _Described(NamedTuple):
+    """What was learned of topics and pipelines in the course of one replay."""
+
+    facts: TopicFacts
+    specs: dict[str, PipelineSpec | CannotReplay]
+
+
 class DeadLetters:
     """The dead letters of every pipeline. Not thread-safe."""
 
     def __init__(
         self,
         topic: LetterTopic,
-        facts: TopicFacts,
+        facts: Callable[[], TopicFacts],
         keys: Callable[[], DataKeys],
         stores: ObjectStoreSettings,
         spec_of: Callable[[str], PipelineSpec],
@@ -110,7 +117,7 @@ class DeadLetters:
         """Those of this Kafka."""
         return cls(
             LetterTopic.on(bootstrap_servers),
-            KafkaTopicFacts(AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 5})),
+            lambda: KafkaTopicFacts(AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 5})),
             keys,
             stores,
             spec_of,
@@ -144,13 +151,13 @@ class DeadLetters:
         """
         # Begun before the letters are looked at: what an earlier process had under way is settled by then.
         keys, transactions = self._keys(), self._transactions()
-        specs: dict[str, PipelineSpec | CannotReplay] = {}
+        described = _Described(self._facts(), {})
         result = Replayed()
         chunk: list[tuple[Letter, list[Outgoing]]] = []
         chunk_bytes = 0
         for stored in self._meant(which):
             try:
-                outgoing = self._outgoing(stored, keys, specs)
+                outgoing = self._outgoing(stored, keys, described)
             except CannotReplay as error:
                 if isinstance(which, Place):
                     raise CannotReplay(f"dead letter {which} cannot be replayed: {error}") from None
@@ -187,23 +194,21 @@ class DeadLetters:
         sealed = stored.value if letter.lake_url is None else get_from_lake(letter, self._stores)
         return unseal(sealed, letter, keys)
 
-    def _outgoing(
-        self, stored: StoredLetter, keys: DataKeys, specs: dict[str, PipelineSpec | CannotReplay]
-    ) -> list[Outgoing]:
+    def _outgoing(self, stored: StoredLetter, keys: DataKeys, described: "_Described") -> list[Outgoing]:
         """What to send for a letter, and that it is done with. Raises `CannotReplay`."""
         letter = stored.letter
         topic = letter.place.topic
-        spec = self._spec(letter.pipeline, specs)
+        spec = self._spec(letter.pipeline, described.specs)
         try:
             record = self._record(stored, keys)
             records = replay_records(letter, record, spec, int(self._clock() * 1000))
-            partitions = self._facts.partitions(topic)
+            partitions = described.facts.partitions(topic)
         except UnknownTopic:
             raise CannotReplay(f"there is no topic {topic} any more") from None
         except (UnknownDataKey, DecryptionFailed, ContentGone) as error:
             raise CannotReplay(str(error)) from None
         largest = max(len(each.key) + len(each.value) for each in records) + RECORD_OVERHEAD_BYTES
-        if (limit := self._facts.max_record_bytes(topic)) < largest:
+        if (limit := described.facts.max_record_bytes(topic)) < largest:
             raise CannotReplay(
                 f"the event is larger than topic {topic} takes ({limit:,} bytes); raise the topic's max.message.bytes"
             )

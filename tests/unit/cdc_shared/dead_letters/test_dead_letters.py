@@ -55,7 +55,7 @@ class Library:
         self.spec_reads = 0
         self.api = DeadLetters(
             LetterTopic(self.topic.open),
-            self.facts,
+            lambda: self.facts,
             lambda: self.keys,
             STORES,
             self._spec,
