@@ -92,7 +92,7 @@ def test_a_table_altered_by_hand_is_reported_and_never_overwritten(topic_pipelin
     pipeline.start_writer(ready=False)
     reason = pipeline.writer.wait_state(pipeline.name, "failed", TIMEOUT_S) or ""
     assert "column name (string) was dropped; column v was long and is string" in reason
-    assert f"delta-writer schema-history {pipeline.name} items" in reason
+    assert f"`delta-writer schema-history {pipeline.name} items --json`" in reason
     assert pipeline.writer.get("/health").status_code == 503
     assert log.load().version == newest.version + 1
     pipeline.writer.stop()

@@ -59,53 +59,62 @@ class CommitGuard:
         Normally the newest entry is ours, and one is read. Entries that log clean-up has deleted are passed over; what
         they did to the schema is found in the schema itself.
 
+        A schema that was changed and put back is as good as before.
+
         Raises:
             ForeignCommit: see `check`.
         """
         foreign: list[tuple[int, list[Action]]] = []
         version = table.version
         while version >= 0 and (entry := log.read_entry(version)) is not None and not is_own(entry):
-            foreign.append((version, entry))
+            foreign.insert(0, (version, entry))
             version -= 1
-        metadata = _metadata_at(log, version) if any(_metadata_of(entry) for _, entry in foreign) else None
-        for number, entry in reversed(foreign):
-            self.check(number, entry, metadata, table)
-            metadata = _metadata_of(entry) or metadata
+        for number, entry in foreign:
+            self._check_rows(number, entry)
+        altered = next((each for each in foreign if _metadata_of(each[1])), None)
+        if altered is not None and (before := _metadata_at(log, version)) is not None:
+            self._check_metadata(*altered, before, table)
         if table.metadata is not None:
             self._check_schema(table.version, table.metadata)
 
-    def check(
-        self, version: int, entry: Sequence[Action], metadata: Metadata | None, newest: Snapshot | None = None
-    ) -> None:
+    def check(self, version: int, entry: Sequence[Action], metadata: Metadata | None) -> None:
         """Check one entry, which follows entries that passed. `metadata`: the table's before it, where it is known.
-
-        `newest` is what has become of the table since, for telling all that was done to it.
 
         Raises:
             ForeignCommit: it is another program's and changes rows or the schema. Says which, whose, and the remedy.
         """
         if is_own(entry):
             return
-        protocol = next((action.protocol for action in entry if action.protocol), None)
-        newest = newest or Snapshot(version, protocol, _metadata_of(entry))
-        info = next((action.commit_info for action in entry if action.commit_info), {})
-        operation = str(info.get("operation", "an unnamed operation"))
-        if self._mode == HISTORY and operation == DELETE:
+        self._check_rows(version, entry)
+        if metadata is not None:
+            protocol = next((action.protocol for action in entry if action.protocol), None)
+            self._check_metadata(version, entry, metadata, Snapshot(version, protocol, _metadata_of(entry)))
+
+    def _check_rows(self, version: int, entry: Sequence[Action]) -> None:
+        if self._mode == HISTORY and _operation(entry) == DELETE:
             return
-        if operation.upper() == RESTORE or any(_changes_rows(action) for action in entry):
+        if _operation(entry).upper() == RESTORE or any(_changes_rows(action) for action in entry):
             what = "changed rows, so the table's offsets no longer say what is in it"
-            raise self._refusal(version, operation, info, what, newest)
-        changed = _metadata_of(entry)
-        if changed is not None and metadata is not None and (found := _differences(metadata, changed)):
-            later = _differences(metadata, newest.metadata) if newest.metadata is not None else found
-            since = f"up to version {newest.version}: " * (newest.version > version and bool(later))
-            what = f"changed the schema, or properties of this platform ({since}{'; '.join(later or found)})"
-            raise self._refusal(version, operation, info, what, newest)
+            raise self._refusal(version, entry, what, self._restore(version))
+
+    def _check_metadata(self, version: int, entry: Sequence[Action], before: Metadata, now: Snapshot) -> None:
+        """Check what has become of the metadata since `entry`, the first that changed it."""
+        if now.metadata is None or not (found := _differences(before, now.metadata)):
+            return
+        since = f"up to version {now.version}: " * (now.version > version)
+        what = f"changed the schema, or properties of this platform ({since}{'; '.join(found)})"
+        features = [] if now.protocol is None else unknown_features(now.protocol)
+        remedy = (
+            f"The table now has {', '.join(features)}, which no program can take back: move it away and resync the "
+            "collection"
+            if features
+            else self._restore(version)
+        )
+        raise self._refusal(version, entry, what, remedy)
 
     def _check_schema(self, version: int, metadata: Metadata) -> None:
         """Check that the schema is the one that this platform has put in force last, where the table says which."""
-        digest = metadata.configuration.get(SCHEMA_DIGEST)
-        if digest is None or digest == schema_digest(metadata.schema_string):
+        if SCHEMA_DIGEST not in metadata.configuration or _is_as_recorded(metadata):
             return
         last = last_change(self._store, metadata)
         found = (
@@ -116,8 +125,8 @@ class CommitGuard:
         raise ForeignCommit(
             f"version {version} of {self._url} has a schema that another program has changed ({found}); which commit "
             "did it, the table's log no longer says. Nothing was written since. To go on: stop the pipeline's writers, "
-            f"put the schema back (`delta-writer schema-history {self._table}` shows it) and start them again; or move "
-            "the table away and resync the collection"
+            "move the table away and resync the collection; or put the schema back as `delta-writer schema-history "
+            f"{self._table} --json` shows it, and start them again"
         )
 
     @property
@@ -125,22 +134,18 @@ class CommitGuard:
         """The arguments that name the table to the commands."""
         return f"{self._identity.pipeline} {self._identity.collection}" + " --history" * (self._mode == HISTORY)
 
-    def _refusal(
-        self, version: int, operation: str, info: dict[str, Any], what: str, newest: Snapshot
-    ) -> ForeignCommit:
-        engine = info.get("engineInfo") or info.get("clientVersion") or "unnamed"
-        features = [] if newest.protocol is None else unknown_features(newest.protocol)
-        remedy = (
-            f"The table now has {', '.join(features)}, which no program can take back: move it away and resync the "
-            "collection"
-            if features
-            else "To put it back: stop the pipeline's writers, run "
-            f"`delta-writer restore {self._table} --version {version - 1}`, and start them again; or move the table "
-            "away and resync the collection"
+    def _restore(self, version: int) -> str:
+        return (
+            f"To put it back: stop the pipeline's writers, run `delta-writer restore {self._table} --version "
+            f"{version - 1}`, and start them again; or move the table away and resync the collection"
         )
+
+    def _refusal(self, version: int, entry: Sequence[Action], what: str, remedy: str) -> ForeignCommit:
+        info = _info(entry)
+        engine = info.get("engineInfo") or info.get("clientVersion") or "unnamed"
         return ForeignCommit(
-            f"version {version} of {self._url} was committed by another program ({operation}, engine {engine}) and "
-            f"{what}; nothing was written since. {remedy}"
+            f"version {version} of {self._url} was committed by another program ({_operation(entry)}, engine {engine}) "
+            f"and {what}; nothing was written since. {remedy}"
         )
 
 
@@ -150,6 +155,14 @@ def is_own(entry: Sequence[Action]) -> bool:
     return any(info.get("engineInfo") == ENGINE or "cdcTopic" in info for info in infos) or any(
         action.txn is not None and is_ours(action.txn.app_id) for action in entry
     )
+
+
+def _info(entry: Sequence[Action]) -> dict[str, Any]:
+    return next((action.commit_info for action in entry if action.commit_info), {})
+
+
+def _operation(entry: Sequence[Action]) -> str:
+    return str(_info(entry).get("operation", "an unnamed operation"))
 
 
 def _changes_rows(action: Action) -> bool:
@@ -180,8 +193,13 @@ def _differences(before: Metadata, after: Metadata) -> list[str]:
         if name.startswith((*OWN_PROPERTIES, COLUMN_MAPPING)) and was != is_now:
             found.append(f"property {name} was {was or 'not set'} and is {is_now or 'not set'}")
     # As JSON means it: engines write the same schema in different words.
-    if json.loads(before.schema_string) != json.loads(after.schema_string):
+    if json.loads(before.schema_string) != json.loads(after.schema_string) and not _is_as_recorded(after):
         changes = field_changes(before.schema_string, after.schema_string)
         if changes or not found:
             found.append(told(changes))
     return found
+
+
+def _is_as_recorded(metadata: Metadata) -> bool:
+    """Tell whether the schema is the one that this platform has put in force last."""
+    return metadata.configuration.get(SCHEMA_DIGEST) == schema_digest(metadata.schema_string)

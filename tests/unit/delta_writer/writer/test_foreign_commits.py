@@ -154,7 +154,9 @@ def test_an_altered_schema_is_found_when_the_log_no_longer_tells_who_did_it(new_
     table, _ = filled(new_table, mode)
     append(table, [with_columns(table, change)], operation="CHANGE", engineInfo="Apache-Spark/4.0.1")
     forget_entries(table)
-    with pytest.raises(ForeignCommit, match=rf"since schema version 1: {what}.*`delta-writer schema-history p things`"):
+    with pytest.raises(
+        ForeignCommit, match=rf"since schema version 1: {what}.*`delta-writer schema-history p things --json`"
+    ):
         table.open()
     for name in Path(table.url, HISTORY_DIR).iterdir():
         name.unlink()
@@ -170,6 +172,22 @@ def test_a_schema_that_nobody_changed_is_found_as_it_should_be(new_table, mode):
     again = table.open()
     table.apply(again, [(1, {"n": 2, "more": {"x": []}, "third": True})])
     table.assert_equals_model(again)
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["the log tells", "the log forgot"])
+def test_a_schema_that_was_put_back_is_as_good_as_before(new_table, forgotten):
+    """The remedy that the message names."""
+    table, _ = filled(new_table)
+    before = DeltaLog(table.store).load().metadata
+    append(table, [with_columns(table, lambda columns: columns.pop("n"))], operation="CHANGE", engineInfo="Spark")
+    if forgotten:
+        forget_entries(table)
+    with pytest.raises(ForeignCommit):
+        table.open()
+    append(table, [Action(meta_data=before)], operation="CHANGE", engineInfo="Spark")
+    writer = table.open()
+    table.apply(writer, [(1, {"n": 5, "more": "x"})])
+    table.assert_equals_model(writer)
 
 
 def add_column(url: str) -> None:
