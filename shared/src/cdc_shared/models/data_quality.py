@@ -50,7 +50,7 @@ class CollectionRule(SpecModel):
 
 
 class Rename(CollectionRule):
-    """Give a field another name beside its siblings. A sibling of that name gives way."""
+    """Give a field another name beside its siblings. A sibling of that name gives way to a value."""
 
     rule: Literal["rename"]
     path: Path
@@ -73,7 +73,7 @@ class Drop(CollectionRule):
 
 
 class Constant(CollectionRule):
-    """Set a field to a value, in every document: also where it is missing."""
+    """Set a field to a value, in every document, or every object at its parent's path: also where it is missing."""
 
     rule: Literal["constant"]
     path: Path
@@ -127,7 +127,7 @@ class Hash(CollectionRule):
 
 
 class EmailMask(CollectionRule):
-    """Mask: an address becomes another one of the same shape; a person's stays the same one. Others are redacted."""
+    """Mask: an address becomes one that nobody has; a person's stays the same one. Other values are redacted."""
 
     rule: Literal["email"]
     path: Path

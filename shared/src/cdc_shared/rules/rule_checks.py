@@ -30,7 +30,7 @@ def rule_label(part: str, number: int, rule: q.TransformationRule | q.Validation
 def check_transformation(rules: Sequence[q.TransformationRule]) -> None:
     """Raises InvalidRules for the first rule that cannot be applied, whatever the documents are."""
     for index, rule in enumerate(rules):
-        problem = next(_problems(rule), None) or _conflict(rules, index)
+        problem = next(_problems(rule), None) or _conflict(rules, index) or _uncovered(rules, index)
         if problem:
             raise InvalidRules(f"{rule_label('transformation', index + 1, rule)}: {problem}")
 
@@ -163,3 +163,33 @@ def _obstacle(rule: q.TransformationRule, reached: Tokens, earlier: q.Transforma
         case q.Convert():
             return None
     return "has masked the field" if below or (at_or_below and isinstance(rule, q.MaskRule)) else None
+
+
+def _uncovered(rules: Sequence[q.TransformationRule], index: int) -> str | None:
+    """Why values come unmasked to a name that an earlier rule masks."""
+    rule = rules[index]
+    if not isinstance(rule, q.Rename | q.Flatten):
+        return None
+    field = names_of(tokens_of(rule.path))
+    masks = {
+        number: names_of(tokens_of(earlier.path))
+        for number, earlier in enumerate(rules[:index], 1)
+        if isinstance(earlier, q.MaskRule) and _meet(rule, earlier)
+    }
+    for number, masked in masks.items():
+        if _makes(rule, masked) and not any(_covers(mask, rule, field, masked) for mask in masks.values()):
+            return (
+                f"brings other values to {path_of(masked)}, which rule {number} has masked before: put that rule "
+                "behind this one"
+            )
+    return None
+
+
+def _covers(mask: Tokens, rule: q.Rename | q.Flatten, field: Tokens, masked: Tokens) -> bool:
+    """Whether a mask is for what the rule brings to the masked name."""
+    if begins_with(field, mask):
+        return True
+    if isinstance(rule, q.Rename):
+        return begins_with((*field, *masked[len(field) :]), mask)
+    flat = rule.separator.join(mask[len(field) - 1 :])
+    return begins_with(mask, field) and masked[len(field) - 1] == flat
