@@ -327,9 +327,9 @@ class World:
                 zombie.revoke(where)
             if where[0] != SENTINEL and not owners:
                 self.writers[0].assign(where)
-        for table in self.tables.values():
-            table.whole = True
         for _ in range(3):
+            for table in self.tables.values():  # also of a topic that came to be meanwhile
+                table.whole = True
             self.time_s += 10
             self.sentinel()
             for _ in range(40):
