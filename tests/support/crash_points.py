@@ -74,7 +74,6 @@ PROMOTION_STEPS: dict[str, _Step] = {
     "promotion announced": _Step(column_changes.ColumnChanges, "_begin", "after"),
     "promoted file stored": _Step(column_rewrite, "rewrite_files", "after"),
     "promoted file indexed": _Step(DeletionVectorWriter, "prepare_table_rewrite", "after"),
-    "promotion rewrites the rest": _Step(column_rewrite.ColumnRewrite, "_rewrite_now", "after"),
     "promotion's schema recorded": _Step(delta_writer, "put_change", "after", lambda _, change: _promotes(change)),
     "promotion's entry on its way": _Step(obstore, "put", "before", _is_promotion),
     "promotion's entry stored, answer unheard": _Step(obstore, "put", "after", _is_promotion),

@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,12 +13,14 @@ import typer
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.publication import publish as publish_pipeline
+from cdc_shared.kafka.rules_topic import read_versions
 from cdc_shared.kafka.spec_topic import UnknownPipeline, delete_spec, read_spec
 from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.models.common import InvalidSpec, load_spec
 from cdc_shared.settings import ConnectSettings, KafkaSettings, ObjectStoreSettings, load_settings
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.dead_letters_command import dead_letters_app
+from delta_writer.maintenance.remask_command import remask as ask_for_masks
 from delta_writer.maintenance.restore_command import restore_collection
 from delta_writer.plain_errors import plain_errors
 from delta_writer.service import WriterService
@@ -165,6 +168,26 @@ def reread(
         kafka = load_settings(KafkaSettings)
         spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
         request_rereads(kafka.bootstrap_servers, spec, collection, wanted, reason, typer.echo)
+
+
+@app.command()
+def remask(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    collection: Annotated[
+        str | None, typer.Option(help="Only this collection, without its database; otherwise all of the pipeline.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do, and whether it can.")] = False,
+) -> None:
+    """Mask what was written before a mask was added, in tables and histories, and delete all their older versions.
+
+    The pipeline's writer does it in the background; readers of older versions, and time travel, lose them.
+    """
+    with plain_errors():
+        kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
+        spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
+        versions = read_versions(kafka.bootstrap_servers, pipeline)
+        now_ms = int(time.time() * 1000)
+        ask_for_masks(stores, spec, versions, collection, typer.echo, now_ms=now_ms, dry_run=dry_run)
 
 
 @app.command()

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from cdc_shared.dead_letters.letter_topic import ensure_dead_letters_topic
 from cdc_shared.errors import Fatal
+from cdc_shared.kafka.rules_topic import read_versions
 from cdc_shared.kafka.spec_topic import SpecReader
 from cdc_shared.kafka.topics import (
     COMPACTED,
@@ -35,6 +36,7 @@ from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
 from delta_writer.http_server import HttpServer
 from delta_writer.maintenance.chore import Maintenance
+from delta_writer.maintenance.mask_watch import MaskSource
 from delta_writer.maintenance.policy import MaintenancePolicy
 from delta_writer.maintenance.rewrite_directory import remove_left_overs
 from delta_writer.maintenance.worker import MaintenanceWorker
@@ -209,6 +211,11 @@ class WriterService:
                         self._metrics,
                         lambda sink: sink.schemas.promotions(),
                         observer.found,
+                        MaskSource(
+                            lambda collection: quality.of(collection).rules.version,
+                            lambda: read_versions(self._bootstrap, spec.name),
+                            self._secret,
+                        ),
                     ),
                     sweeper,
                     self._collection_watch(spec, source, sweeper, observer),

@@ -2,14 +2,18 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from cdc_shared.delta.actions import AddFile, Metadata
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask
 from delta_writer.maintenance.budget import Budget
+from delta_writer.maintenance.checkpointer import write_checkpoint
 from delta_writer.maintenance.column_rewrite import ColumnChange, ColumnRewrite, Progress
 from delta_writer.maintenance.policy import MaintenancePolicy
+from delta_writer.maintenance.purge import purge
+from delta_writer.maintenance.remask import PURGE
 from delta_writer.writer.batch_upload import MAX_UPLOAD_AGE_S
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.file_changes import Overtaken
@@ -50,6 +54,7 @@ class ColumnChanges:
         self._rewrite: ColumnRewrite | None = None
         self._began_at = self._reported_at = 0.0
         self._not_before = float("-inf")
+        self._purged: int | None = None  # by the worker
 
     def step(self) -> tuple[MaintenanceTask, Callable[[Budget], bool]] | None:
         """Go on with the change under way, or begin the next; return the worker's job for it, if there is one.
@@ -59,6 +64,8 @@ class ColumnChanges:
         metadata = self._writer.snapshot.metadata
         if metadata is None or self._clock() < self._not_before:
             return None
+        if self._rewrite is None and (before := metadata.configuration.get(PURGE)):
+            return self._go_on_purging(int(before))
         if self._rewrite is None:
             change = self._wanted(metadata)
             if change is None:
@@ -121,6 +128,32 @@ class ColumnChanges:
         if self._clock() - self._reported_at >= REPORT_EVERY_S:
             self._show_progress(rewrite)
         return rewrite.change.task, job
+
+    def _go_on_purging(self, before: int) -> tuple[MaintenanceTask, Callable[[Budget], bool]] | None:
+        """Delete the versions from before the masks, and note when that is done."""
+        if self._purged == before:
+            self._writer.set_properties({PURGE: ""})
+            self._report(None)
+            return None
+        log.warning("all older versions are deleted now", table=self._writer.location.url, before_version=before)
+        self._report(
+            f"the versions before {before} of {self._writer.location.url}, which lack masks, are being deleted"
+        )
+        return MaintenanceTask.REMASK, partial(self._purge, before)
+
+    def _purge(self, before: int, budget: Budget) -> bool:
+        """In the worker's thread."""
+        location = self._writer.location
+        data, log_files = purge(location.store, before, lambda v: write_checkpoint(location, v, budget), budget)
+        log.info(
+            "older versions deleted",
+            table=location.url,
+            before_version=before,
+            files=data.files | log_files.files,
+            bytes=data.size_bytes + log_files.size_bytes,
+        )
+        self._purged = before
+        return False
 
     def _end(self, rewrite: ColumnRewrite, outcome: MaintenanceOutcome) -> None:
         self._count(rewrite.change.task, outcome)

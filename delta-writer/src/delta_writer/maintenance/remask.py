@@ -83,6 +83,20 @@ def missing_masks(
     return MissingMasks(target, by_version)
 
 
+def plain_fields(
+    collection: str, target: q.QualitySpec, versions: Mapping[int, q.QualitySpec], made_by: Iterable[int]
+) -> list[str]:
+    """Return the paths of `target`'s masks, as its rules have them, that one of these versions lacked."""
+    new = _masks(_concerned(target, collection))
+    fields = set()
+    for version in made_by:
+        if version < target.version:
+            old = versions.get(version, q.QualitySpec())
+            masked = [field for _, field in _masks(_concerned(old, collection))]
+            fields |= {field.path for _, field in new if not _is_masked(field, masked)}
+    return sorted(fields)
+
+
 def made_by(files: Iterable[AddFile], versions: Collection[int]) -> set[int]:
     """Return the versions of the rules that may have made rows of these files; `versions` are those that exist."""
     found: set[int] = set()

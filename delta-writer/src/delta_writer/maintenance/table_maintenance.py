@@ -107,8 +107,8 @@ class TableMaintenance:
         if version >= self._checkpoint_from and MaintenanceTask.CHECKPOINT not in self._queued:
             self._checkpoint_from = self._next_checkpoint()
             self._start(MaintenanceTask.CHECKPOINT, partial(self._checkpoint, version))
-        # Not while files are being compacted: both would rewrite the same ones. And before the look for more to compact,
-        # so that the two take turns.
+        # Not while files are being compacted: both would rewrite the same ones. Before the look for more to compact, so
+        # that the two take turns.
         busy = self._rewrite is not None or self._queued & {MaintenanceTask.COMPACTION, *COLUMN_TASKS}
         if self._columns is not None and not busy:
             self._change_columns(self._columns)

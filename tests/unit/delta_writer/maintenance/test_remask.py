@@ -2,18 +2,31 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from prometheus_client import CollectorRegistry
+from waiting import wait_until
 
+from cdc_shared.delta.log import DeltaLog
 from cdc_shared.documents import canonical_row
 from cdc_shared.documents import types as t
 from cdc_shared.documents.canonical import canonical_document
 from cdc_shared.documents.extended_json import parse_document
 from cdc_shared.documents.fitting import fit
+from cdc_shared.errors import Fatal
+from cdc_shared.metrics.prometheus_metrics import WriterMetrics
+from cdc_shared.models.common import PipelineSpec
 from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.rules.compiled import Rules
-from delta_writer.consumer.event_handler import read_events
+from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.storage.object_store import open_store
+from delta_writer.consumer.event_handler import Collection, read_events
+from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.column_rewrite import ColumnRewrite
+from delta_writer.maintenance.mask_watch import MaskSource, MaskWatch
+from delta_writer.maintenance.policy import MB, MaintenancePolicy
 from delta_writer.maintenance.promotion import type_at
 from delta_writer.maintenance.remask import (
     PURGE,
@@ -23,12 +36,27 @@ from delta_writer.maintenance.remask import (
     made_by,
     missing_masks,
 )
+from delta_writer.maintenance.remask_command import remask as remask_command
+from delta_writer.maintenance.retention import Retention
+from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
-from delta_writer.writer.table_metadata import MASKED
+from delta_writer.writer.offsets import Fenced
+from delta_writer.writer.schema_cache import SchemaCache
+from delta_writer.writer.schema_manager import SchemaManager
+from delta_writer.writer.sink import Sink
+from delta_writer.writer.table_metadata import MASKED, masked_by
+from delta_writer.writer.tables import Table
 
 pytestmark = pytest.mark.unit
 
 SECRET = b"k" * 32
+
+
+@pytest.fixture
+def worker():
+    worker = MaintenanceWorker()
+    yield worker
+    worker.close()
 
 
 def secrets(_):
@@ -182,3 +210,128 @@ def test_the_versions_that_made_rows_are_read_off_the_statistics(new_table):
     assert made_by(writer.snapshot.files.values(), [1, 2]) == {0}
     put(table, writer, BOTH, [(1, {"n": 1})])
     assert made_by(writer.snapshot.files.values(), [1, 2]) == {0, 2}
+
+
+def plain_values_left(root):
+    """What of the documents' values is anywhere in files under `root`, in the log and its checkpoints too."""
+    found = []
+    for path in sorted(each for each in Path(root).rglob("*") if each.is_file()):
+        rows = pq.read_table(path).to_pylist() if path.suffix == ".parquet" else path.read_text(errors="replace")
+        found += [(path.name, value) for value in ("@x.io", "12345", "0049 12") if value in str(rows)]
+    return found
+
+
+class Plain:
+    """A table with plain rows, rules with masks in force, and the chore that knows of it."""
+
+    def __init__(self, new_table, worker):
+        table = new_table()
+        self.spec = PipelineSpec.model_validate(
+            {
+                "name": "p",
+                "source": {"connection": "env:X", "database": "db"},
+                "sink": {"root": table.url},
+                "quality": BOTH.model_dump(),
+            }
+        )
+        url = f"{table.url}/p/db/things"
+        self.table = replace(table, url=url, store=open_store(url, ObjectStoreSettings()))
+        self.writer = self.table.open()
+        put(self.table, self.writer, NONE, [(i, each) for i, each in enumerate(DOCUMENTS)])
+        put(self.table, self.writer, NONE, [(0, {"email": "z@x.io"}), (50, {"phone": 12345})])
+        put(self.table, self.writer, BOTH, [(1, {"email": "y@x.io"}), (60, {"phone": 12345})])
+        self.versions = {1: ONE, 2: BOTH}
+        self.told = {}
+        self.chore = Maintenance(
+            "p",
+            MaintenancePolicy(Retention(30 * 86400.0), 128 * MB, 1.0, 1e9),
+            worker,
+            WriterMetrics(CollectorRegistry()),
+            found=lambda about, texts: self.told.update({about: list(texts)}),
+            masks=MaskSource(lambda _: 2, lambda: self.versions, secrets),
+        )
+        schemas = SchemaManager(self.writer, "things", self.spec.evolution, SchemaCache())
+        self._tables = {"t": Table(Collection("db", "things"), Sink("things", self.writer, schemas))}
+
+    def turn_until(self, condition, what):
+        def turn():
+            self.chore._ask_after = 0.0
+            self.chore.turn(self._tables, {("t", 0)})
+            return condition()
+
+        wait_until(turn, 60, what, poll_s=0.005)
+
+    def ask(self, dry_run=False):
+        """Give the command; return what it says."""
+        said = []
+        remask_command(ObjectStoreSettings(), self.spec, self.versions, None, said.append, now_ms=1, dry_run=dry_run)
+        self.writer.refresh()
+        return said
+
+    def property(self, name):
+        return self.writer.snapshot.metadata.configuration.get(name)
+
+
+@pytest.fixture
+def plain(new_table, worker):
+    it = Plain(new_table, worker)
+    yield it
+    it.chore.close()
+
+
+def test_what_is_plain_is_told_masked_on_request_and_gone_for_good(plain):
+    table, told = plain.table, plain.told
+    plain.turn_until(lambda: told.get("masks of db.things"), "it is told")
+    assert "plain values of /email, /phone remain" in told["masks of db.things"][0]
+    assert "delta-writer remask p --collection things" in told["masks of db.things"][0]
+    assert plain_values_left(table.url)
+    assert "masks /email, /phone in 3 data files" in plain.ask(dry_run=True)[0]
+    assert plain.property(REMASK) is None
+    plain.ask()
+    plain.turn_until(lambda: plain.property(PURGE) == "", "it is masked, and what is older deleted")
+    check(table, plain.writer, BOTH)
+    assert plain_values_left(table.url) == []
+    assert DeltaLog(table.store).readable_versions().start > 3
+    plain.turn_until(lambda: not told["masks of db.things"], "nothing is told any more")
+    assert told["columns of db.things"] == []
+    put(table, plain.writer, BOTH, [(1, {"email": "n@x.io"}), (2, None)])
+    check(table, plain.writer, BOTH)
+    check(table, table.open(), BOTH)
+
+
+def test_a_batch_of_rules_without_the_masks_comes_too_late(plain):
+    """Of a writer that has not heard of the new rules yet."""
+    plain.ask()
+    plain.turn_until(lambda: masked_by(plain.writer.snapshot.metadata), "it is masked")
+    with pytest.raises(Fenced, match="masks of version 2"):
+        put(plain.table, plain.writer, ONE, [(1, {"phone": "5"})])
+
+
+def test_deleting_what_is_older_goes_on_after_a_restart(plain):
+    plain.ask()
+    plain.turn_until(lambda: plain.property(PURGE), "it is masked")
+    plain.chore.close()
+    assert plain_values_left(plain.table.url)
+    plain.turn_until(lambda: plain.property(PURGE) == "", "what is older is deleted")
+    assert plain_values_left(plain.table.url) == []
+
+
+def test_tables_that_never_had_plain_values_are_not_complained_of(new_table):
+    table = new_table()
+    writer = table.open()
+    put(table, writer, BOTH, [(0, {"email": "a@x.io"})])
+    told = []
+    source = MaskSource(lambda _: 2, lambda: {1: ONE, 2: BOTH}, secrets)
+    watch = MaskWatch(writer, "p", "things", source, lambda job: job(), told.append)
+    watch.turn()
+    watch.turn()
+    assert told == [None]
+
+
+def test_what_cannot_be_masked_is_refused_when_it_is_asked_for(plain):
+    spec = plain.spec.model_copy(update={"quality": quality(3, RENAME, HASH_EMAIL)})
+    with pytest.raises(NotMaskable, match="resync"):
+        remask_command(ObjectStoreSettings(), spec, {3: spec.quality}, "things", print, now_ms=1, dry_run=False)
+    with pytest.raises(Fatal, match="no table"):
+        remask_command(ObjectStoreSettings(), spec, {3: spec.quality}, "other", print, now_ms=1, dry_run=False)
+    assert plain.property(REMASK) is None

@@ -1,0 +1,135 @@
+"""What a pipeline's tables hold plain that its rules mask now: told as findings, and masked where it is asked for.
+
+The versions of the rules are read from `cdc.rules`, and the histories of schemas from the lake, in the background.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+
+from cdc_shared.delta.actions import AddFile, Metadata
+from cdc_shared.delta.schema_history import read_schema_history
+from cdc_shared.errors import CdcError
+from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.models.data_quality import QualitySpec
+from delta_writer.maintenance.remask import REMASK, Remasking, made_by, missing_masks, plain_fields
+from delta_writer.writer.delta_writer import DeltaWriter, store_errors
+from delta_writer.writer.table_metadata import masked_by
+
+Versions = Mapping[int, QualitySpec]
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MaskSource:
+    """What is known of a pipeline's masks.
+
+    Attributes:
+        version: collection → the version of the rules in force.
+        versions: reads every version of the rules; blocks.
+        secrets: as `Rules.compile` takes them.
+    """
+
+    version: Callable[[str], int]
+    versions: Callable[[], Versions]
+    secrets: Callable[[str], bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What an answer depends on."""
+
+    rules: int
+    masked: int
+    asked: str
+
+
+class MaskWatch:
+    """Of one table, in the pipeline's thread but for what `background` runs.
+
+    `report` takes what people should know; None when there is nothing.
+    """
+
+    def __init__(
+        self,
+        writer: DeltaWriter,
+        pipeline: str,
+        collection: str,
+        masks: MaskSource,
+        background: Callable[[Callable[[], None]], None],
+        report: Callable[[str | None], None],
+    ) -> None:
+        self._writer = writer
+        self._pipeline = pipeline
+        self._collection = collection
+        self._masks = masks
+        self._background = background
+        self._report = report
+        self._seen: _Seen | None = None
+        self._versions: Versions = {}
+        self._answer: str | None = None
+        self._looking = False
+
+    def turn(self) -> None:
+        """Look again where something has changed, and tell what a look has found."""
+        metadata = self._writer.snapshot.metadata
+        if metadata is None or self._looking:
+            return
+        seen = _Seen(self._masks.version(self._collection), masked_by(metadata), metadata.configuration.get(REMASK, ""))
+        if seen == self._seen:
+            self._report(self._answer)
+            return
+        self._looking = True
+        files = list(self._writer.snapshot.files.values())
+        self._background(lambda: self._look(seen, files))
+
+    def wanted(self, metadata: Metadata, files: Collection[AddFile]) -> Remasking | None:
+        """Return the masking that the table asks for, once the rules are known; None when there is none."""
+        asked = metadata.configuration.get(REMASK, "")
+        if not asked or self._looking or self._seen is None or self._seen.asked != asked:
+            return None
+        target = self._versions.get(int(asked))
+        if target is None:
+            return None
+        try:
+            missing = missing_masks(self._collection, target, self._versions, made_by(files, self._versions))
+            return Remasking(missing, self._collection, self._masks.secrets)
+        except CdcError as error:
+            self._refused(error)
+            return None
+
+    def _refused(self, error: CdcError) -> None:
+        answer = f"cannot be masked as was asked for: {error}"
+        if answer != self._answer:
+            log.warning("masking refused", table=self._writer.location.url, reason=str(error))
+        self._answer = answer
+
+    def _look(self, seen: _Seen, files: Collection[AddFile]) -> None:
+        """In the background."""
+        try:
+            self._versions = self._masks.versions() if seen.rules or seen.asked else {}
+            self._answer = self._plain(seen, files)
+            self._seen = seen
+        except CdcError as error:
+            log.warning("cannot tell yet what is plain", table=self._writer.location.url, reason=str(error))
+        finally:
+            self._looking = False
+
+    def _plain(self, seen: _Seen, files: Collection[AddFile]) -> str | None:
+        target = self._versions.get(seen.rules)
+        if target is None or seen.masked >= seen.rules:
+            return None
+        first = seen.masked
+        if not first:
+            with store_errors(f"reading the schema's history of {self._writer.location.url}"):
+                history = read_schema_history(self._writer.location.store)
+            first = history[0].rules_version if history and history[0].previous is None else 0
+        older = {first, *made_by(files, self._versions), *(v for v in self._versions if first < v < seen.rules)}
+        fields = plain_fields(self._collection, target, self._versions, older)
+        if not fields:
+            return None
+        return (
+            f"plain values of {', '.join(fields)} remain in rows or older versions of {self._writer.location.url}, "
+            f"from before version {seen.rules} of the rules: run `delta-writer remask {self._pipeline} --collection "
+            f"{self._collection}`, which masks the rows and deletes all older versions"
+        )

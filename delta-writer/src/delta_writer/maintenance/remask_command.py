@@ -1,0 +1,133 @@
+"""`delta-writer remask`: ask for the masks of the rules in force in all rows of a pipeline's tables.
+
+The command decides nothing about rows and writes none: it leaves the request in the table's properties, and the writer
+that maintains the table carries it out.
+"""
+
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+import obstore
+
+from cdc_shared.delta.actions import Action
+from cdc_shared.delta.log import DeltaLog, VersionTaken
+from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.errors import Fatal
+from cdc_shared.models.common import HISTORY_SUFFIX, PipelineSpec
+from cdc_shared.models.data_quality import QualitySpec
+from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.storage.object_store import open_store, table_url
+from delta_writer.consumer.event_handler import Collection
+from delta_writer.maintenance.remask import REMASK, made_by, missing_masks
+from delta_writer.writer.delta_writer import TableLocation, store_errors
+from delta_writer.writer.foreign_commits import ENGINE
+from delta_writer.writer.table_metadata import masked_by, owner_of
+from delta_writer.writer.tables import table_location
+
+COPY_ON_WRITE = "copy_on_write"
+
+
+def remask(
+    stores: ObjectStoreSettings,
+    spec: PipelineSpec,
+    versions: Mapping[int, QualitySpec],
+    collection: str | None,
+    say: Callable[[str], None],
+    *,
+    now_ms: int,
+    dry_run: bool,
+) -> None:
+    """Ask for it in the tables of one collection, or of all, histories too. `versions` are the pipeline's rules.
+
+    Raises:
+        Fatal: there is no such table, or one cannot be masked as it is stored. Then nothing was asked for.
+    """
+    target = spec.quality
+    if target.version == 0:
+        raise Fatal(f"pipeline {spec.name} has no rules: publish them first")
+    if spec.sink.mode == COPY_ON_WRITE:
+        raise Fatal(
+            "tables with sink.mode copy_on_write are not rewritten: resync the collection, which brings every row "
+            "under the rules in force; its older versions go when maintenance.retention_days have passed"
+        )
+    tables = list(_tables(stores, spec, collection))
+    if not tables:
+        raise Fatal(f"there is no table of {collection or spec.source.database} under {spec.sink.root}/{spec.name}")
+    asks = [(location, state, _summary(name, location, state, target, versions)) for name, location, state in tables]
+    for location, _, summary in asks:
+        say(summary)
+        if not dry_run:
+            _ask(location, target.version, now_ms)
+    if not dry_run:
+        say("asked for; the pipeline's writer does it in the background, within its budget: see its status and log")
+
+
+def _tables(
+    stores: ObjectStoreSettings, spec: PipelineSpec, collection: str | None
+) -> Iterator[tuple[str, TableLocation, Snapshot]]:
+    names = [collection] if collection else _collections(stores, spec)
+    for name in names:
+        for history in (False, True):
+            location = table_location(spec, stores, Collection(spec.source.database, name), history=history)
+            with store_errors(f"reading the log of {location.url}"):
+                state = DeltaLog(location.store).load()
+            if state.metadata is not None:
+                yield name, location, state
+
+
+def _collections(stores: ObjectStoreSettings, spec: PipelineSpec) -> list[str]:
+    """Return the names of the collections that have tables, by what the tables say."""
+    root = table_url(stores.root_for(spec.sink.root), spec.name, spec.source.database, "x").rpartition("/")[0]
+    with store_errors(f"listing {root}"):
+        prefixes = obstore.list_with_delimiter(open_store(root, stores))["common_prefixes"]
+    names = []
+    for prefix in prefixes:
+        directory = prefix.rstrip("/").rpartition("/")[2]
+        if directory.endswith(HISTORY_SUFFIX):
+            continue
+        with store_errors(f"reading the log of {root}/{directory}"):
+            metadata = DeltaLog(open_store(f"{root}/{directory}", stores)).load().metadata
+        if metadata is not None and owner_of(metadata).collection:
+            names.append(owner_of(metadata).collection)
+    return sorted(names)
+
+
+def _summary(
+    collection: str, location: TableLocation, state: Snapshot, target: QualitySpec, versions: Mapping[int, QualitySpec]
+) -> str:
+    """Say what would be done. Raises `NotMaskable`."""
+    files = list(state.files.values())
+    missing = missing_masks(collection, target, versions, made := made_by(files, versions))
+    fields = sorted(
+        {rule.path for version in made for rule in missing.by_version.get(version, ()) if hasattr(rule, "path")}
+    )
+    what = f"masks {', '.join(fields)} in {len(files)} data files" if fields else "no row lacks a mask"
+    return (
+        f"{location.url}: {what}; then version {state.version} and all before it are deleted for good: readers of "
+        "older versions and time travel lose them"
+    )
+
+
+def _ask(location: TableLocation, version: int, now_ms: int) -> None:
+    """Put the request into the table's properties, as the newest version."""
+    log = DeltaLog(location.store)
+    while True:
+        with store_errors(f"committing to {location.url}"):
+            state = log.load()
+            if state.metadata is None or masked_by(state.metadata) > version:
+                raise Fatal(f"{location.url} has the masks of a later version of the rules: publish the pipeline again")
+            configuration = {**state.metadata.configuration, REMASK: str(version)}
+            info = {
+                "timestamp": now_ms,
+                "operation": "CDC ASK FOR MASKS",
+                "operationParameters": {"rulesVersion": str(version)},
+                "engineInfo": ENGINE,
+                "txnId": str(uuid.uuid4()),
+            }
+            changed = msgspec.structs.replace(state.metadata, configuration=configuration)
+            try:
+                log.append(state.version + 1, [Action(commit_info=info), Action(meta_data=changed)])
+                return
+            except VersionTaken:
+                continue
