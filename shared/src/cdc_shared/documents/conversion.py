@@ -16,9 +16,9 @@ from cdc_shared.documents.number_type import stored_number
 from cdc_shared.documents.readable_text import readable_text
 
 # Arrow's cast of a double to a string writes the shortest text, and one of such a text to a decimal is exact within
-# these bounds (smallest doubles become 0 without a word).
+# these bounds. Where more than 38 places are to be dropped, some are without a word: 2.2819681686128555e-27 becomes 0.
 _CAST_SCALE: Final = 22
-_CAST_SMALLEST: Final = 1e-30
+_CAST_SMALLEST: Final = 1e-20
 
 
 class NotExact(ValueError):

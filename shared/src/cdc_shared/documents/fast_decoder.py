@@ -38,7 +38,7 @@ _NUMBER_OF_ERROR: Final = re.compile(r"couldn't parse:([-+.0-9eE]+)")
 _HEX_DIGIT: Final = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdef", np.uint8))
 _OBJECT_ID_CHARACTERS: Final = 24
 _IS_EXPONENT: Final = np.isin(np.arange(256), np.frombuffer(b"eE", np.uint8))
-_SMALL_EXPONENT: Final = r"^[^eE]*([eE]-[0-9]{1,2})?$"
+_SMALL_EXPONENT: Final = r"^[^eE]*([eE]-(1?[0-9]|2[0-7]))?$"
 # Decimal128 has 34 digits; with leading zeros after the point, a sign and an exponent a text of it without one is no
 # longer than this.
 _LONGEST_DECIMAL: Final = 50
@@ -252,18 +252,19 @@ def _decimal(type_: t.Decimal) -> Unwrap:
 
     def unwrap(array: t.ArrowArray) -> t.ArrowArray:
         # Arrow's cast raises for NaN and for digits that do not fit, but a number too large for 128 bits wraps around:
-        # 34 nines become 63870734310932345618.6 at scale 18. What may be too large goes through 256 bits.
+        # 34 nines become 63870734310932345618.6 at scale 18. Where more than 38 places are dropped, or 76 of 256
+        # bits, it reads beyond a table: 1E-49 becomes 0 at scale 10 without a word. What may be too large or too fine
+        # goes through 256 bits; what may be finer than that is refused.
         texts = _member(array, 0)
         characters, lengths = _characters(texts)
         longest = lengths.max(initial=0)
-        if (
-            _IS_EXPONENT[characters].any()
-            and not pc.all(pc.match_substring_regex(texts, _SMALL_EXPONENT), min_count=0).as_py()
-        ):
+        exponents = _IS_EXPONENT[characters].any()
+        if exponents and not pc.all(pc.match_substring_regex(texts, _SMALL_EXPONENT), min_count=0).as_py():
             raise Refused
         if longest > _LONGEST_DECIMAL:
             raise Refused
-        numbers = texts.cast(storage) if longest <= whole_digits else texts.cast(wide).cast(storage)
+        direct = longest <= whole_digits and not exponents
+        numbers = texts.cast(storage) if direct else texts.cast(wide).cast(storage)
         zeros = pc.equal(numbers, zero)
         if zeros.true_count and pc.any(pc.starts_with(texts.filter(zeros), "-")).as_py():
             raise Refused  # the column has no negative zero

@@ -12,8 +12,8 @@ from cdc_shared.documents.extended_json import MAX_NESTING
 
 pytestmark = pytest.mark.unit
 
-BOUND_S = 5.0
-"""Far above what any of these takes, far below what quadratic work would."""
+BOUND_S = 10.0
+"""Of CPU: far above what any of these takes, far below what quadratic work would."""
 
 
 def one(number: int = 1) -> dict[str, str]:
@@ -85,13 +85,13 @@ def test_names_that_come_to_the_same_column_are_rescued_but_for_the_first() -> N
 
 def test_a_document_of_ten_thousand_fields() -> None:
     members = ",".join(f'"f{i}": {i}' for i in range(10_000))
-    start = time.perf_counter()
+    start = time.process_time()
     result = decoded(f'{{"_id": 1,{members}}}')
     assert len(result.schema.fields) == 1000  # max_struct_fields: the others are rescued, each under its name
     assert result.stats.rescued_values == 9001
     again = decoded(f'{{"_id": 2,{members}}}', schema=result.schema)
     assert again.schema == result.schema
-    assert time.perf_counter() - start < BOUND_S
+    assert time.process_time() - start < BOUND_S
 
 
 @pytest.mark.parametrize("shape", ["objects", "arrays", "both", "scopes"])
@@ -108,7 +108,7 @@ def test_a_hundred_levels_and_as_many_as_mongodb_can_hold(shape: str) -> None:
         return f'{{"_id": 1,"n": {nested}}}'
 
     others = ['{"_id": 0,"n": 5}'] * 20
-    start = time.perf_counter()
+    start = time.process_time()
     for depth in (100, MAX_NESTING - 2):
         decoded(document(depth))
         decoded(*others, document(depth), schema=known(_id=t.LONG, n=t.LONG))
@@ -121,18 +121,18 @@ def test_a_hundred_levels_and_as_many_as_mongodb_can_hold(shape: str) -> None:
             assert column(result, "_id") == [0] * 20 + [None] + [0] * 20
         with pytest.raises(InvalidDocument, match="nested too deep"):
             parse(document(depth))
-    assert time.perf_counter() - start < 2 * BOUND_S
+    assert time.process_time() - start < 2 * BOUND_S
 
 
 @pytest.mark.parametrize("size", [2**20, 15 * 2**20])
 def test_long_strings(size: int) -> None:
     text = json.dumps({"_id": 1, "s": "ü" + "x" * size, "odd": 5}, ensure_ascii=False)
-    start = time.perf_counter()
+    start = time.process_time()
     result = decoded(text, '{"_id": 2,"s": "y"}', schema=known(_id=t.LONG, s=t.STRING, odd=t.STRING))
     assert len(column(result, "s")[0]) == size + 1
     whole = decoded(text, schema=known(_id=t.LONG, s=t.LONG))
     assert len(rescued(whole)[0]["/s"]) == size + 1
-    assert time.perf_counter() - start < BOUND_S
+    assert time.process_time() - start < BOUND_S
 
 
 @pytest.mark.parametrize(
