@@ -57,9 +57,8 @@ class CommitGuard:
         """Check the entries from the last of ours up to the table's: those of others that no writer of ours has seen.
 
         Normally the newest entry is ours, and one is read. Entries that log clean-up has deleted are passed over; what
-        they did to the schema is found in the schema itself.
-
-        A schema that was changed and put back is as good as before.
+        they did to the schema is found in the schema itself. A schema that was changed and put back is as good as
+        before.
 
         Raises:
             ForeignCommit: see `check`.
@@ -71,9 +70,11 @@ class CommitGuard:
             version -= 1
         for number, entry in foreign:
             self._check_rows(number, entry)
-        altered = next((each for each in foreign if _metadata_of(each[1])), None)
-        if altered is not None and (before := _metadata_at(log, version)) is not None:
-            self._check_metadata(*altered, before, table)
+        altered = [(number, entry, after) for number, entry in foreign if (after := _metadata_of(entry)) is not None]
+        if altered and (before := _metadata_at(log, version)) is not None:
+            for number, entry, after in altered:
+                if _differences(before, after):
+                    self._check_metadata(number, entry, before, table)
         if table.metadata is not None:
             self._check_schema(table.version, table.metadata)
 
@@ -98,7 +99,7 @@ class CommitGuard:
             raise self._refusal(version, entry, what, self._restore(version))
 
     def _check_metadata(self, version: int, entry: Sequence[Action], before: Metadata, now: Snapshot) -> None:
-        """Check what has become of the metadata since `entry`, the first that changed it."""
+        """Check what has become of the metadata since `entry`, which changed it."""
         if now.metadata is None or not (found := _differences(before, now.metadata)):
             return
         since = f"up to version {now.version}: " * (now.version > version)
