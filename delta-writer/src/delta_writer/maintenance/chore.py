@@ -20,8 +20,8 @@ from delta_writer.writer.delta_writer import DeltaWriter
 from delta_writer.writer.sink import Sink
 from delta_writer.writer.tables import Table
 
-ASK_EVERY_S: Final = 5.0
-"""How often the columns are looked for that should be promoted."""
+ASK_EVERY_S: Final = 2.0
+"""How often it is asked which columns should be promoted, and what is plain."""
 
 
 class Maintenance:
