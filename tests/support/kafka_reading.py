@@ -30,7 +30,7 @@ def records_since(bootstrap_servers: str, topic: str, offset: int, partition: in
         at_end = offset >= end
         while not at_end:
             assert time.monotonic() < deadline, f"{topic} was not read up to {end} in time"
-            for message in consumer.consume(500, 0.5):
+            for message in consumer.consume(500, 0.1):
                 # The last offsets may be transactions' markers, which only the partition's end tells of.
                 at_end |= _is_end(message) or (message.offset() or 0) >= end - 1
                 if message.error() is None and (message.offset() or 0) < end:

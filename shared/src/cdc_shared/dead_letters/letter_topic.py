@@ -24,7 +24,8 @@ RETENTION_DAYS: Final = 30
 MAX_RECORD_BYTES: Final = 2 * 1024 * 1024
 """Above `MAX_INLINE_BYTES` of the writer: a sealed record and its headers fit."""
 READ_TIMEOUT_S: Final = 30.0
-POLL_S: Final = 1.0
+POLL_S: Final = 0.05
+"""Short: a poll waits for that long at the end of the topic, where fewer records are left than it asks for."""
 RECORDS_A_POLL: Final = 100
 
 Progress = Callable[[int], None]
