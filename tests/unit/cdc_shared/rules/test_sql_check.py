@@ -71,6 +71,11 @@ def test_an_operation_that_the_type_does_not_have_fails() -> None:
     assert failing("a > 5", ['{"a": {"x": 1}}', '{"a": null}']) == [0]
 
 
+def test_a_constant_that_the_type_does_not_have_fails_only_what_has_a_value() -> None:
+    """With a column of longs DuckDB makes a long of 'x', or fails to, for every row."""
+    assert failing("a = 'x'", ['{"a": 0}', "{}", '{"a": null}']) == [0]
+
+
 def test_a_value_that_does_not_fit_its_column_has_its_own_type() -> None:
     texts = ['{"a": 7}', '{"a": "7"}', '{"a": 7.5}', '{"a": [7]}', '{"a": 3}', '{"a": {"$date": 7}}']
     assert failing("a > 5", texts, DocumentSchema((t.Field("a", t.LONG),))) == [1, 3, 4, 5]

@@ -73,6 +73,13 @@ def test_required_of_every_element() -> None:
     assert failing(rule, texts) == texts[3:]
 
 
+def test_arrays_are_gone_through_without_a_star() -> None:
+    """Then an array that is missing lacks the value, while one without elements has none to look at."""
+    rule = {"rule": "required", "path": "/l/v"}
+    texts = ['{"l": [{"v": 1}]}', '{"l": []}', "{}", '{"l": [{"v": 1},{}]}', '{"l": [null]}']
+    assert failing(rule, texts) == texts[2:]
+
+
 @pytest.mark.parametrize(
     ("types", "passes", "fails"),
     [
@@ -129,6 +136,14 @@ def test_decimals_are_compared_exactly() -> None:
     texts = [f'{{"$numberDecimal": "{n}"}}' for n in ("9007199254740993", "9007199254740992.0000000001", "-1E+30")]
     assert failing_values({"rule": "range", "max": 2**53}, *texts) == texts[:2]
     assert failing_values({"rule": "range", "min": -(10**40)}, *texts) == []
+
+
+def test_bounds_finer_than_the_column() -> None:
+    """A decimal(38,10) column has no 5E-11."""
+    texts = [f'{{"$numberDecimal": "{n}"}}' for n in ("0", "0.0000000001")]
+    assert failing_values({"rule": "range", "min": 5e-11}, *texts) == texts[:1]
+    assert failing_values({"rule": "range", "max": 5e-11}, *texts) == texts[1:]
+    assert failing_values({"rule": "enum", "values": [5e-11]}, *texts) == texts
 
 
 @pytest.mark.parametrize("bounds", [{"min": 0}, {"max": 0}, {"min": -(2**70)}, {"max": 1e300}])
@@ -294,6 +309,10 @@ def test_compare_dates_and_other_kinds() -> None:
 def test_nan_is_not_itself() -> None:
     rule = {"rule": "compare", "path": "/a", "operator": "==", "other": "/b"}
     assert failing(rule, pairs(("NaN", "NaN"), ("1", "1"))) == pairs(("NaN", "NaN"))
+    below = rule | {"operator": "<"}
+    texts = pairs(('{"$numberDecimal": "NaN"}', '{"$numberDecimal": "5"}'), ("1", '{"$numberDecimal": "NaN"}'))
+    assert failing(below, texts) == texts
+    assert failing(rule | {"operator": "!="}, texts) == []
 
 
 def test_fields_of_an_element_are_compared_within_it() -> None:
@@ -306,6 +325,12 @@ def test_elements_are_compared_with_a_field_of_the_document() -> None:
     rule = {"rule": "compare", "path": "/l/*/n", "operator": "<=", "other": "/max"}
     texts = ['{"l": [{"n": 1},{"n": 5}],"max": 5}', '{"l": [{"n": 1},{"n": 6}],"max": 5}', '{"l": [{"n": 6}]}']
     assert failing(rule, texts) == [texts[1]]
+
+
+def test_elements_of_two_arrays_are_compared_each_with_each() -> None:
+    rule = {"rule": "compare", "path": "/l/*", "operator": "<", "other": "/m/*"}
+    texts = ['{"l": [1,2],"m": [3]}', '{"l": [1],"m": [3,0]}', '{"l": [1],"m": []}', '{"l": [5,1],"m": [4,9]}']
+    assert failing(rule, texts) == [texts[1], texts[3]]
 
 
 # --- whatever the columns are -----------------------------------------------------------------------------------------
