@@ -229,7 +229,7 @@ class _Rescued:
     def rows_below(self, pointer: str) -> Rows:
         """The rows that have an entry for the pointer or for one below it."""
         if self._texts.null_count == len(self._texts):
-            return np.array([row for row in self._entries if self._below(row, pointer)], np.int64)
+            return np.array(sorted(row for row in self._entries if self._below(row, pointer)), np.int64)
         mentioned = pc.match_substring(self._texts, string_text(pointer)[:-1]).fill_null(False)
         candidates = {*np.flatnonzero(mentioned.to_numpy(zero_copy_only=False)).tolist(), *self._entries}
         return np.array(sorted(row for row in candidates if self._below(row, pointer)), np.int64)

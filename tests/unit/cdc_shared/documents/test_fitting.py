@@ -144,3 +144,14 @@ def test_a_table_is_widened_by_what_it_does_not_know() -> None:
         s=t.Struct((t.Field("x", t.LONG), t.Field("z", t.DATE))), l=t.List(t.LONG), a=t.UUID
     )
     assert widened(table, known(b=t.LONG), max_struct_fields=3) == table
+
+
+def test_rows_are_kept_apart_when_several_fields_are_rescued_in_another_order() -> None:
+    texts = ['{"a": "x","b": "s"}', '{"a": 1,"b": true}']
+    result = fitted(*texts, source=known(a=t.JSON, b=t.JSON), table=known(b=t.STRING, a=t.LONG))
+    assert column(result, "a") == [None, 1]
+    assert column(result, "b") == ["s", None]
+    assert rescued(result) == [{"/a": "x"}, {"/b": True}]
+    back = fit(result, known(b=t.JSON, a=t.JSON))
+    assert column(back, "a") == ['"x"', '{"$numberInt":"1"}']
+    assert rescued(back) == [None, None]
