@@ -88,8 +88,8 @@ class Maintenance:
         name = f"{collection.database}.{key[1]}"
 
         def column_changes(metadata: Metadata) -> ColumnChange | None:
-            files, watch = writer.snapshot.files.values(), self._watches.get(key)
-            return (watch and watch.wanted(metadata, files)) or next_promotion(metadata, files)
+            watch = self._watches.get(key)
+            return (watch and watch.wanted(metadata)) or next_promotion(metadata, writer.snapshot.files.values())
 
         if self._masks is not None and isinstance(writer, REWRITABLE):
             self._watches[key] = MaskWatch(

@@ -116,6 +116,7 @@ class ColumnRewrite:
         metadata = self._writer.snapshot.metadata
         if metadata is None:  # then there are no files, which is little
             raise ValueError("a table with files and no metadata")
+        self.change.metadata(metadata, self._writer.version + 1)  # that it still fits
         group = _group(self._left(), self._target_bytes)
         self._in_hand = frozenset(file.path for file in group)
         return partial(self._work, self._writer.version, metadata, group)

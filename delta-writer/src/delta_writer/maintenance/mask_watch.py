@@ -67,6 +67,7 @@ class MaskWatch:
         self._report = report
         self._seen: _Seen | None = None
         self._versions: Versions = {}
+        self._made_by: set[int] = set()
         self._answer: str | None = None
         self._looking = False
 
@@ -83,7 +84,7 @@ class MaskWatch:
         files = list(self._writer.snapshot.files.values())
         self._background(lambda: self._look(seen, files))
 
-    def wanted(self, metadata: Metadata, files: Collection[AddFile]) -> Remasking | None:
+    def wanted(self, metadata: Metadata) -> Remasking | None:
         """Return the masking that the table asks for, once the rules are known; None when there is none."""
         asked = metadata.configuration.get(REMASK, "")
         if not asked or self._looking or self._seen is None or self._seen.asked != asked:
@@ -92,7 +93,7 @@ class MaskWatch:
         if target is None:
             return None
         try:
-            missing = missing_masks(self._collection, target, self._versions, made_by(files, self._versions))
+            missing = missing_masks(self._collection, target, self._versions, self._made_by)
             return Remasking(missing, self._collection, self._masks.secrets)
         except CdcError as error:
             self._refused(error)
@@ -108,23 +109,24 @@ class MaskWatch:
         """In the background."""
         try:
             self._versions = self._masks.versions() if seen.rules or seen.asked else {}
-            self._answer = self._plain(seen, files)
+            with store_errors(f"reading {self._writer.location.url}"):
+                self._made_by = made_by(self._writer.location.store, files) if self._versions else set()
+                self._answer = self._plain(seen)
             self._seen = seen
         except CdcError as error:
             log.warning("cannot tell yet what is plain", table=self._writer.location.url, reason=str(error))
         finally:
             self._looking = False
 
-    def _plain(self, seen: _Seen, files: Collection[AddFile]) -> str | None:
+    def _plain(self, seen: _Seen) -> str | None:
         target = self._versions.get(seen.rules)
         if target is None or seen.masked >= seen.rules:
             return None
         first = seen.masked
         if not first:
-            with store_errors(f"reading the schema's history of {self._writer.location.url}"):
-                history = read_schema_history(self._writer.location.store)
+            history = read_schema_history(self._writer.location.store)
             first = history[0].rules_version if history and history[0].previous is None else 0
-        older = {first, *made_by(files, self._versions), *(v for v in self._versions if first < v < seen.rules)}
+        older = {first, *self._made_by, *(v for v in self._versions if first < v < seen.rules)}
         fields = plain_fields(self._collection, target, self._versions, older)
         if not fields:
             return None

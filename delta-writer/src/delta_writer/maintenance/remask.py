@@ -6,6 +6,7 @@ is left alone: what is masked once cannot be masked otherwise. Only where the tw
 else the row would be none that either version makes, and the table has to be filled anew.
 """
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, get_args
@@ -13,6 +14,8 @@ from typing import Any, Final, get_args
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import AddFile, Metadata
 from cdc_shared.documents import DocumentSchema
@@ -27,8 +30,10 @@ from cdc_shared.models import data_quality as q
 from cdc_shared.rules.compiled import Rules
 from cdc_shared.rules.paths import names_of, tokens_of, touch
 from cdc_shared.rules.source_schema import MaskedField, masked_field
+from cdc_shared.storage.range_file import RangeFile
 from delta_writer.maintenance.compactor import arrow_schema
 from delta_writer.maintenance.promotion import RESCUED
+from delta_writer.writer.deletion_vectors import DeletionVectors
 from delta_writer.writer.file_changes import Overtaken
 from delta_writer.writer.table_metadata import MASKED, schema_of, with_schema
 
@@ -97,19 +102,35 @@ def plain_fields(
     return sorted(fields)
 
 
-def made_by(files: Iterable[AddFile], versions: Collection[int]) -> set[int]:
-    """Return the versions of the rules that may have made rows of these files; `versions` are those that exist."""
+def made_by(store: ObjectStore, files: Iterable[AddFile]) -> set[int]:
+    """Return the versions of the rules that made the live rows of these files. 0 where a row names none.
+
+    Reads one column of those files whose statistics do not tell. Lets the store's errors through.
+    """
+    vectors = DeletionVectors(store, time.time)
     found: set[int] = set()
     for file in files:
-        stats = msgspec.json.decode(file.stats or "{}")
-        rows, nulls = stats.get("numRecords"), stats.get("nullCount", {}).get(RULES_VERSION)
-        least, most = (stats.get(name, {}).get(RULES_VERSION) for name in ("minValues", "maxValues"))
-        if rows is None or nulls is None or (least is None and nulls < rows):
-            return {0, *versions}  # another program wrote the file: anything may be in it
-        found |= {0} if nulls else set()
-        if least is not None and most is not None:
-            found |= {least, most, *(version for version in versions if least < version < most)}
+        told = _told_by_statistics(file)
+        if told is None or not told <= found:
+            found |= told if told is not None and file.deletion_vector is None else _read_versions(store, file, vectors)
     return found
+
+
+def _told_by_statistics(file: AddFile) -> set[int] | None:
+    """Return the versions that made the file's rows, live or not; None when its statistics do not say exactly."""
+    stats = msgspec.json.decode(file.stats or "{}")
+    nulls = stats.get("nullCount", {}).get(RULES_VERSION)
+    least, most = (stats.get(name, {}).get(RULES_VERSION) for name in ("minValues", "maxValues"))
+    if nulls is None or least != most or (least is None and nulls != stats.get("numRecords")):
+        return None
+    return ({0} if nulls else set()) | ({least} if least is not None else set())
+
+
+def _read_versions(store: ObjectStore, file: AddFile, vectors: DeletionVectors) -> set[int]:
+    dead = np.frombuffer(vectors.of(file).to_array(), np.uint32)
+    with pq.ParquetFile(pa.PythonFile(RangeFile(store, file.path, file.size), mode="r")) as parquet:
+        column: Any = parquet.read(columns=[RULES_VERSION]).column(RULES_VERSION)
+    return set(np.unique(np.delete(column.fill_null(0).to_numpy(), dead)).tolist())
 
 
 class Remasking:

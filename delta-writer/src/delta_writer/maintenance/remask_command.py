@@ -98,7 +98,9 @@ def _summary(
 ) -> str:
     """Say what would be done. Raises `NotMaskable`."""
     files = list(state.files.values())
-    missing = missing_masks(collection, target, versions, made := made_by(files, versions))
+    with store_errors(f"reading {location.url}"):
+        made = made_by(location.store, files)
+    missing = missing_masks(collection, target, versions, made)
     fields = sorted(
         {rule.path for version in made for rule in missing.by_version.get(version, ()) if hasattr(rule, "path")}
     )

@@ -185,7 +185,7 @@ class DeltaWriter(ABC):
 
         def attempt() -> CommitResult | None:
             check_fence(self._snapshot.txns, self.topic, batch.ranges)
-            if batch.rules_version < (masked := masked_by(self._snapshot.metadata)):
+            if batch.rows.num_rows and batch.rules_version < (masked := masked_by(self._snapshot.metadata)):
                 raise Fenced(
                     f"all rows of {self.location.url} have the masks of version {masked} of the rules, and the batch "
                     f"was made by version {batch.rules_version}"

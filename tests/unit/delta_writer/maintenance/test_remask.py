@@ -94,7 +94,7 @@ def put(table, writer, rules, changes):
 
 def remask(writer, target, versions):
     files = writer.snapshot.files.values()
-    missing = missing_masks("things", target, versions, made_by(files, versions))
+    missing = missing_masks("things", target, versions, made_by(writer.location.store, files))
     writer.set_properties({REMASK: str(target.version)})
     rewrite = ColumnRewrite(writer, Remasking(missing, "things", secrets), 1, 1e9)
     while (job := rewrite.step()) is not None:
@@ -202,14 +202,20 @@ def test_versions_that_made_no_rows_are_no_reason_to_refuse():
         missing_masks("things", both, {2: both}, {1})
 
 
-def test_the_versions_that_made_rows_are_read_off_the_statistics(new_table):
+def test_which_versions_made_rows_that_live(new_table):
     table = new_table()
     writer = table.open()
-    assert made_by([], [1, 2]) == set()
-    put(table, writer, NONE, [(0, {"n": 1})])
-    assert made_by(writer.snapshot.files.values(), [1, 2]) == {0}
-    put(table, writer, BOTH, [(1, {"n": 1})])
-    assert made_by(writer.snapshot.files.values(), [1, 2]) == {0, 2}
+
+    def versions():
+        return made_by(table.store, writer.snapshot.files.values())
+
+    assert versions() == set()
+    put(table, writer, NONE, [(0, {"n": 1}), (1, {"n": 1})])
+    assert versions() == {0}
+    put(table, writer, BOTH, [(1, {"n": 1}), (2, {"n": 2})])
+    assert versions() == {0, 2}
+    put(table, writer, ONE, [(0, {"n": 1}), (2, {"n": 2})])
+    assert versions() == {1, 2}, "the rows of version 0 are superseded"
 
 
 def plain_values_left(root):
