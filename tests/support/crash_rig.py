@@ -41,7 +41,7 @@ END_TIMEOUT_S = 60.0
 DATABASE, COLLECTION = "db", "items"
 PROMOTED_AFTER = 30
 """Conflicts of the field `mixed` (`hot_key_changes`), which come with about every other change."""
-GAP_SHARE, INVALID_SHARE = 0.04, 0.05
+GAP_SHARE, INVALID_SHARE, REJECTED_READ_SHARE = 0.04, 0.05, 0.05
 LOG_TAIL_LINES = 12
 AGED_S = 60.0
 """Beyond what writers retain here (`crash_writer.RETENTION`)."""
@@ -286,6 +286,8 @@ class CrashRig:
                 partition = self._rng.choice(partitions)
                 self._invalid.add((partition, self.changes.end(partition)))
                 self.changes.add_invalid(partition)
+            if self._rng.random() < REJECTED_READ_SHARE:
+                self.changes.add_rejected_read()
             self.changes.make(1)
         self.topic.record([self.changes.end(p) for p in partitions], self._records)
 

@@ -6,6 +6,7 @@ under load: there is no need to wait until it has caught up.
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -83,6 +84,12 @@ class HotKeyChanges:
     def add_invalid(self, partition: int) -> None:
         """A record that can never be applied."""
         self._put(partition, Sent(b'{"id": "broken"}', b"this is no JSON", "", None))
+
+    def add_rejected_read(self) -> None:
+        """A snapshot's read of a document that is none: its row stays as it is, where a sweep does not take it."""
+        document_id = self._rng.choice(self._ids)
+        envelope = json.loads(self._envelope("r", {}))
+        self._change(document_id, None, json.dumps(envelope | {"after": "[]"}).encode())
 
     def end(self, partition: int) -> int:
         """The offset after the last one."""
