@@ -17,8 +17,9 @@ from cdc_shared.documents.fast_decoder import Refused, decode_lines, encoded
 from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, infer
 from cdc_shared.documents.odd_values import suspects_of
 from cdc_shared.documents.policies import NONE, FieldPolicies
+from cdc_shared.documents.rescued_values import Conflicts, merge_conflicts
 from cdc_shared.documents.split_decoder import decode_split
-from cdc_shared.documents.walker import Conflicts, UnknownField, WalkedRows, merge_conflicts, walk
+from cdc_shared.documents.walker import UnknownField, WalkedRows, walk
 
 BLOCK_ROWS = 4096
 BLOCK_CHARACTERS = 16 * 2**20

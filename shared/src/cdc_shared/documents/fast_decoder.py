@@ -21,7 +21,7 @@ from cdc_shared.documents.conversion import NotExact, doubles_as_numbers
 from cdc_shared.documents.extended_json import UINT32_MAX
 from cdc_shared.documents.inference import EXACT_DOUBLE_MAX
 from cdc_shared.documents.kinds import UUID_BYTES
-from cdc_shared.documents.walker import DATE_MAX_MS, DATE_MIN_MS
+from cdc_shared.documents.scalar_fits import DATE_MAX_MS, DATE_MIN_MS
 
 # A quote inside a JSON string is always escaped, so this matches only objects. Exactly the texts that the walker takes
 # for a wrapper.

@@ -4,37 +4,32 @@ Where the two schemas have the same type for a field, its column is taken as it 
 rescued of them, are put together again and walked, row by row, unless the column can be converted as a whole.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from cdc_shared.documents import types as t
 from cdc_shared.documents.canonical import bson_value
 from cdc_shared.documents.conversion import NotExact, convert_column
 from cdc_shared.documents.decoder import Decoded, DecodeStats, conformed
-from cdc_shared.documents.extended_json import parse, string_text
 from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS
 from cdc_shared.documents.kinds import DUPLICATE_NAMES
 from cdc_shared.documents.pointers import pointer_names, pointer_to
 from cdc_shared.documents.policies import NONE, FieldPolicies
-from cdc_shared.documents.walker import (
+from cdc_shared.documents.rescued_values import (
     Conflicts,
     Entries,
     Entry,
-    MembersFit,
-    WholeField,
+    RescuedColumn,
     count_conflicts,
     first_failure,
     merge_conflicts,
-    rescued_text,
+    replaced_rows,
 )
-
-Rows = npt.NDArray[np.int64]
+from cdc_shared.documents.walker import MembersFit, WholeField
 
 
 def fit(
@@ -103,7 +98,7 @@ class _Fitting:
         self._decoded = decoded
         self._target = target
         self._policies = policies
-        self._rescued = _Rescued(decoded.rescued)
+        self._rescued = RescuedColumn(decoded.rescued)
         self._rows = len(decoded.rescued)
         self._conflicts: Conflicts = {}
         self._failures = dict(decoded.failures)
@@ -205,7 +200,7 @@ class _Fitting:
                 entries = [Entry(at, value, at, DUPLICATE_NAMES)]
                 values.append(None)
             self._add(row, entries, before)
-        return None if fitted is None else _replaced(fitted, rows, pa.array(values, fitted.type))
+        return None if fitted is None else replaced_rows(fitted, rows, pa.array(values, fitted.type))
 
     def _add(self, row: int, entries: Entries, before: dict[str, Any]) -> None:
         self._rescued.add(row, [entry[:2] for entry in entries])
@@ -215,54 +210,6 @@ class _Fitting:
             failure = first_failure(new, self._policies)
             if failure is not None:
                 self._failures.setdefault(row, failure)
-
-
-class _Rescued:
-    """The entries of a `_cdc_rescued` column; those of a row are read when one of them is asked for."""
-
-    def __init__(self, texts: pa.StringArray) -> None:
-        self._texts = texts
-        self._entries: dict[int, dict[str, Any]] = {}
-        self.further_values = 0
-        """How many values were added, less those taken."""
-
-    def rows_below(self, pointer: str) -> Rows:
-        """The rows that have an entry for the pointer or for one below it."""
-        if self._texts.null_count == len(self._texts):
-            return np.array(sorted(row for row in self._entries if self._below(row, pointer)), np.int64)
-        mentioned = pc.match_substring(self._texts, string_text(pointer)[:-1]).fill_null(False)
-        candidates = {*np.flatnonzero(mentioned.to_numpy(zero_copy_only=False)).tolist(), *self._entries}
-        return np.array(sorted(row for row in candidates if self._below(row, pointer)), np.int64)
-
-    def taken_below(self, row: int, pointer: str) -> dict[str, Any]:
-        """Those entries of a row, which are no longer there."""
-        entries = self._of_row(row)
-        taken = {at: entries.pop(at) for at in self._below(row, pointer)}
-        self.further_values -= len(taken)
-        return taken
-
-    def add(self, row: int, entries: Sequence[tuple[str, Any]]) -> None:
-        self._of_row(row).update(entries)
-        self.further_values += len(entries)
-
-    def array(self) -> pa.StringArray:
-        """The column as it is now."""
-        if not self._entries:
-            return self._texts
-        rows = np.array(sorted(self._entries), np.int64)
-        texts = [rescued_text(list(entries.items())) if (entries := self._entries[row]) else None for row in rows]
-        replaced: pa.StringArray = _replaced(self._texts, rows, pa.array(texts, pa.string()))
-        return replaced
-
-    def _below(self, row: int, pointer: str) -> list[str]:
-        return [at for at in self._of_row(row) if at == pointer or at.startswith(f"{pointer}/")]
-
-    def _of_row(self, row: int) -> dict[str, Any]:
-        entries = self._entries.get(row)
-        if entries is None:
-            text = self._texts[row].as_py()
-            entries = self._entries[row] = {} if text is None else parse(text)
-        return entries
 
 
 def _holds(wanted: t.FieldType, known: t.FieldType) -> bool:
@@ -294,15 +241,6 @@ def _with_entries(value: Any, entries: dict[str, Any], at: str) -> Any:
 
 def _nulls(rows: int, type_: Any) -> t.ArrowArray:
     return pa.nulls(rows, type_)
-
-
-def _replaced(array: t.ArrowArray, rows: Rows, values: t.ArrowArray) -> t.ArrowArray:
-    """The array with other values in these rows."""
-    if len(rows) == len(array):
-        return values
-    chosen = np.arange(len(array))
-    chosen[rows] = len(array) + np.arange(len(rows))
-    return pa.concat_arrays([array, values]).take(pa.array(chosen))
 
 
 def _unsliced(array: t.ArrowArray) -> t.ArrowArray:

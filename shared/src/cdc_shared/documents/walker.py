@@ -3,62 +3,46 @@
 The fast path must agree with this one on every text that it accepts.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Context, Decimal, Inexact, InvalidOperation
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pyarrow as pa
-from bson import Binary, DatetimeMS, Decimal128, Int64, ObjectId, Timestamp
 
 from cdc_shared.documents import types as t
-from cdc_shared.documents.bson_values import DuplicateKeys, RegularExpression
-from cdc_shared.documents.extended_json import INT64_MAX, INT64_MIN, InvalidDocument, dump, parse_document, string_text
-from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS, EXACT_DOUBLE_MAX
+from cdc_shared.documents.bson_values import DuplicateKeys
+from cdc_shared.documents.extended_json import InvalidDocument, parse_document
+from cdc_shared.documents.inference import DEFAULT_MAX_STRUCT_FIELDS
 from cdc_shared.documents.kinds import (
     DUPLICATE_NAMES,
     NAME_CLASH,
     TOO_MANY_MEMBERS,
-    UUID_BYTES,
-    UUID_SUBTYPE,
     kind_name,
 )
-from cdc_shared.documents.number_type import stored_number
 from cdc_shared.documents.pointers import pointer_to
 from cdc_shared.documents.policies import NONE, FieldPolicies
 from cdc_shared.documents.readable_text import readable_text
+from cdc_shared.documents.rescued_values import (
+    Conflicts,
+    Entries,
+    Entry,
+    count_conflicts,
+    first_failure,
+    rescued_text,
+)
+from cdc_shared.documents.scalar_fits import (
+    MISFIT,
+    SCALAR_FITS,
+    Fit,
+    binary_fit,
+    decimal_fit,
+    number_fit,
+)
 
-DATE_MIN_MS: Final = -62_135_596_800_000
-"""0001-01-01T00:00:00Z: no reader of Delta tables agrees with another on what lies before."""
-DATE_MAX_MS: Final = 253_402_300_799_999
-"""9999-12-31T23:59:59.999Z."""
-
-_MISFIT: Final = object()
 _EMPTY: Final = (dict, list)
 
-Fit = Callable[[Any], Any]
-"""Value → storage value, or `_MISFIT`."""
 Document = dict[str, Any] | DuplicateKeys
-Conflicts = dict[str, Counter[str]]
-"""JSON Pointer of a known field → how often values of which kind did not fit it."""
-
-
-class Entry(NamedTuple):
-    """A value that a row's columns do not hold."""
-
-    pointer: str
-    value: Any
-    field: str | None
-    """Pointer of the known field that the value is in conflict with; None if there is no conflict: nothing typed is
-    known of the field, or a `text` column shows the value.
-    """
-    kind: str = ""
-    """Kind of the value in that conflict."""
-
-
-Entries = list[Entry]
 
 
 @dataclass
@@ -167,32 +151,6 @@ def _walk(
         walked.add(row, entries, policies)
 
 
-def count_conflicts(entries: Iterable[Entry], conflicts: Conflicts) -> None:
-    """Add the conflicts among a row's entries to the counts."""
-    for entry in entries:
-        if entry.field is not None:
-            conflicts.setdefault(entry.field, Counter())[entry.kind] += 1
-
-
-def merge_conflicts(into: Conflicts, others: Mapping[str, Counter[str]]) -> None:
-    """Add counts to counts."""
-    for pointer, kinds in others.items():
-        into.setdefault(pointer, Counter()).update(kinds)
-
-
-def first_failure(entries: Iterable[Entry], policies: FieldPolicies) -> str | None:
-    """Pointer of the first conflict among a row's entries whose field's policy is `fail`."""
-    if not policies.may_fail:
-        return None
-    conflicts = (entry.pointer for entry in entries if entry.field is not None)
-    return next((pointer for pointer in conflicts if policies.mode(pointer) == "fail"), None)
-
-
-def rescued_text(entries: Sequence[tuple[str, Any]]) -> str:
-    """The `_cdc_rescued` value of a row: a JSON object from JSON Pointer to canonical Extended JSON."""
-    return "{" + ",".join([f"{string_text(pointer)}:{dump(value)}" for pointer, value in entries]) + "}"
-
-
 @lru_cache(maxsize=64)
 def _compiled(schema: t.DocumentSchema, may_widen: bool, max_fields: int) -> "MembersFit":
     return MembersFit(schema, "", may_widen, max_fields)
@@ -239,7 +197,7 @@ class MembersFit:
                 if value is None:
                     continue
                 fitted = found[1](value)
-                if fitted is not _MISFIT:
+                if fitted is not MISFIT:
                     row[found[0]] = fitted
                     continue
             elif (struct := self._structs.get(name)) is not None:
@@ -296,15 +254,15 @@ def _has_duplicates(value: Any) -> bool:
 
 
 def _fit_nothing(_value: Any) -> Any:
-    return _MISFIT
+    return MISFIT
 
 
 def _fit_unknown(value: Any) -> Any:
     if type(value) in _EMPTY and not value:
-        return _MISFIT
+        return MISFIT
     if has_type(value):
         raise UnknownField
-    return _MISFIT
+    return MISFIT
 
 
 def has_type(value: Any) -> bool:
@@ -324,14 +282,14 @@ def _strict(type_: t.FieldType, may_widen: bool, max_fields: int) -> Fit:
     if isinstance(type_, t.List):
         return _strict_list(type_, may_widen, max_fields)
     if isinstance(type_, t.Decimal):
-        return _decimal_fit(type_.scale)
+        return decimal_fit(type_.scale)
     if isinstance(type_, t.Number):
-        return _number_fit(type_.scale)
+        return number_fit(type_.scale)
     if isinstance(type_, t.Binary):
-        return _binary_fit(type_.subtype)
+        return binary_fit(type_.subtype)
     if isinstance(type_, t.Null):
         return _fit_unknown if may_widen else _fit_nothing
-    return _SCALAR_FITS[type_.kind]
+    return SCALAR_FITS[type_.kind]
 
 
 def _strict_struct(struct: t.Struct, may_widen: bool, max_fields: int) -> Fit:
@@ -339,7 +297,7 @@ def _strict_struct(struct: t.Struct, may_widen: bool, max_fields: int) -> Fit:
 
     def fit(value: Any) -> Any:
         if type(value) is not dict:
-            return _MISFIT
+            return MISFIT
         row: dict[str, Any] = {}
         for name, member in value.items():
             found = known.get(name)
@@ -347,11 +305,11 @@ def _strict_struct(struct: t.Struct, may_widen: bool, max_fields: int) -> Fit:
                 if may_widen and struct.accepts_new(name, top_level=False, max_fields=max_fields):
                     raise UnknownField
                 if member is not None:
-                    return _MISFIT
+                    return MISFIT
             elif member is not None:
                 fitted = found[1](member)
-                if fitted is _MISFIT:
-                    return _MISFIT
+                if fitted is MISFIT:
+                    return MISFIT
                 row[found[0]] = fitted
         return row
 
@@ -363,112 +321,16 @@ def _strict_list(list_: t.List, may_widen: bool, max_fields: int) -> Fit:
 
     def fit(value: Any) -> Any:
         if type(value) is not list:
-            return _MISFIT
+            return MISFIT
         row: list[Any] = []
         for element in value:
             if element is None:
                 row.append(None)
                 continue
             fitted = fit_element(element)
-            if fitted is _MISFIT:
-                return _MISFIT
+            if fitted is MISFIT:
+                return MISFIT
             row.append(fitted)
         return row
 
     return fit
-
-
-# --- scalars: numbers are compared by value (docs/adr/0003-numbers-compare-by-value.md) -------------------------------
-
-
-def _of_type(type_: type) -> Fit:
-    return lambda value: value if type(value) is type_ else _MISFIT
-
-
-def _long(value: Any) -> Any:
-    type_ = type(value)
-    if type_ is int or type_ is Int64:
-        return value
-    if (
-        type_ is float
-        and value.is_integer()
-        and INT64_MIN <= value <= INT64_MAX
-        and (value != 0 or str(value)[0] != "-")
-    ):
-        return int(value)
-    return _MISFIT
-
-
-def _double(value: Any) -> Any:
-    type_ = type(value)
-    if type_ is float:
-        return value
-    if (type_ is int or type_ is Int64) and -EXACT_DOUBLE_MAX <= value <= EXACT_DOUBLE_MAX:
-        return float(value)
-    return _MISFIT
-
-
-def _date(value: Any) -> Any:
-    return int(value) * 1000 if type(value) is DatetimeMS and DATE_MIN_MS <= int(value) <= DATE_MAX_MS else _MISFIT
-
-
-def _uuid(value: Any) -> Any:
-    if type(value) is not Binary or value.subtype != UUID_SUBTYPE or len(value) != UUID_BYTES:
-        return _MISFIT
-    text = value.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-
-
-def _binary_fit(subtype: int) -> Fit:
-    return lambda value: bytes(value) if type(value) is Binary and value.subtype == subtype else _MISFIT
-
-
-def _regex(value: Any) -> Any:
-    return {"pattern": value.pattern, "options": value.options} if type(value) is RegularExpression else _MISFIT
-
-
-def _timestamp(value: Any) -> Any:
-    return {"t": value.time, "i": value.inc} if type(value) is Timestamp else _MISFIT
-
-
-def _decimal_fit(scale: int) -> Fit:
-    exact = Context(prec=t.DECIMAL_PRECISION, traps=[Inexact, InvalidOperation])
-    quantum = Decimal(1).scaleb(-scale)
-
-    def fit(value: Any) -> Any:
-        if type(value) is not Decimal128:
-            return _MISFIT
-        number = value.to_decimal()
-        if not number.is_finite() or (number.is_zero() and number.is_signed()):  # the column has no negative zero
-            return _MISFIT
-        try:
-            return number.quantize(quantum, context=exact)
-        except (Inexact, InvalidOperation):
-            return _MISFIT
-
-    return fit
-
-
-def _number_fit(scale: int) -> Fit:
-    def fit(value: Any) -> Any:
-        if type(value) not in (int, Int64, float):
-            return _MISFIT
-        number = stored_number(value, scale)
-        return _MISFIT if number is None else number
-
-    return fit
-
-
-_SCALAR_FITS: Final[dict[t.Kind, Fit]] = {
-    t.Kind.STRING: _of_type(str),
-    t.Kind.LONG: _long,
-    t.Kind.DOUBLE: _double,
-    t.Kind.BOOLEAN: _of_type(bool),
-    t.Kind.OBJECT_ID: lambda value: str(value) if type(value) is ObjectId else _MISFIT,
-    t.Kind.DATE: _date,
-    t.Kind.UUID: _uuid,
-    t.Kind.REGEX: _regex,
-    t.Kind.TIMESTAMP: _timestamp,
-    t.Kind.JSON: dump,
-    t.Kind.TEXT: _of_type(str),
-}

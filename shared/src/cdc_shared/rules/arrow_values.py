@@ -14,7 +14,8 @@ from cdc_shared.documents import types as t
 from cdc_shared.documents.canonical import bson_value
 from cdc_shared.documents.extended_json import string_text
 from cdc_shared.documents.inference import EXACT_DOUBLE_MAX
-from cdc_shared.documents.walker import DATE_MAX_MS, DATE_MIN_MS, walk_documents
+from cdc_shared.documents.scalar_fits import DATE_MAX_MS, DATE_MIN_MS
+from cdc_shared.documents.walker import walk_documents
 from cdc_shared.models import data_quality as q
 from cdc_shared.rules.arrow_columns import Column, Flags, flags
 from cdc_shared.rules.conversion import Target, conversion

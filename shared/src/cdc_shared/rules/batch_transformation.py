@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -12,17 +12,20 @@ import pyarrow as pa
 
 from cdc_shared.documents import types as t
 from cdc_shared.documents.decoder import Decoded
-from cdc_shared.documents.extended_json import parse_document
+from cdc_shared.documents.extended_json import parse, parse_document, string_text
 from cdc_shared.documents.inference import infer_documents
-from cdc_shared.documents.pointers import pointer_names
+from cdc_shared.documents.pointers import pointer_names, pointer_to
 from cdc_shared.documents.policies import FieldPolicies
-from cdc_shared.documents.walker import Conflicts, UnknownField, WalkedRows, walk_documents
+from cdc_shared.documents.rescued_values import Conflicts
+from cdc_shared.documents.walker import Conflicts, UnknownField, WalkedRows, merge_conflicts, walk_documents
 from cdc_shared.rules.arrow_columns import Flags, Rows, flags
 from cdc_shared.rules.arrow_engine import ArrowEngine
 from cdc_shared.rules.transformation import Counts, Document, Step, transform_of
 
 POINTERS_REMEMBERED = 4096
-_read_pointers = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_WHOLE: Final = ""
+"""The pointer of a document that has a top-level name twice."""
+_read_members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 @dataclass(frozen=True)
@@ -56,17 +59,15 @@ class BatchTransformation:
             engine.apply(step)
         schema, table = engine.result()
         counts = engine.counts()
-        rows = np.flatnonzero(engine.by_document)
-        documents = [
-            {} if row in decoded.invalid else self.document(parse_document(texts[row]), counts) for row in rows.tolist()
-        ]
-        return Transformed(self._assembled(decoded, schema, table, rows, documents, policies), counts)
+        odd = self._odd_rows(decoded, np.flatnonzero(engine.by_document), texts)
+        odd = replace(odd, documents=[self.document(document, counts) for document in odd.documents])
+        return Transformed(self._assembled(decoded, schema, table, odd, policies), counts)
 
     def _rows_for_documents(self, decoded: Decoded) -> Flags:
         """The rows with a rescued value that a rule may touch, and those that hold no document."""
         marked = np.zeros(len(decoded.rescued), np.bool_)
         for row in np.flatnonzero(flags(decoded.rescued.is_valid())).tolist():
-            marked[row] = any(self._touches(pointer) for pointer in _pointers(decoded.rescued[row].as_py()))
+            marked[row] = any(self._touches(pointer) for pointer in _entries(decoded.rescued[row].as_py()))
         marked[list(decoded.invalid)] = True
         return marked
 
@@ -74,39 +75,94 @@ class BatchTransformation:
         names = tuple(pointer_names(pointer))
         return any(step.touches(names) for step in self._steps)
 
+    def _odd_rows(self, decoded: Decoded, rows: Rows, texts: Sequence[str]) -> "_OddRows":
+        documents: list[Document] = []
+        left: list[dict[str, msgspec.Raw]] = []
+        is_whole = np.zeros(len(rows), np.bool_)
+        for index, row in enumerate(rows.tolist()):
+            entries = _entries(decoded.rescued[row].as_py())
+            is_whole[index] = row in decoded.invalid or _WHOLE in entries
+            left.append({pointer: value for pointer, value in entries.items() if not self._touches(pointer)})
+            if row in decoded.invalid:
+                documents.append({})
+            else:
+                documents.append(parse_document(texts[row]) if is_whole[index] else self._touched_part(texts[row]))
+        return _OddRows(rows, documents, left, is_whole)
+
+    def _touched_part(self, text: str) -> Document:
+        """The fields that rules may change, of a document that has no name twice."""
+        try:
+            members = _read_members(text)
+        except msgspec.MsgspecError:  # NaN, which is no JSON
+            document = parse_document(text)
+            assert isinstance(document, dict)
+            return {name: value for name, value in document.items() if self._touches(pointer_to("", name))}
+        return {
+            name: parse(bytes(value).decode()) for name, value in members.items() if self._touches(pointer_to("", name))
+        }
+
     def _assembled(
-        self,
-        decoded: Decoded,
-        schema: t.DocumentSchema,
-        table: pa.Table,
-        rows: Rows,
-        documents: list[Document],
-        policies: FieldPolicies,
+        self, decoded: Decoded, schema: t.DocumentSchema, table: pa.Table, odd: "_OddRows", policies: FieldPolicies
     ) -> Decoded:
-        """The table with the rows of `documents` put in their places."""
+        """The table with the odd rows put in their places: only their touched columns, where they are not whole."""
         kept = {p: kinds for p, kinds in decoded.stats.conflicts.items() if not self._touches(p)}
         failures = {row: p for row, p in decoded.failures.items() if not self._touches(p)}
         stats = replace(decoded.stats, conflicts=kept)
-        if not len(rows):
+        if not len(odd.rows):
             return replace(decoded, schema=schema, table=table, stats=stats, failures=failures)
-        schema, walked = _walked(documents, schema, policies)
-        places = np.arange(len(decoded.rescued))
-        places[rows] = np.arange(len(places), len(places) + len(rows))
-        order: t.ArrowArray = pa.array(places)
+        schema, walked = _walked(odd.documents, schema, policies)
+        rows = len(decoded.rescued)
+        everywhere = odd.order(rows, np.ones(len(odd.rows), np.bool_))
+        where_whole = odd.order(rows, odd.is_whole) if odd.is_whole.any() else None
         if schema.stored:
-            rows_apart = pa.Table.from_arrays(walked.columns(schema), schema=pa.schema(schema.storage))
-            table = pa.concat_tables([_as_wide(table, schema), rows_apart]).take(order)
-        rescued = pa.concat_arrays([decoded.rescued, pa.array(walked.rescued, pa.string())]).take(order)
-        were_rescued = sum(len(_pointers(decoded.rescued[row].as_py())) for row in rows.tolist())
+            apart = pa.Table.from_arrays(walked.columns(schema), schema=pa.schema(schema.storage))
+            columns = [
+                _placed(column, other, everywhere if self._is_changed(field, decoded.schema) else where_whole)
+                for field, column, other in zip(
+                    schema.stored, _as_wide(table, schema).columns, apart.columns, strict=True
+                )
+            ]
+            table = pa.Table.from_arrays(columns, schema=pa.schema(schema.storage))
+        texts = [_joined(left, text) for left, text in zip(odd.left, walked.rescued, strict=True)]
+        rescued = pa.concat_arrays([decoded.rescued, pa.array(texts, pa.string())]).take(everywhere)
+        entries = sum(len(_entries(text)) for text in texts)
+        were = sum(len(_entries(decoded.rescued[row].as_py())) for row in odd.rows.tolist())
         stats = replace(
             stats,
             rescued_rows=len(rescued) - rescued.null_count,
-            rescued_values=stats.rescued_values - were_rescued + walked.rescued_values,
-            conflicts=_joined(kept, walked.conflicts),
+            rescued_values=stats.rescued_values - were + entries,
+            conflicts=_summed(kept, walked.conflicts),
         )
-        failures = {row: pointer for row, pointer in failures.items() if row not in set(rows.tolist())}
-        failures |= {int(rows[index]): pointer for index, pointer in walked.failures.items()}
+        for index, pointer in walked.failures.items():
+            failures.setdefault(int(odd.rows[index]), pointer)
         return replace(decoded, schema=schema, table=table, rescued=rescued, stats=stats, failures=failures)
+
+    def _is_changed(self, field: t.Field, before: t.DocumentSchema) -> bool:
+        return field.name not in before.by_name or self._touches(pointer_to("", field.name))
+
+
+@dataclass(frozen=True)
+class _OddRows:
+    """Rows to be transformed as documents, and of each the document: its touched fields, or the whole where a top-level
+    name comes twice. `left` is what was rescued of fields that no rule touches.
+    """
+
+    rows: Rows
+    documents: list[Document]
+    left: list[dict[str, msgspec.Raw]]
+    is_whole: Flags
+
+    def order(self, rows: int, chosen: Flags) -> t.ArrowArray:
+        """Which of the batch's rows, followed by these, go where, when the chosen ones take their places."""
+        places = np.arange(rows)
+        places[self.rows[chosen]] = rows + np.flatnonzero(chosen)
+        return pa.array(places)
+
+
+def _placed(column: t.ArrowArray, other: t.ArrowArray, order: t.ArrowArray | None) -> t.ArrowArray:
+    if order is None:
+        return column
+    return pa.chunked_array([*column.chunks, *other.chunks], column.type).take(order)
 
 
 def _walked(
@@ -120,14 +176,22 @@ def _walked(
         return schema, walk_documents(documents, schema, policies=policies)
 
 
-def _pointers(rescued: str | None) -> list[str]:
-    """The pointers of a row's rescued values."""
-    return [] if rescued is None else list(_read_pointers(rescued))
+def _entries(rescued: str | None) -> dict[str, msgspec.Raw]:
+    """Pointers and texts of a row's rescued values."""
+    return {} if rescued is None else _read_members(rescued)
 
 
-def _joined(kept: Mapping[str, Counter[str]], walked: Conflicts) -> Conflicts:
-    """Conflicts of untouched fields were counted when they were decoded, the others when they were walked."""
-    return {**walked, **kept}
+def _joined(left: Mapping[str, msgspec.Raw], rescued: str | None) -> str | None:
+    """The `_cdc_rescued` of a row from what was left of the old one and the new one."""
+    parts = [f"{string_text(pointer)}:{bytes(value).decode()}" for pointer, value in left.items()]
+    parts += [] if rescued is None else [rescued[1:-1]]
+    return "{" + ",".join(parts) + "}" if parts else None
+
+
+def _summed(one: Mapping[str, Counter[str]], other: Conflicts) -> Conflicts:
+    total = {pointer: Counter(kinds) for pointer, kinds in one.items()}
+    merge_conflicts(total, other)
+    return total
 
 
 def _as_wide(table: pa.Table, schema: t.DocumentSchema) -> pa.Table:
