@@ -16,8 +16,8 @@ from cdc_shared.documents.extended_json import parse, parse_document, string_tex
 from cdc_shared.documents.inference import infer_documents
 from cdc_shared.documents.pointers import pointer_names, pointer_to
 from cdc_shared.documents.policies import FieldPolicies
-from cdc_shared.documents.rescued_values import Conflicts
-from cdc_shared.documents.walker import Conflicts, UnknownField, WalkedRows, merge_conflicts, walk_documents
+from cdc_shared.documents.rescued_values import Conflicts, merge_conflicts
+from cdc_shared.documents.walker import UnknownField, WalkedRows, walk_documents
 from cdc_shared.rules.arrow_columns import Flags, Rows, flags
 from cdc_shared.rules.arrow_engine import ArrowEngine
 from cdc_shared.rules.transformation import Counts, Document, Step, transform_of
