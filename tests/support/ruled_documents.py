@@ -65,7 +65,9 @@ SCALARS: list[st.SearchStrategy[Any]] = [
     st.builds(RegularExpression, st.sampled_from(["^a", "."]), st.sampled_from(["", "i"])),
     st.builds(Timestamp, st.integers(0, 9), st.integers(0, 9)),
 ]
-ODD: st.SearchStrategy[Any] = st.sampled_from([None, MinKey(), MaxKey(), Undefined(), Symbol("s"), Code("f()"), Code("f()", {"x": 1}), {}, []])
+ODD: st.SearchStrategy[Any] = st.sampled_from(
+    [None, MinKey(), MaxKey(), Undefined(), Symbol("s"), Code("f()"), Code("f()", {"x": 1}), {}, []]
+)
 
 
 def _objects(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

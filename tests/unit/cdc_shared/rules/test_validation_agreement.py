@@ -212,8 +212,8 @@ sql_rules = st.sampled_from(
         "list_contains(l, 5)", "u_v = 'x'", "U_V <> 'x' OR B IS NULL", "CAST(a AS BIGINT) > 2", "a IN (1, 5)",
         "NOT (a IS NULL AND b IS NULL)", "missing > 5 OR a < 3", "a + 1 > b", "c < TIMESTAMP '2024-01-01'",
         "a LIKE 'x%' AND len(a) < 3", "o IS NOT NULL", "(o).x = o['y']", "a[1] = 5", "lo IS NULL OR l[1] IS NULL",
-        "TRY(CAST(a AS DATE)) IS NULL", "CASE WHEN a > 2 THEN b IS NULL ELSE o.x > 1 END", "year(coalesce(c, b)) = 1970",
-        "regexp_full_match(b, 'x.*')", "c + INTERVAL 1 DAY > b", "epoch_ms(c) = 0",
+        "TRY(CAST(a AS DATE)) IS NULL", "CASE WHEN a > 2 THEN b IS NULL ELSE o.x > 1 END",
+        "year(coalesce(c, b)) = 1970", "regexp_full_match(b, 'x.*')", "c + INTERVAL 1 DAY > b", "epoch_ms(c) = 0",
     ]
 ).map(lambda expression: {"rule": "sql", "expression": expression})  # fmt: skip
 
