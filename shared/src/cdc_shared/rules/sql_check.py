@@ -8,7 +8,7 @@ types do not have) fails the row, and no other.
 
 import re
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,10 +20,10 @@ from bson import Timestamp
 
 from cdc_shared.documents import types as t
 from cdc_shared.documents.bson_values import DuplicateKeys, RegularExpression
-from cdc_shared.documents.extended_json import dump, string_text
-from cdc_shared.documents.inference import infer
+from cdc_shared.documents.extended_json import string_text
+from cdc_shared.documents.inference import infer_documents
 from cdc_shared.documents.pointers import pointer_token
-from cdc_shared.documents.walker import walk
+from cdc_shared.documents.walker import walk_documents
 from cdc_shared.errors import Fatal
 from cdc_shared.rules.batch import Batch, nested_pattern
 from cdc_shared.rules.field_values import Mask, Positions, mask_of
@@ -47,8 +47,8 @@ _EXPRESSION_ERRORS: Final = (
     duckdb.TypeMismatchException,
 )
 """The expression cannot be evaluated: for columns of these types, or for some row, though it is tried (SQL's TRY)."""
-_PLACEHOLDERS: Final = {"_cdc_1": None, "_cdc_2": None}
-"""Members that never become columns. With them an object has too many to be an Extended JSON wrapper."""
+_NO_MEMBER: Final = {"_cdc_none": None}
+"""What an object without members is to DuckDB, which has no type for it."""
 
 
 @dataclass(frozen=True)
@@ -168,29 +168,29 @@ class SqlCheck:
 
     def _passing(self, documents: Sequence[Any]) -> Mask:
         """Which documents pass, each with the types that its own values call for."""
-        of_types: dict[Hashable, list[int]] = defaultdict(list)
-        values = [self._values(document) for document in documents]
-        for row, each in enumerate(values):
-            of_types[tuple(array if array is None else array.type for array in each)].append(row)
+        of_types: dict[_Types, list[tuple[int, dict[str, Any]]]] = defaultdict(list)
+        for row, document in enumerate(documents):
+            values = {f"c{n}": _plain(_member(document, path)) for n, path in enumerate(self.expression.columns)}
+            of_types[_types(values)].append((row, values))
         passing: Mask = np.zeros(len(documents), np.bool_)
-        for rows in of_types.values():
-            same_types = zip(*[values[row] for row in rows], strict=True)
-            columns = [None if arrays[0] is None else pa.concat_arrays(arrays) for arrays in same_types]
-            passing[rows] = self._evaluate(columns, len(rows))
+        for (schema, empty), found in of_types.items():
+            arrays = walk_documents((values for _, values in found), schema).columns(schema)
+            columns = {field.name: array for field, array in zip(schema.stored, arrays, strict=True)}
+            columns |= {name: pa.array([values[name] for _, values in found], type_) for name, type_ in empty}
+            in_order = [columns.get(f"c{n}") for n in range(len(self.expression.columns))]
+            passing[[row for row, _ in found]] = self._evaluate(in_order, len(found))
         return passing
 
-    def _values(self, document: Any) -> list[t.ArrowArray | None]:
-        """A document's value in each column, of its own type; None where it has none."""
-        values = {f"c{n}": _plain(_member(document, path)) for n, path in enumerate(self.expression.columns)}
-        text = dump({**values, **_PLACEHOLDERS})
-        schema = infer([text], t.DocumentSchema())
-        columns = {field.name: array for field, array in zip(schema.stored, _walked(text, schema), strict=True)}
-        empty = {name: pa.array([value]) for name, value in values.items() if value is not None and name not in columns}
-        return [(columns | empty).get(name) for name in values]
+
+_Types = tuple[t.DocumentSchema, tuple[tuple[str, pa.DataType], ...]]
 
 
-def _walked(text: str, schema: t.DocumentSchema) -> list[t.ArrowArray]:
-    return walk([text], schema).columns(schema)
+def _types(values: dict[str, Any]) -> _Types:
+    """The columns that values call for, and the Arrow types of those with nothing typed in them: empty arrays."""
+    schema = infer_documents([values], t.DocumentSchema())
+    typed = {field.name for field in schema.stored}
+    empty = [(name, value) for name, value in values.items() if value is not None and name not in typed]
+    return schema, tuple((name, pa.array([value]).type) for name, value in empty)
 
 
 def _query(expression: str, arrays: Sequence[t.ArrowArray], rows: int) -> t.ArrowArray:
@@ -272,7 +272,7 @@ def _plain(value: Any, *, in_array: bool = False) -> Any:
     if type(value) is DuplicateKeys:
         value = dict(value.pairs)
     if type(value) is dict:
-        return {name: _plain(member, in_array=in_array) for name, member in value.items()} or dict(_PLACEHOLDERS)
+        return {name: _plain(member, in_array=in_array) for name, member in value.items()} or dict(_NO_MEMBER)
     if type(value) is list:
         return [_plain(element, in_array=True) for element in value] or (None if in_array else [])
     return value
