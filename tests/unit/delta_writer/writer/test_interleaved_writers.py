@@ -26,19 +26,22 @@ from pyroaring import BitMap
 
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.documents import types as t
 from cdc_shared.errors import Transient
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
 from delta_writer.consumer.event_handler import read_events
 from delta_writer.maintenance.budget import Budget
+from delta_writer.maintenance.column_rewrite import ColumnRewrite
 from delta_writer.maintenance.compactor import rewrite_files
+from delta_writer.maintenance.promotion import ColumnPromotion, WaitingPromotion
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.writer import key_index
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.deletion_vectors import DeletionVectors
 from delta_writer.writer.delta_writer import SchemaMoved, TableLocation
-from delta_writer.writer.file_changes import RowDeletion, RowsMoved
+from delta_writer.writer.file_changes import Overtaken, RowDeletion, RowsMoved, TooMuchLeft
 from delta_writer.writer.offsets import ChangeTopic, Fenced, OffsetRange
 from delta_writer.writer.table_metadata import TableIdentity
 
@@ -214,8 +217,8 @@ class History:
         number = self._rng.randrange(2)
         commit = self._in_hand[number]
         if commit is None:
-            kinds = ("batch", "rewrite", "deletion", "look", "rebalance", "sleep", "restart")
-            kind = self._rng.choices(kinds, (60, 12, 8, 10, 8, 3, 4))[0]
+            kinds = ("batch", "rewrite", "promotion", "deletion", "look", "rebalance", "sleep", "restart")
+            kind = self._rng.choices(kinds, (60, 12, 8, 8, 10, 8, 3, 4))[0]
             getattr(self, f"_{kind}")(number)
         elif self._rng.random() < 0.1:
             self._abandon(number)
@@ -323,6 +326,32 @@ class History:
             self._now(),
             (RowsMoved,),
             read_version=rewrite.read_version,
+        )
+
+    def _promotion(self, number: int) -> None:
+        """Rewrite some files with a wider column; the others, and what comes until it is tried, the commit rewrites."""
+        writer, metadata = self._writers[number], self._writers[number].snapshot.metadata
+        fields = [each for each in writer.schema.fields if each.name.startswith("late_") and each.type != t.JSON]
+        if not fields or metadata is None:
+            return
+        field_ = self._rng.choice(fields)
+        promotion = ColumnPromotion([WaitingPromotion(f"/{field_.name}", field_.type.text, "json")])
+        columns = ColumnRewrite(writer, promotion, 1, 1e12)
+        files = list(writer.snapshot.files.values())
+        for file in self._rng.sample(files, self._rng.randint(0, len(files))):
+            columns._work(writer.version, metadata, [file], Budget(1.0, 1e12, threading.Event()))
+            columns._take_up()
+
+        def effect(truth: Truth) -> None:
+            truth.rewrites.append(truth.version + 1)
+
+        self._in_hand[number] = InHand(
+            "promotion",
+            lambda: writer.rewrite_table(columns._rewrite),
+            effect,
+            self._now(),
+            (Overtaken, TooMuchLeft),
+            read_version=writer.version,
         )
 
     def _deletion(self, number: int) -> None:
