@@ -1,10 +1,17 @@
 """One pipeline, from Kafka bytes to Delta commits.
 
-    Kafka ── event_consumer ──> batch_processor ──> event_handler ──> bson_to_delta ──> delta_writer ──> Delta commit
-             (where to read:     (closes batches)    (envelopes,       (documents →      (rows + vectors + offsets,
-              the table says)                         dead letters)     Arrow rows)       one fenced log entry)
-                                                           ^
-                                       MongoDB ── rereader ┘ documents that were asked for again, in their places
+    Kafka ── event_consumer ──> batch_processor ──> event_handler ──> _BatchInHand ──> delta_writer ──> Delta commit
+             (where to read:     (closes batches)    (envelopes)       (documents →     (rows + vectors + offsets,
+              the table says)                             ^             Arrow rows)      one fenced log entry)
+                                                          │                  │
+          documents that were asked for again ── rereader ┘                  └─> dlq_writer (rejected records)
+
+    documents ──> oversized ──> decode_events ──> validated ──> transformed ──> SchemaManager.fit ──> encode_batch
+                  (dirty data)  (columns in the    (rules)       (rules, masks)  (the table's columns  (the last event
+                                source's schema)                                 or _cdc_rescued)      of each key)
+
+What is rejected on the way leaves its row as its last valid change did, or deletes it. Rules may be replaced while the
+pipeline runs; a batch is made by one version of them.
 
 A pipeline that keeps a history encodes and commits each batch twice: every event to the history, then the last of each
 key to the table of the current state. Reading begins at the lower of the two, and each leaves out what it has.
@@ -26,6 +33,7 @@ from typing import Final, TypeVar
 from cdc_shared.dead_letters.rejection import Rejection
 from cdc_shared.errors import Fatal, Transient
 from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.models.data_quality import OnFailure
 from cdc_shared.retry import RetryInterrupted, retrying
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, HeldOffsets, OnAssigned, OnRevoked
@@ -130,7 +138,7 @@ class Pipeline:
         if read.has_requests:
             read = self._waiting_out("re-read", lambda: self._rereader.answer(batch.topic, read, self._still_alive))
         table = self._tables.table_for(batch.topic, read.collections)
-        self._reject(batch, read.rejected, table)
+        self._reject(batch, read.rejected, table, self._quality.dirty_data.policy)
         if table is None or (batch.must_commit and not table.is_certain):
             self._batches.not_committed(batch)
             return
@@ -177,25 +185,26 @@ class Pipeline:
                     history=sink.is_history,
                     rejected_deletes=hand.quality.dirty_data.rejected_updates == "delete",
                 )
-            self._settle(hand, documents)
+            self._reject_documents(hand, documents)
             try:
                 result = self._waiting_out("commit", lambda: sink.writer.commit(encoded))  # noqa: B023
             except SchemaMoved:
                 continue
             sink.schemas.committed(documents.source_schema, fitted.decoded.stats.conflicts, hand.quality.rules)
-            self._observer.encoded(hand.table, sink, encoded)
+            self._observer.encoded(hand.table, sink, encoded, fitted)
             return result
 
-    def _settle(self, hand: "_BatchInHand", documents: DecodedEvents) -> None:
+    def _reject_documents(self, hand: "_BatchInHand", documents: DecodedEvents) -> None:
         """Deal with what is wrong with documents, once for all tables: it does not depend on them."""
-        if hand.is_settled:
-            return
-        self._reject(hand.batch, {hand.read.positions[i]: why for i, why in documents.rejected.items()}, hand.table)
-        self._observer.prepared(hand.table, hand.batch.topic, documents)
-        hand.is_settled = True
+        if not hand.is_settled:
+            rejected = {hand.read.positions[i]: why for i, why in documents.rejected.items()}
+            self._reject(hand.batch, rejected, hand.table, hand.quality.dirty_data.policy)
+            hand.is_settled = True
 
-    def _reject(self, batch: RecordBatch, rejected: Mapping[int, Rejection], table: Table | None) -> None:
-        """Do with records what their own policy or the pipeline's says; not with those that a table has left behind.
+    def _reject(
+        self, batch: RecordBatch, rejected: Mapping[int, Rejection], table: Table | None, policy: OnFailure
+    ) -> None:
+        """Do with records what their own policy or `policy` says; not with those that a table has left behind already.
 
         Raises `Fatal` when that is to stop.
         """
@@ -205,7 +214,7 @@ class Pipeline:
                 continue
             certain = table.collection if table is not None and table.is_certain else None
             letter = dead_letter(batch, position, rejection, certain)
-            match rejection.policy or self._quality.dirty_data.policy:
+            match rejection.policy or policy:
                 case "fail":
                     self._observer.rejected(letter, "fail")
                     raise Fatal(
@@ -294,5 +303,5 @@ class _BatchInHand:
                 return ready
         too_large = oversized(events, self.quality.dirty_data.max_document_size)
         decoded = decode_events(events, known, too_large, policies)
-        self._ready.append(transformed(validated(decoded, rules), rules, policies))
+        self._ready.append(transformed(validated(decoded, rules, policies), rules, policies))
         return self._ready[-1]

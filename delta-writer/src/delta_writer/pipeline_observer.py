@@ -155,9 +155,8 @@ class PipelineObserver:
             reason=letter.rejection.message,
         )
 
-    def prepared(self, table: Table, topic: str, documents: DecodedEvents) -> None:
-        """The documents of a batch were decoded, checked and changed by the rules."""
-        labels = self._table_labels(table)
+    def _data_in(self, table: Table, documents: DecodedEvents) -> None:
+        labels, topic = self._table_labels(table), table.writer.topic.name
         self._data_quality.conflicted(labels, documents.decoded.stats.conflicts)
         self._data_quality.transformed(labels, documents.changed_values)
         setbacks = self._event_times.setdefault(topic, EventTimes()).setbacks(documents.events)
@@ -176,8 +175,10 @@ class PipelineObserver:
             seconds={partition: round(ms / 1000) for partition, ms in setbacks.items()},
         )
 
-    def encoded(self, table: Table, sink: Sink, batch: EncodedBatch) -> None:
-        """The batch is in one of the collection's tables; its decoder had this to say."""
+    def encoded(self, table: Table, sink: Sink, batch: EncodedBatch, documents: DecodedEvents) -> None:
+        """The batch, made of these documents, is in one of the collection's tables."""
+        if sink is table.current:  # else it will be, or was
+            self._data_in(table, documents)
         labels = self._labels(table, sink)
         self._metrics.rescued_values.labels(*labels).inc(batch.rescued_values)
         self._metrics.walked_rows.labels(*labels).inc(batch.walked_rows)

@@ -2,14 +2,16 @@
 
 from dataclasses import replace
 
+from cdc_shared.documents import FieldPolicies
 from cdc_shared.rules.compiled import Rules
-from delta_writer.transformers.bson_to_delta import DecodedEvents
+from delta_writer.transformers.bson_to_delta import DecodedEvents, decode_events
 
 
-def validated(source: DecodedEvents, rules: Rules) -> DecodedEvents:
+def validated(source: DecodedEvents, rules: Rules, policies: FieldPolicies) -> DecodedEvents:
     """Return the events with the documents that fail a rule among the rejected; as they are when there is no rule.
 
-    Documents are validated as they came, before any rule changes them. What was rejected before keeps its reason.
+    Documents are validated as they came, before any rule changes them. What was rejected before keeps its reason. A
+    document that is rejected leaves no trace in the schema: where it may have, the others are decoded without it.
     """
     if not rules.validates:
         return source
@@ -17,4 +19,7 @@ def validated(source: DecodedEvents, rules: Rules) -> DecodedEvents:
     failed = rules.validate(source.decoded, source.texts, [source.events.keys[event] for event in events])
     if not failed:
         return source
-    return replace(source, rejected={events[row]: why for row, why in failed.items()} | dict(source.rejected))
+    rejected = {events[row]: why for row, why in failed.items()} | dict(source.rejected)
+    if source.source_schema.typed() != source.known_schema.typed():
+        return decode_events(source.events, source.known_schema, rejected, policies)
+    return replace(source, rejected=rejected)
