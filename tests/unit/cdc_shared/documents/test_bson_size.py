@@ -4,7 +4,7 @@ import bson
 import pytest
 from bson import Binary, Code, DatetimeMS, Decimal128, Int64, MaxKey, MinKey, ObjectId, Timestamp
 from bson_cases import bson_cases
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_shared.documents import document_text, parse_document
@@ -79,6 +79,7 @@ def test_no_text_grows_by_more_than_is_allowed_for(element: str, separator: str)
     assert bson_size(parse_document(text)) <= size_bound(text)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, VALUES))
 def test_no_document_is_beyond_its_bound(document: dict[str, object]) -> None:
     raw = bson.encode(document)
