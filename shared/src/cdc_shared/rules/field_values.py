@@ -74,7 +74,8 @@ class Reached:
 
     def elements(self) -> "Reached":
         """The elements of lists, from the same starts."""
-        assert isinstance(self.type, t.List)
+        if not isinstance(self.type, t.List):
+            raise TypeError(f"a column of {self.type.text} has no elements")
         parents: t.ArrowArray = pc.list_parent_indices(self.values)
         starts = self.starts_of(parents.to_numpy(zero_copy_only=False).astype(np.int64))
         return Reached(self.type.element, pc.list_flatten(self.values), starts, self.opaque)
@@ -109,12 +110,12 @@ def reach(type_: t.FieldType, values: t.ArrowArray, tokens: Tokens) -> Reached:
             present = np.flatnonzero(here.present)
             here = Reached(type_, here.values.take(present), here.starts_of(present))
             tokens = tokens[1:]
-        elif isinstance(type_, t.Struct) and (member := type_.by_name.get(token)) in type_.stored:
-            assert member is not None
+        else:
+            member = type_.by_name.get(token) if isinstance(type_, t.Struct) else None
+            if member is None or not isinstance(type_, t.Struct) or member not in type_.stored:
+                return _missing(here, tokens)
             here = Reached(member.type, pc.struct_field(here.values, type_.stored.index(member)), here.at)
             tokens = tokens[1:]
-        else:
-            return _missing(here, tokens)
     return here
 
 

@@ -200,7 +200,8 @@ def _query(expression: str, arrays: Sequence[t.ArrowArray], rows: int) -> t.Arro
         names, arrays = ["none"], [pa.nulls(rows)]
     with database().cursor() as cursor:
         cursor.register("row_values", pa.table(list(arrays), names=names))
-        result = cursor.execute(f"SELECT {expression} AS result FROM row_values").to_arrow_table()["result"]
+        query = f"SELECT {expression} AS result FROM row_values"  # nosec B608 # rendered from parts let through
+        result = cursor.execute(query).to_arrow_table()["result"]
     return result.chunk(0) if result.num_chunks == 1 else result.combine_chunks()
 
 

@@ -120,8 +120,7 @@ def _parsed(text: str) -> dict[str, Any]:
             row = cursor.execute("SELECT json_serialize_sql(?)", [f"SELECT {text}"]).fetchone()
         except duckdb.Error as error:
             raise RefusedExpression(f"is no SQL that DuckDB understands: {first_line(error)}") from None
-    assert row is not None
-    parsed: dict[str, Any] = json.loads(row[0])
+    parsed: dict[str, Any] = json.loads(row[0]) if row else {"error": True}
     if parsed["error"]:
         raise RefusedExpression(f"is no SQL expression: {parsed.get('error_message', '')}".rstrip(": "))
     return parsed
