@@ -1,6 +1,5 @@
 """A batch of decoded documents through the transformation rules: columns where they tell all, documents elsewhere."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -16,7 +15,6 @@ from cdc_shared.documents.extended_json import parse, parse_document, string_tex
 from cdc_shared.documents.inference import infer_documents
 from cdc_shared.documents.pointers import pointer_names, pointer_to
 from cdc_shared.documents.policies import FieldPolicies
-from cdc_shared.documents.rescued_values import Conflicts, merge_conflicts
 from cdc_shared.documents.walker import UnknownField, WalkedRows, walk_documents
 from cdc_shared.rules.arrow_columns import Flags, Rows, flags
 from cdc_shared.rules.arrow_engine import ArrowEngine
@@ -59,8 +57,7 @@ class BatchTransformation:
             engine.apply(step)
         schema, table = engine.result()
         counts = engine.counts()
-        odd = self._odd_rows(decoded, np.flatnonzero(engine.by_document), texts)
-        odd = replace(odd, documents=[self.document(document, counts) for document in odd.documents])
+        odd = self._odd_rows(decoded, np.flatnonzero(engine.by_document), texts, counts)
         return Transformed(self._assembled(decoded, schema, table, odd, policies), counts)
 
     def _rows_for_documents(self, decoded: Decoded) -> Flags:
@@ -75,19 +72,24 @@ class BatchTransformation:
         names = tuple(pointer_names(pointer))
         return any(step.touches(names) for step in self._steps)
 
-    def _odd_rows(self, decoded: Decoded, rows: Rows, texts: Sequence[str]) -> "_OddRows":
+    def _odd_rows(self, decoded: Decoded, rows: Rows, texts: Sequence[str], counts: Counts) -> "_OddRows":
         documents: list[Document] = []
         left: list[dict[str, msgspec.Raw]] = []
         is_whole = np.zeros(len(rows), np.bool_)
         for index, row in enumerate(rows.tolist()):
             entries = _entries(decoded.rescued[row].as_py())
             is_whole[index] = row in decoded.invalid or _WHOLE in entries
-            left.append({pointer: value for pointer, value in entries.items() if not self._touches(pointer)})
+            left.append({} if is_whole[index] else {p: value for p, value in entries.items() if not self._in_part(p)})
             if row in decoded.invalid:
                 documents.append({})
-            else:
-                documents.append(parse_document(texts[row]) if is_whole[index] else self._touched_part(texts[row]))
+                continue
+            document = parse_document(texts[row]) if is_whole[index] else self._touched_part(texts[row])
+            documents.append(self.document(document, counts))
         return _OddRows(rows, documents, left, is_whole)
+
+    def _in_part(self, pointer: str) -> bool:
+        """Whether a pointer leads into a top-level field that rules may change."""
+        return self._touches(pointer_to("", pointer_names(pointer)[0]))
 
     def _touched_part(self, text: str) -> Document:
         """The fields that rules may change, of a document that has no name twice."""
@@ -131,7 +133,7 @@ class BatchTransformation:
             stats,
             rescued_rows=len(rescued) - rescued.null_count,
             rescued_values=stats.rescued_values - were + entries,
-            conflicts=_summed(kept, walked.conflicts),
+            conflicts={**walked.conflicts, **kept},  # those of untouched fields were counted when they were decoded
         )
         for index, pointer in walked.failures.items():
             failures.setdefault(int(odd.rows[index]), pointer)
@@ -143,8 +145,8 @@ class BatchTransformation:
 
 @dataclass(frozen=True)
 class _OddRows:
-    """Rows to be transformed as documents, and of each the document: its touched fields, or the whole where a top-level
-    name comes twice. `left` is what was rescued of fields that no rule touches.
+    """Rows that columns do not tell all of, and of each the transformed document: its touched fields, or the whole
+    where a top-level name comes twice. `left` is what was rescued of the other fields.
     """
 
     rows: Rows
@@ -186,12 +188,6 @@ def _joined(left: Mapping[str, msgspec.Raw], rescued: str | None) -> str | None:
     parts = [f"{string_text(pointer)}:{bytes(value).decode()}" for pointer, value in left.items()]
     parts += [] if rescued is None else [rescued[1:-1]]
     return "{" + ",".join(parts) + "}" if parts else None
-
-
-def _summed(one: Mapping[str, Counter[str]], other: Conflicts) -> Conflicts:
-    total = {pointer: Counter(kinds) for pointer, kinds in one.items()}
-    merge_conflicts(total, other)
-    return total
 
 
 def _as_wide(table: pa.Table, schema: t.DocumentSchema) -> pa.Table:
