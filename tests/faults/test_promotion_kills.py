@@ -45,8 +45,11 @@ def begin(directory: Path, rng: random.Random, *, partitions: int = 2, history: 
 def finish(rig: CrashRig) -> None:
     """Read to the end; then what was asked for is done, which an idle writer goes on with."""
     rig.finish()
+    waiting = [each for each in ["", HISTORY_SUFFIX * rig.spec.sink.history] if not is_promoted(rig, each)]
+    if not waiting:
+        return
     writer = rig.start("a")
-    for suffix in ["", HISTORY_SUFFIX] if rig.spec.sink.history else [""]:
+    for suffix in waiting:
         wait_until(partial(is_promoted, rig, suffix), END_TIMEOUT_S, "mixed is promoted", poll_s=0.05)
     writer.stop()
     rig.check()
