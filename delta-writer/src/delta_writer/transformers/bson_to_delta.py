@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -63,6 +63,19 @@ class DecodedEvents:
     def events_of_rows(self) -> Positions:
         """Return the event of each row."""
         return np.flatnonzero(self.rows >= 0)
+
+    def without(self, rejected: Mapping[int, Rejection]) -> "DecodedEvents":
+        """Return the events with all of these rejected, and no rows of theirs. None of the rows may have conflicts."""
+        events = self.events_of_rows()
+        left = np.flatnonzero(~np.isin(events, list(rejected)))
+        rows = np.full(len(self.events), -1, np.int64)
+        rows[events[left]] = np.arange(len(left))
+        taken = pa.array(left, pa.int64())
+        decoded = replace(
+            self.decoded, table=self.decoded.table.take(taken), rescued=self.decoded.rescued.take(taken), invalid={}
+        )
+        texts = [self.texts[row] for row in left.tolist()]
+        return replace(self, texts=texts, decoded=decoded, rows=rows, rejected=rejected)
 
 
 def decode_events(

@@ -1,7 +1,5 @@
 """The validation rules of a pipeline, applied to a batch: documents that fail are rejected, as malformed ones are."""
 
-from dataclasses import replace
-
 from cdc_shared.documents import FieldPolicies
 from cdc_shared.rules.compiled import Rules
 from delta_writer.transformers.bson_to_delta import DecodedEvents, decode_events
@@ -11,7 +9,8 @@ def validated(source: DecodedEvents, rules: Rules, policies: FieldPolicies) -> D
     """Return the events with the documents that fail a rule among the rejected; as they are when there is no rule.
 
     Documents are validated as they came, before any rule changes them. What was rejected before keeps its reason. A
-    document that is rejected leaves no trace in the schema: where it may have, the others are decoded without it.
+    document that is rejected leaves no trace, neither in the schema nor among the conflicts that promote a column:
+    where it may have, the others are decoded without it.
     """
     if not rules.validates:
         return source
@@ -20,6 +19,6 @@ def validated(source: DecodedEvents, rules: Rules, policies: FieldPolicies) -> D
     if not failed:
         return source
     rejected = {events[row]: why for row, why in failed.items()} | dict(source.rejected)
-    if source.source_schema.typed() != source.known_schema.typed():
+    if source.source_schema.typed() != source.known_schema.typed() or source.decoded.stats.rescued_values:
         return decode_events(source.events, source.known_schema, rejected, policies)
-    return replace(source, rejected=rejected)
+    return source.without(rejected)

@@ -61,6 +61,22 @@ def test_a_rejected_document_leaves_no_trace_in_the_schema():
     ).source_schema == (result.source_schema)
 
 
+def test_a_rejected_document_has_no_row_and_counts_as_no_conflict():
+    """Else a column would be promoted for values that a rule keeps out of it."""
+    allowed = rules({"rule": "type", "path": "/a", "types": ["long"]}, {"rule": "required", "path": "/b"})
+    known = decoded('{"a": 1, "b": 2}').source_schema
+    source = decoded('{"a": 1, "b": 1}', None, '{"a": "x", "b": 2}', '{"a": 3}', '{"a": 4, "b": 4}')
+    conflicting = validated(decode_events(source.events, known), allowed, FieldPolicies())
+    assert conflicting.decoded.stats.conflicts == {}
+    fitting = decode_events(source.events.taken([0, 1, 3, 4]), known)
+    for result, rejected in ((conflicting, [2, 3]), (validated(fitting, allowed, FieldPolicies()), [2])):
+        assert sorted(result.rejected) == rejected
+        assert result.decoded.table.to_pylist() == [{"a": 1, "b": 1}, {"a": 4, "b": 4}]
+        assert result.texts == ['{"a": 1, "b": 1}', '{"a": 4, "b": 4}']
+        assert result.rows[[0, -1]].tolist() == [0, 1]
+        assert (result.rows[1:-1] == -1).all()
+
+
 def test_one_documents_versions_may_have_the_same_value_and_two_documents_may_not():
     source = decoded('{"mail": "a"}', '{"mail": "a"}', '{"mail": "b"}')
     source.events.keys[:] = ["1", "2", "1"]
