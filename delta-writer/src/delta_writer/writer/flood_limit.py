@@ -15,29 +15,36 @@ class TooManyDeadLetters(Fatal):
     """The pipeline pauses itself. Nothing is lost: the batch at hand is not committed, and is read again."""
 
 
+Record = tuple[str, int, int]
+"""Topic, partition, offset."""
+
+
 class FloodLimit:
-    """Counts each record once, also when its batch is read again. `clock` is monotonic, in seconds."""
+    """Counts each record once a minute, also when its batch is read again. `clock` is monotonic, in seconds."""
 
     def __init__(self, max_a_minute: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
         """`max_a_minute` is asked each time: it may change while the pipeline runs."""
         self._max_a_minute = max_a_minute
         self._clock = clock
-        self._counted: deque[tuple[float, int]] = deque()
-        self._reached: dict[tuple[str, int], int] = {}
+        self._counted: deque[tuple[float, frozenset[Record]]] = deque()
 
     def admit(self, letters: Sequence[DeadLetter]) -> None:
         """Count letters that are about to be written. Raises `TooManyDeadLetters` when they pass the limit."""
         now = self._clock()
         while self._counted and self._counted[0][0] <= now - WINDOW_S:
             self._counted.popleft()
-        new = [each for each in letters if each.offset > self._reached.get((each.topic, each.partition), -1)]
+        # Not by the highest offset: of one batch, what is wrong with records comes before what is wrong with documents.
+        counted = frozenset().union(*(records for _, records in self._counted))
+        new = [each for each in letters if _record(each) not in counted]
         limit = self._max_a_minute()
-        count = sum(earlier for _, earlier in self._counted) + len(new)
+        count = len(counted) + len(new)
         if count > limit and new:
             raise TooManyDeadLetters(_message(new, count, limit))
-        self._counted.append((now, len(new)))
-        for each in new:
-            self._reached[each.topic, each.partition] = each.offset
+        self._counted.append((now, frozenset(map(_record, new))))
+
+
+def _record(letter: DeadLetter) -> Record:
+    return letter.topic, letter.partition, letter.offset
 
 
 def _message(letters: Sequence[DeadLetter], count: int, limit: int) -> str:

@@ -55,6 +55,15 @@ def test_a_batch_that_is_read_again_counts_once() -> None:
         limit.admit(letters(range(11)))
 
 
+def test_records_count_in_whatever_order_they_come() -> None:
+    """Of one batch, bad records are written before bad documents, which may lie before them."""
+    limit = FloodLimit(lambda: 10, Clock())
+    limit.admit(letters([1000]))
+    limit.admit(letters(range(9)))
+    with pytest.raises(TooManyDeadLetters):
+        limit.admit(letters([9]))
+
+
 def test_what_was_not_admitted_was_not_counted() -> None:
     allowed = 3
     limit = FloodLimit(lambda: allowed, Clock())
