@@ -2,7 +2,7 @@
 
 Rows do not mind, because offsets order events. But something is odd: a source whose clock was set back, a fail-over to
 a member with another clock, a connector that sends an old stretch of the oplog again. Snapshot reads and re-reads carry
-the time of the reading and are left out.
+the time of the reading and are left out, and so are events that are sent again for a history alone.
 """
 
 from typing import Final
@@ -29,8 +29,10 @@ class EventTimes:
             return {}
         ops = events.ops
         times, partitions = np.asarray(events.source_ts_ms, np.int64), np.asarray(events.partitions, np.int32)
-        if _READ & set(ops):
-            streamed = np.array([op not in _READ for op in ops], np.bool_)
+        if _READ & set(ops) or events.history_only:
+            streamed = np.array(
+                [op not in _READ and i not in events.history_only for i, op in enumerate(ops)], np.bool_
+            )
             times, partitions = times[streamed], partitions[streamed]
         found = {}
         for partition in np.unique(partitions).tolist():

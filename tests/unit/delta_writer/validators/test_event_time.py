@@ -1,5 +1,7 @@
 """The source's time goes back: told by partition, beyond a bound, for what was streamed."""
 
+from dataclasses import replace
+
 import pytest
 
 from delta_writer.transformers.change_batch import ChangeEvents
@@ -32,6 +34,11 @@ def test_a_step_back_is_told_for_its_partition_with_the_widest_one():
 def test_snapshot_reads_and_re_reads_have_the_time_of_the_reading():
     times = EventTimes()
     assert times.setbacks(events((0, 3_600_000, "r"), (0, 3_700_000, "x"), (0, 0, "c"))) == {}
+
+
+def test_an_event_that_is_sent_again_for_a_history_has_the_time_of_then():
+    replayed = replace(events((0, 3_600_000, "u"), (0, 0, "u")), history_only=frozenset([1]))
+    assert EventTimes().setbacks(replayed) == {}
 
 
 def test_an_empty_batch_is_nothing():
