@@ -1,7 +1,7 @@
 """Looking into a dead letter: its structure for everybody, its content for those who are permitted.
 
 Masked, every value is replaced by the name of its BSON type, and the elements of an array by their different
-structures; the names of fields stay. What is no JSON is told by its size alone.
+structures; the names of fields stay. What is no JSON, or nests too deep, is told by its size alone.
 """
 
 import base64
@@ -14,6 +14,7 @@ from cdc_shared.dead_letters.sealed_record import RawRecord
 from cdc_shared.documents import InvalidDocument, dump, parse
 from cdc_shared.documents.bson_values import DuplicateKeys
 from cdc_shared.documents.envelope import OPERATIONS
+from cdc_shared.documents.extended_json import MAX_NESTING
 from cdc_shared.documents.kinds import NOTHING, kind_name
 
 DOCUMENTS: Final = ("after", "before")
@@ -73,9 +74,21 @@ def _json(content: bytes | None) -> Any:
     if content is None:
         return None
     try:
-        return json.loads(content)
+        value = json.loads(content)
     except (ValueError, RecursionError):
         return _Unreadable(content)
+    return _Unreadable(content) if _nests_too_deep(value) else value
+
+
+def _nests_too_deep(value: Any) -> bool:
+    """Whether it is deeper than an envelope can be; then whoever walks through it would not come to its end."""
+    level = [value]
+    for _ in range(MAX_NESTING):
+        within = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, dict | list)]
+        level = [member for members in within for member in members]
+        if not level:
+            return False
+    return True
 
 
 def _readable(value: Any) -> Any:

@@ -57,6 +57,8 @@ def test_masked_only_names_and_types_are_shown() -> None:
     [
         (f"not json {SECRET}".encode(), f"{9 + len(SECRET)} bytes that are no JSON"),
         (b"\xff\x00", "2 bytes that are no JSON"),
+        (b'{"a":' * 600 + b"1" + b"}" * 600, "3601 bytes that are no JSON"),
+        (b"[" * 600 + b"]" * 600, "1200 bytes that are no JSON"),
         (json.dumps(SECRET).encode(), "string"),
         (json.dumps([SECRET, 1]).encode(), ["string", "long"]),
         (json.dumps({"op": SECRET}).encode(), {"op": "string"}),
