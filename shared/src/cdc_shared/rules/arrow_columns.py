@@ -69,7 +69,8 @@ def table_members(table: pa.Table, schema: t.DocumentSchema, rows: int) -> Membe
 
 def struct_members(column: Column) -> Members:
     """The members of a struct column; null where the struct is."""
-    assert isinstance(column.type, t.Struct)
+    if not isinstance(column.type, t.Struct):
+        raise TypeError("a column of structs is wanted")
     return _members(column.type, column.one_array.flatten(), column.rows)
 
 
@@ -105,7 +106,8 @@ def with_members(column: Column, members: Members) -> Column:
 
 def elements(column: Column) -> Column:
     """The elements of a list column, those of null lists left out."""
-    assert isinstance(column.type, t.List)
+    if not isinstance(column.type, t.List):
+        raise TypeError("a column of lists is wanted")
     return Column(column.type.element, column.one_array.flatten(), np.repeat(column.rows, _lengths(column)))
 
 

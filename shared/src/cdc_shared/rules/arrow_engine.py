@@ -133,9 +133,10 @@ class ArrowEngine:
     def _edited(self, column: Column, step: Step) -> Column:
         if isinstance(step.rule, q.Convert):
             edited = converted(column, step.rule.to)
-        else:
-            assert isinstance(step.rule, q.MaskRule)
+        elif isinstance(step.rule, q.MaskRule):
             edited = masked(column, step.rule, step.key)
+        else:
+            raise TypeError(f"a rule {step.rule.rule} edits no values")
         self._changed(edited, step)
         return edited.column
 

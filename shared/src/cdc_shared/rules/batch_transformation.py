@@ -18,7 +18,7 @@ from cdc_shared.documents.policies import FieldPolicies
 from cdc_shared.documents.walker import UnknownField, WalkedRows, walk_documents
 from cdc_shared.rules.arrow_columns import Flags, Rows, flags
 from cdc_shared.rules.arrow_engine import ArrowEngine
-from cdc_shared.rules.transformation import Counts, Document, Step, transform_of
+from cdc_shared.rules.transformation import Counts, Document, Step, pairs_of, transform_of
 
 POINTERS_REMEMBERED = 4096
 _WHOLE: Final = ""
@@ -97,8 +97,7 @@ class BatchTransformation:
             members = _read_members(text)
         except msgspec.MsgspecError:  # NaN, which is no JSON
             document = parse_document(text)
-            assert isinstance(document, dict)
-            return {name: value for name, value in document.items() if self._touches(pointer_to("", name))}
+            return {name: value for name, value in pairs_of(document) if self._touches(pointer_to("", name))}
         return {
             name: parse(bytes(value).decode()) for name, value in members.items() if self._touches(pointer_to("", name))
         }

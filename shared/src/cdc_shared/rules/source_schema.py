@@ -39,7 +39,8 @@ def source_schema(table: t.DocumentSchema, rules: Sequence[q.TransformationRule]
 def masked_field(rules: Sequence[q.TransformationRule], index: int) -> MaskedField:
     """Where the field of the mask rule at `index` is before the rules and after them."""
     rule = rules[index]
-    assert isinstance(rule, q.MaskRule)
+    if not isinstance(rule, q.MaskRule):
+        raise TypeError(f"a rule {rule.rule} masks nothing")
     tokens = tokens_of(rule.path)
     sources: set[Tokens] = {names_of(tokens)}
     for earlier in reversed(rules[:index]):
