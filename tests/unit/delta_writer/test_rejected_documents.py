@@ -12,6 +12,7 @@ from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
 from delta_writer.snapshots.doomed_rows import SweepRule
+from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.deletion_vectors import DeletionVectors
 
 pytestmark = pytest.mark.unit
@@ -62,6 +63,27 @@ def test_a_rejected_update_keeps_the_last_valid_row_or_deletes_it(tmp_path, what
     run.kafka.send("3", "u", {"_id": 3, "n": 3})
     run.go()
     assert rows(run) == {1: 11, 2: 2, 3: 3}
+
+
+def test_what_the_history_has_and_newer_rules_reject_is_a_letter(tmp_path, monkeypatch):
+    """The process died between the two commits: the event would be in no table of today, and in no letter."""
+    run = pipeline(tmp_path, history=True)
+    run.kafka.send("1", "c", {"_id": 1})
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crash:
+        crash.setattr(DeletionVectorWriter, "_write", die)
+        with pytest.raises(KeyboardInterrupt):
+            run.go()
+    quality = QualitySpec.model_validate({"version": 1, "validation": [{"rule": "required", "path": "/n"}]})
+    run.spec = run.spec.model_copy(update={"quality": quality})
+    for _ in range(2):
+        run.kafka.send("2", "c", {"_id": 2, "n": 2})
+        run.go()
+        assert [letter.offset for letter in run.letters] == [0]
+    assert rows(run) == {2: 2}
 
 
 @pytest.mark.parametrize("policy", ["dlq", "skip", "fail"])

@@ -65,8 +65,12 @@ class Table:
         return min(sink.start_offset(partition, low, high) for sink in self.sinks)
 
     def is_new(self, partition: int, offset: int) -> bool:
-        """Tell whether no table stood beyond the offset: then nobody has dealt with what lies there."""
-        return all(sink.stands.get(partition, 0) <= offset for sink in self.sinks)
+        """Tell whether the table of the current state, which is written last, has not come as far as the offset.
+
+        Else what lies there was dealt with. That the history is further does not say so: the process may have died in
+        between, and other rules may reject now what it has taken.
+        """
+        return self.current.stands.get(partition, 0) <= offset
 
     def close(self) -> None:
         """Close the writers."""
