@@ -25,11 +25,12 @@ from cdc_shared.delta.schema_history import SchemaCause, SchemaChange, SchemaOpe
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
 from cdc_shared.errors import Fatal, ResyncNeeded
+from delta_writer.maintenance.remask import PURGE, REMASK
 from delta_writer.writer.deletion_vectors import removal
 from delta_writer.writer.delta_writer import TableLocation, store_errors
 from delta_writer.writer.foreign_commits import ENGINE, RESTORE, CommitGuard
 from delta_writer.writer.offsets import ChangeTopic, OffsetRange, app_id, is_offset, is_ours, start_offset
-from delta_writer.writer.table_metadata import HISTORY, TableIdentity, check_supported, restored_metadata
+from delta_writer.writer.table_metadata import HISTORY, TableIdentity, check_supported, masked_by, restored_metadata
 
 CHECKS_AT_ONCE: Final = 16
 NAMED_FILES: Final = 3
@@ -105,7 +106,8 @@ class TableRestore:
         """Look at what is to be done, and whether it can be. Nothing is written.
 
         Raises:
-            Fatal: `version` is no earlier version of this collection's table, or its files are gone.
+            Fatal: `version` is no earlier version of this collection's table, its rows lack masks that all have now,
+                or its files are gone.
             ResyncNeeded: Kafka no longer holds the events since.
         """
         url = self._location.url
@@ -117,10 +119,11 @@ class TableRestore:
             CommitGuard(url, self._location.store, self._identity, self._mode).check_newest(self._log, then)
         if then.metadata is None:
             raise Fatal(f"version {version} of {url} names no schema: the table is damaged")
+        self._check_masks(version, then.metadata, now.metadata)
         commit_id = str(uuid.uuid4())
         metadata, schema_change = change_schema(
             now.metadata,
-            restored_metadata(then.metadata, now.metadata, commit_id),
+            restored_metadata(then.metadata, now.metadata, commit_id, (REMASK, PURGE)),
             SchemaCause(SchemaOperation.RESTORED, commit_id, int(self._clock() * 1000)),
         )
         restored = Snapshot(now.version + 1, now.protocol, metadata, _restored_txns(now, then), then.files)
@@ -181,6 +184,14 @@ class TableRestore:
             if start < end:
                 ranges[partition] = OffsetRange(start, end)
         return ranges
+
+    def _check_masks(self, version: int, then: Metadata, now: Metadata | None) -> None:
+        """Check that no plain values come back that a masking took out of the rows. They would stay: it is done."""
+        if masked_by(then) < (masks := masked_by(now)):
+            raise Fatal(
+                f"version {version} of {self._location.url} is from before its rows got the masks of version {masks} "
+                f"of the rules: their plain values would come back. Choose a version after that, or {self._resync}"
+            )
 
     def _check_files_exist(self, version: int, then: Snapshot) -> None:
         vectors = {vector_location(file.deletion_vector)[0] for file in then.files.values() if file.deletion_vector}

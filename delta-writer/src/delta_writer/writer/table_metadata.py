@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -94,14 +94,18 @@ def with_schema(metadata: Metadata, schema: DocumentSchema) -> Metadata:
     return msgspec.structs.replace(metadata, schema_string=schema_string)
 
 
-def restored_metadata(then: Metadata, now: Metadata | None, restore_id: str) -> Metadata:
+def restored_metadata(
+    then: Metadata, now: Metadata | None, restore_id: str, requests: Collection[str] = ()
+) -> Metadata:
     """Return the metadata of a table restored to how it was `then`: its schema, and the properties that are ours.
 
-    Those that people set stay as they are now. `schema_history.change_schema` puts it in force.
+    Those that people set, and `requests` of ours, stay as they are now. `schema_history.change_schema` puts it in
+    force.
     """
     current = {} if now is None else now.configuration
-    kept = {name: value for name, value in current.items() if not name.startswith(OWN_PROPERTIES)}
-    return msgspec.structs.replace(then, configuration=then.configuration | kept | {RESTORE_ID: restore_id})
+    own = {name: value for name, value in then.configuration.items() if name not in requests}
+    kept = {name: value for name, value in current.items() if name in requests or not name.startswith(OWN_PROPERTIES)}
+    return msgspec.structs.replace(then, configuration=own | kept | {RESTORE_ID: restore_id})
 
 
 def rows_identity(metadata: Metadata) -> str:

@@ -13,11 +13,12 @@ from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog, VersionGone, entry_path
 from cdc_shared.delta.schema_history import read_schema_history
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
+from delta_writer.maintenance.remask import PURGE, REMASK
 from delta_writer.maintenance.restore import TableRestore
 from delta_writer.writer.delta_writer import TableLocation
 from delta_writer.writer.foreign_commits import ENGINE, ForeignCommit
 from delta_writer.writer.offsets import CLOSED, ChangeTopic, Fenced, OffsetRange
-from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.table_metadata import MASKED, TableIdentity
 
 pytestmark = pytest.mark.unit
 
@@ -212,6 +213,22 @@ def test_a_table_that_another_program_changed_is_put_back(filled):
         case.restore(4)  # that was not what the offsets say either
     case.restore(3)
     case.restart()
+
+
+def test_plain_values_from_before_a_masking_do_not_come_back(filled):
+    """Until the purge has taken the versions of before, they could be restored."""
+    case = filled()
+    case.writer.set_properties({MASKED: "2", REMASK: "", PURGE: "4"})
+    case.writer.set_properties({PURGE: ""})
+    case.writer.set_properties({REMASK: "3"})
+    newest = case.writer.version
+    for version in (0, 3):
+        with pytest.raises(Fatal, match=rf"version {version} .* masks of version 2 .* would come back.*--collection"):
+            case.restore(version)
+    assert DeltaLog(case.table.store).load().version == newest
+    case.restore(4)
+    configuration = DeltaLog(case.table.store).load().metadata.configuration
+    assert [configuration[name] for name in (MASKED, PURGE, REMASK)] == ["2", "", "3"], "what is asked for now"
 
 
 def test_what_kafka_no_longer_has_is_refused(filled):
