@@ -49,11 +49,14 @@ from delta_writer.validators.validation_engine import validated
 from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
 from delta_writer.writer.delta_writer import CommitResult, SchemaMoved
 from delta_writer.writer.dlq_writer import DeadLetterWriter
-from delta_writer.writer.offsets import Fenced
+from delta_writer.writer.offsets import Fenced, StaleRules
 from delta_writer.writer.sink import Sink
+from delta_writer.writer.table_metadata import check_masks
 from delta_writer.writer.tables import Table, Tables
 
 POLL_S: Final = 0.1
+STALE_RULES_WAIT_S: Final = 1.0
+"""Before a batch is read again whose table has the masks of rules not yet in force here; other tables go on between."""
 T = TypeVar("T")
 
 log = get_logger(__name__)
@@ -138,6 +141,9 @@ class Pipeline:
         if read.has_requests:
             read = self._waiting_out("re-read", lambda: self._rereader.answer(batch.topic, read, self._still_alive))
         table = self._tables.table_for(batch.topic, read.collections)
+        if table is not None and len(read.events) and (stale := self._stale_rules(batch, table)):
+            self._wait_for_rules(batch.topic, table, stale)
+            return
         self._reject(batch, read.rejected, table, self._quality.dirty_data.policy)
         if table is None or (batch.must_commit and not table.is_certain):
             self._batches.not_committed(batch)
@@ -146,6 +152,9 @@ class Pipeline:
             raise Transient(f"topic {batch.topic} is no longer the one that its table was filled from")
         try:
             results = self._commit(batch, read, table)
+        except StaleRules as stale:  # another writer's commit has masked the rows since this one's last look
+            self._wait_for_rules(batch.topic, table, stale)
+            return
         except Fenced as fenced:
             log.warning("batch dropped", reason=str(fenced), topic=batch.topic)
             self._read_again(batch.topic, table)
@@ -157,6 +166,27 @@ class Pipeline:
         self._has_committed = True
         self._consumer.hint_offsets({(batch.topic, each): part.end for each, part in batch.ranges.items()})
         self._observer.committed(table, batch, read.events, results, time.perf_counter() - started)
+
+    def _stale_rules(self, batch: RecordBatch, table: Table) -> StaleRules | None:
+        """Say what keeps the batch out of its table until newer rules are in force here.
+
+        Asked before anything is rejected: else each time that the batch is read its letters would be written again.
+        """
+        version = self._quality.of(table.collection.name).rules.version
+        for sink in table.sinks:
+            if not sink.has(batch.ranges):
+                try:
+                    check_masks(sink.writer.snapshot.metadata, version, sink.writer.location.url)
+                except StaleRules as stale:
+                    return stale
+        return None
+
+    def _wait_for_rules(self, topic: str, table: Table, stale: StaleRules) -> None:
+        """Drop what is in hand of the topic, to be read again with the rules in force a moment later."""
+        self._observer.waiting(str(stale))
+        self._read_again(topic, table)
+        self._keep_alive(STALE_RULES_WAIT_S)
+        self._observer.paused(self._consumer.assigned(), paused=False)
 
     def _commit(self, batch: RecordBatch, read: ReadEvents, table: Table) -> dict[str, CommitResult]:
         """Commit the batch to each table that lacks it; return what came of it by table, where there was a need."""

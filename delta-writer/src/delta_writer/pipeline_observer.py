@@ -123,6 +123,13 @@ class PipelineObserver:
 
         return note
 
+    def waiting(self, reason: str) -> None:
+        """The pipeline goes on only once something outside has happened. Called again and again it is logged once."""
+        now = self.status
+        if (now.state, now.reason) != (PipelineState.RETRYING, reason):
+            log.warning("batch dropped; it is read again", pipeline=self._pipeline, reason=reason)
+        self._become(PipelineStatus(PipelineState.RETRYING, reason))
+
     def paused(self, partitions: Iterable[tuple[str, int]], *, paused: bool) -> None:
         """The partitions are not read while something is tried again, or are read again."""
         for topic, partition in partitions:

@@ -11,9 +11,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
 from cdc_shared.metrics.prometheus_metrics import PipelineState
+from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.storage.object_store import table_url
 from cdc_shared.tracing.otel_config import configure_tracing
+from delta_writer import pipeline
+from delta_writer.consumer.event_handler import Collection
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
+from delta_writer.writer.table_metadata import MASKED
 
 pytestmark = pytest.mark.unit
 
@@ -223,3 +227,70 @@ def test_requests_that_cannot_be_answered_are_dead_letters(run):
 
 def _samples(metric):
     return [sample for family in metric.collect() for sample in family.samples]
+
+
+def of_rules(version):
+    redact, required = {"rule": "redact", "path": "/name"}, {"rule": "required", "path": "/name"}
+    return QualitySpec.model_validate({"version": version, "validation": [required], "transformation": [redact]})
+
+
+def as_if_masked_by(version, run):
+    with closing(run.tables()) as tables:
+        tables.table_for(TOPIC, frozenset({Collection("db", "things")})).writer.set_properties({MASKED: str(version)})
+
+
+class Stale:
+    """Has the rules of version 2 come after three waits; counts the waits and how often it was read again."""
+
+    def __init__(self, run, monkeypatch):
+        self.waited_s, self.drops, self.seen = 0.0, 0, set()
+        keep_alive, read_again = FakeConsumer.keep_alive, pipeline.Pipeline._read_again
+
+        def waits(consumer, seconds):
+            keep_alive(consumer, seconds)
+            self.waited_s += seconds
+            self.seen.add((run.observer.status.state, run.observer.status.reason))
+            if self.waited_s >= 2.5 * pipeline.STALE_RULES_WAIT_S:
+                run.quality.replace(of_rules(2))
+
+        def drops(*args):
+            self.drops += 1
+            assert self.drops < 20, "a hot loop"
+            read_again(*args)
+
+        monkeypatch.setattr(pipeline, "STALE_RULES_WAIT_S", 0.05)
+        monkeypatch.setattr(FakeConsumer, "keep_alive", waits)
+        monkeypatch.setattr(pipeline.Pipeline, "_read_again", drops)
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_newer_rules_are_waited_for_where_the_tables_rows_have_their_masks(run, monkeypatch, when):
+    """`meanwhile`: another writer masks the table when this one has read it already."""
+    run.spec = run.spec.model_copy(update={"quality": of_rules(1)})
+    run.max_rows = 2
+    run.kafka.send("1", "c", {"_id": 1, "name": "a"})
+    run.go()
+    run.kafka.send("2", "c", {"_id": 2, "name": "b"})
+    run.kafka.send("3", "c", {"_id": 3})
+    stale = Stale(run, monkeypatch)
+    commit = DeletionVectorWriter.commit
+
+    def masked_first(writer, batch):
+        if not stale.drops:
+            as_if_masked_by(2, run)
+        return commit(writer, batch)
+
+    if when == "before":
+        as_if_masked_by(2, run)
+    else:
+        monkeypatch.setattr(DeletionVectorWriter, "commit", masked_first)
+    run.statuses.clear()
+    run.go()
+    assert run.rows()["_id"].to_pylist() == [1, 2]
+    assert run.statuses == [PipelineState.RUNNING, PipelineState.RETRYING, PipelineState.RUNNING]
+    ((state, reason),) = stale.seen
+    assert state is PipelineState.RETRYING
+    assert "masks of version 2 of the rules, and version 1 is in force here" in reason
+    assert stale.drops == 3
+    # A letter of the commit that came too late, one of rules in force; none each time that the batch is read again.
+    assert len(run.letters) == (1 if when == "before" else 2)

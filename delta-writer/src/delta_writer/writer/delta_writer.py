@@ -31,11 +31,12 @@ from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.file_changes import MovedFiles
 from delta_writer.writer.foreign_commits import ENGINE, CommitGuard
-from delta_writer.writer.offsets import ChangeTopic, Fenced, app_id, check_fence, start_offset, watermark_id
+from delta_writer.writer.offsets import ChangeTopic, app_id, check_fence, start_offset, watermark_id
 from delta_writer.writer.table_metadata import (
     KEY_MASK,
     TableIdentity,
     check_key_mask,
+    check_masks,
     check_supported,
     masked_by,
     new_metadata,
@@ -179,17 +180,15 @@ class DeltaWriter(ABC):
         With `batch.must_commit` the offsets are committed all the same.
 
         Raises:
-            Fenced: the table does not stand where the batch begins, or its rows were masked since. Nothing was written.
+            Fenced: the table does not stand where the batch begins. Nothing was written.
+            StaleRules: the table's rows have masks that the batch's lack. Nothing was written.
             SchemaMoved: `batch.base_schema` is no longer the table's schema. Nothing was written.
         """
 
         def attempt() -> CommitResult | None:
             check_fence(self._snapshot.txns, self.topic, batch.ranges)
-            if batch.rows.num_rows and batch.rules_version < (masked := masked_by(self._snapshot.metadata)):
-                raise Fenced(
-                    f"all rows of {self.location.url} have the masks of version {masked} of the rules, and the batch "
-                    f"was made by version {batch.rules_version}"
-                )
+            if batch.rows.num_rows:
+                check_masks(self._snapshot.metadata, batch.rules_version, self.location.url)
             check_key_mask(self._snapshot.metadata, batch.key_mask, self.location.url)
             if batch.base_schema != self._schema:
                 raise SchemaMoved(f"the schema of {self.location.url} changed while a batch was in hand")

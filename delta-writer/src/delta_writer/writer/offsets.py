@@ -27,6 +27,13 @@ class Fenced(CdcError):
     """
 
 
+class StaleRules(Fenced):
+    """All rows of the table have the masks of newer rules than those that this writer has heard of.
+
+    Reading again helps once the newer rules are in force here.
+    """
+
+
 @dataclass(frozen=True, slots=True)
 class OffsetRange:
     """Offsets from `start` up to, not including, `end`; gaps (transaction markers) belong to it."""

@@ -12,6 +12,7 @@ from cdc_shared.delta.actions import Metadata, Protocol, TableFormat
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.documents import DocumentSchema, from_delta_schema, to_delta_schema
 from cdc_shared.errors import Fatal, ResyncNeeded
+from delta_writer.writer.offsets import StaleRules
 
 PIPELINE: Final = "cdc.pipeline"
 DATABASE: Final = "cdc.database"
@@ -122,6 +123,21 @@ def partition_base(metadata: Metadata | None) -> int:
 def masked_by(metadata: Metadata | None) -> int:
     """Return the version of the rules whose masks all rows have; 0 when none was ever asked for."""
     return 0 if metadata is None else int(metadata.configuration.get(MASKED, "0"))
+
+
+def check_masks(metadata: Metadata | None, rules_version: int, url: str) -> None:
+    """Check that rows made by this version of the rules have the masks that all rows of the table have.
+
+    Raises:
+        StaleRules: they lack those of newer rules.
+    """
+    masked = masked_by(metadata)
+    if rules_version < masked:
+        raise StaleRules(
+            f"all rows of {url} have the masks of version {masked} of the rules, and version {rules_version} is in "
+            f"force here; nothing is written until version {masked} or a newer one is: see whether it was refused "
+            "here, or publish the pipeline again"
+        )
 
 
 def check_key_mask(metadata: Metadata | None, key_mask: str, url: str) -> None:
