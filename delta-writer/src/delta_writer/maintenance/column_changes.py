@@ -55,6 +55,7 @@ class ColumnChanges:
         self._began_at = self._reported_at = 0.0
         self._not_before = float("-inf")
         self._purged: int | None = None  # by the worker
+        self._overtaken: Overtaken | None = None  # by the worker
 
     def step(self) -> tuple[MaintenanceTask, Callable[[Budget], bool]] | None:
         """Go on with the change under way, or begin the next; return the worker's job for it, if there is one.
@@ -86,7 +87,7 @@ class ColumnChanges:
         """Drop what is under way; another process, or this one when it opens the table again, begins it anew."""
         if self._rewrite is not None:
             self._rewrite.close()
-            self._rewrite = None
+            self._rewrite = self._overtaken = None
             self._report(None)
 
     def _begin(self, change: ColumnChange) -> None:
@@ -107,6 +108,8 @@ class ColumnChanges:
     def _go_on(self, rewrite: ColumnRewrite) -> tuple[MaintenanceTask, Callable[[Budget], bool]] | None:
         started = time.perf_counter()
         try:
+            if self._overtaken is not None:
+                raise self._overtaken
             job = rewrite.step()
         except Overtaken as overtaken:
             log.info("rewritten columns dropped", table=self._writer.location.url, reason=str(overtaken))
@@ -127,7 +130,15 @@ class ColumnChanges:
             return None
         if self._clock() - self._reported_at >= REPORT_EVERY_S:
             self._show_progress(rewrite)
-        return rewrite.change.task, job
+        return rewrite.change.task, partial(self._work, job)
+
+    def _work(self, job: Callable[[Budget], bool], budget: Budget) -> bool:
+        """In the worker's thread."""
+        try:
+            return job(budget)
+        except Overtaken as overtaken:  # to try the same again would never help
+            self._overtaken = overtaken
+            return False
 
     def _go_on_purging(self, before: int) -> tuple[MaintenanceTask, Callable[[Budget], bool]] | None:
         """Delete the versions from before the masks, and note when that is done."""

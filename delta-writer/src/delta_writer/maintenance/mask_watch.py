@@ -3,8 +3,10 @@
 The versions of the rules are read from `cdc.rules`, and the histories of schemas from the lake, in the background.
 """
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from cdc_shared.delta.actions import AddFile, Metadata
 from cdc_shared.delta.schema_history import read_schema_history
@@ -16,6 +18,9 @@ from delta_writer.writer.delta_writer import DeltaWriter, store_errors
 from delta_writer.writer.table_metadata import masked_by
 
 Versions = Mapping[int, QualitySpec]
+
+LOOK_AFTER_REFUSAL_S: Final = 60.0
+"""Rows that cannot be masked may be gone by then."""
 
 log = get_logger(__name__)
 
@@ -58,7 +63,9 @@ class MaskWatch:
         masks: MaskSource,
         background: Callable[[Callable[[], None]], None],
         report: Callable[[str | None], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._clock = clock
         self._writer = writer
         self._pipeline = pipeline
         self._collection = collection
@@ -70,6 +77,8 @@ class MaskWatch:
         self._made_by: set[int] = set()
         self._answer: str | None = None
         self._looking = False
+        self._is_given = False  # what the last look has found was begun to be masked
+        self._refused_at: float | None = None
 
     def turn(self) -> None:
         """Look again where something has changed, and tell what a look has found."""
@@ -77,7 +86,8 @@ class MaskWatch:
         if metadata is None or self._looking:
             return
         seen = _Seen(self._masks.version(self._collection), masked_by(metadata), metadata.configuration.get(REMASK, ""))
-        if seen == self._seen:
+        refused_at = self._refused_at
+        if seen == self._seen and (refused_at is None or self._clock() - refused_at < LOOK_AFTER_REFUSAL_S):
             self._report(self._answer)
             return
         self._looking = True
@@ -85,24 +95,34 @@ class MaskWatch:
         self._background(lambda: self._look(seen, files))
 
     def wanted(self, metadata: Metadata) -> Remasking | None:
-        """Return the masking that the table asks for, once the rules are known; None when there is none."""
+        """Return the masking that the table asks for, once the rules are known; None when there is none.
+
+        To be asked when nothing is under way: what was returned before has come to nothing then, because of rows of
+        another version that were written meanwhile, or is done. The table is looked at anew first.
+        """
         asked = metadata.configuration.get(REMASK, "")
         if not asked or self._looking or self._seen is None or self._seen.asked != asked:
+            return None
+        if self._is_given:
+            self._seen = None
             return None
         target = self._versions.get(int(asked))
         if target is None:
             return None
         try:
             missing = missing_masks(self._collection, target, self._versions, self._made_by)
-            return Remasking(missing, self._collection, self._masks.secrets)
+            remasking = Remasking(missing, self._collection, self._masks.secrets)
         except CdcError as error:
             self._refused(error)
             return None
+        self._is_given = True
+        return remasking
 
     def _refused(self, error: CdcError) -> None:
         answer = f"cannot be masked as was asked for: {error}"
         if answer != self._answer:
             log.warning("masking refused", table=self._writer.location.url, reason=str(error))
+            self._refused_at = self._clock()
         self._answer = answer
 
     def _look(self, seen: _Seen, files: Collection[AddFile]) -> None:
@@ -113,6 +133,7 @@ class MaskWatch:
                 self._made_by = made_by(self._writer.location.store, files) if self._versions else set()
                 self._answer = self._plain(seen)
             self._seen = seen
+            self._is_given, self._refused_at = False, None
         except CdcError as error:
             log.warning("cannot tell yet what is plain", table=self._writer.location.url, reason=str(error))
         finally:

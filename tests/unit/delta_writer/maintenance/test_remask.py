@@ -23,7 +23,9 @@ from cdc_shared.rules.compiled import Rules
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
 from delta_writer.consumer.event_handler import Collection, read_events
+from delta_writer.maintenance import column_changes, column_rewrite, mask_watch
 from delta_writer.maintenance.chore import Maintenance
+from delta_writer.maintenance.column_changes import ColumnChanges
 from delta_writer.maintenance.column_rewrite import ColumnRewrite
 from delta_writer.maintenance.mask_watch import MaskSource, MaskWatch
 from delta_writer.maintenance.policy import MB, MaintenancePolicy
@@ -311,6 +313,33 @@ def test_a_batch_of_rules_without_the_masks_comes_too_late(plain):
     plain.turn_until(lambda: masked_by(plain.writer.snapshot.metadata), "it is masked")
     with pytest.raises(Fenced, match="masks of version 2"):
         put(plain.table, plain.writer, ONE, [(1, {"phone": "5"})])
+
+
+@pytest.mark.parametrize("where", ["worker", "commit"])
+def test_rows_that_come_meanwhile_and_cannot_be_masked_are_a_reason_to_refuse(plain, monkeypatch, where):
+    """Of a writer that has not heard of the new rules yet, whose own do other things than mask."""
+    plain.versions[1] = quality(1, RENAME)
+    monkeypatch.setattr(column_changes, "AFTER_FAILURE_S", 0.01)
+    if where == "worker":  # there is more to rewrite than a commit does itself
+        monkeypatch.setattr(column_rewrite, "MAX_LATE_ROWS", 0)
+    begin, begun = ColumnChanges._begin, []
+
+    def comes_meanwhile(changes, change):
+        begin(changes, change)
+        begun.append(change)
+        if len(begun) == 1:
+            put(plain.table, plain.writer, plain.versions[1], [(0, {"mail": "late@x.io"})])
+
+    monkeypatch.setattr(ColumnChanges, "_begin", comes_meanwhile)
+    plain.ask()
+    told = plain.told
+    plain.turn_until(lambda: "cannot be masked" in str(told.get("masks of db.things")), "it is refused")
+    assert "other rules than masks" in told["masks of db.things"][0]
+    assert len(begun) == 1, "it is looked at anew before it is begun again"
+    put(plain.table, plain.writer, BOTH, [(0, {"email": "n@x.io"})])  # the row is gone: what is asked for can be done
+    monkeypatch.setattr(mask_watch, "LOOK_AFTER_REFUSAL_S", 0)
+    plain.turn_until(lambda: plain.property(MASKED) == "2", "it is masked")
+    check(plain.table, plain.writer, BOTH)
 
 
 def test_deleting_what_is_older_goes_on_after_a_restart(plain):
