@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdc_shared.delta.actions import AddFile, Metadata
+from cdc_shared.delta.schema_history import SchemaCause
 from cdc_shared.metrics.prometheus_metrics import MaintenanceTask
 from delta_writer.maintenance.budget import Budget
 from delta_writer.maintenance.compactor import Conversion, rewrite_files
@@ -56,6 +57,10 @@ class ColumnChange(Protocol):
         Raises:
             Overtaken: the change no longer fits.
         """
+        ...
+
+    def cause(self, commit_id: str, at_ms: int) -> SchemaCause:
+        """Return what the history of the table's schema is to say of the commit, if the schema changes."""
         ...
 
     def conversion(self, now: Metadata) -> Conversion:
@@ -93,7 +98,9 @@ class ColumnRewrite:
         self._target_bytes = target_bytes
         self._max_age_s = max_age_s
         self._clock = clock
-        self._rewrite = TableRewrite(change.operation, str(uuid.uuid4()), change.metadata, self._rewrite_now)
+        self._rewrite = TableRewrite(
+            change.operation, str(uuid.uuid4()), change.cause, change.metadata, self._rewrite_now
+        )
         self._in_hand: frozenset[str] = frozenset()
         self._finished: FileRewrite | None = None  # by the worker, for the pipeline's thread
         self._spool = _Spool(writer.cache_dir)

@@ -14,6 +14,7 @@ import msgspec
 import pyarrow as pa
 
 from cdc_shared.delta.actions import AddFile, Metadata
+from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
 from cdc_shared.delta.stats import INDEXED_COLUMNS
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.documents import types as t
@@ -114,6 +115,10 @@ class ColumnPromotion:
         if waiting:
             configuration[PROMOTIONS] = msgspec.json.encode(waiting).decode()
         return msgspec.structs.replace(changed, configuration=configuration)
+
+    def cause(self, commit_id: str, at_ms: int) -> SchemaCause:
+        """See `ColumnChange`."""
+        return SchemaCause(SchemaOperation.PROMOTED, commit_id, at_ms)
 
     def conversion(self, now: Metadata) -> "FittedRows":
         """See `ColumnChange`."""

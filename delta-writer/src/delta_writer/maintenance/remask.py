@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import AddFile, Metadata
+from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.documents import types as t
 from cdc_shared.documents.canonical import document_of_row
@@ -157,6 +158,10 @@ class Remasking:
         changed = with_schema(now, self._target(schema_of(now)))
         own = {REMASK: "", MASKED: str(self._version), PURGE: str(version)}
         return msgspec.structs.replace(changed, configuration={**changed.configuration, **own})
+
+    def cause(self, commit_id: str, at_ms: int) -> SchemaCause:
+        """See `ColumnChange`."""
+        return SchemaCause(SchemaOperation.MASKED, commit_id, at_ms, self._version)
 
     def conversion(self, now: Metadata) -> "MaskedRows":
         """See `ColumnChange`."""

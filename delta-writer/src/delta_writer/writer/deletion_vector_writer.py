@@ -178,7 +178,7 @@ class DeletionVectorWriter(DeltaWriter):
                 replaced = self._carried_over(rewrite.parts)
             except RowsMoved as moved:
                 raise Overtaken(str(moved)) from None
-            metadata = self._recorded(after, rewrite.cause(int(self._clock() * 1000)))
+            metadata = self._recorded(after, rewrite.cause(rewrite.commit_id, int(self._clock() * 1000)))
             self._exchange(replaced, rewrite.commit_id, rewrite.operation, metadata)
             return replaced.result(self.version)
 

@@ -22,6 +22,7 @@ from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import Action, Metadata, Transaction
 from cdc_shared.delta.log import DeltaLog, VersionTaken
+from cdc_shared.delta.schema_diff import schema_digest
 from cdc_shared.delta.schema_history import SCHEMA_VERSION, SchemaCause, SchemaOperation, change_schema, put_change
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
@@ -341,8 +342,14 @@ class DeltaWriter(ABC):
         return self._recorded(after, cause)
 
     def _recorded(self, after: Metadata, cause: SchemaCause) -> Metadata:
-        """Put the record of a change of schema in its place; return the `metaData` that puts the schema in force."""
-        metadata, change = change_schema(self._snapshot.metadata, after, cause)
+        """Put the record of a change of schema in its place; return the `metaData` that puts the schema in force.
+
+        Metadata with the schema of before puts nothing on record.
+        """
+        before = self._snapshot.metadata
+        if before is not None and schema_digest(before.schema_string) == schema_digest(after.schema_string):
+            return after
+        metadata, change = change_schema(before, after, cause)
         put_change(self.location.store, change)
         return metadata
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pyroaring import BitMap
 
 from cdc_shared.delta.actions import Action, AddFile, Metadata
-from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
+from cdc_shared.delta.schema_history import SchemaCause
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.errors import CdcError
 from delta_writer.writer.index_run import MemoryRun
@@ -97,6 +97,7 @@ class TableRewrite:
 
     Attributes:
         operation, commit_id: as in `RowDeletion`.
+        cause: gives, for the commit's id and time (ms since 1970), what the history of the schema is to say of it.
         metadata: gives the `metaData` of the commit from the table's newest and the version to come. Raises
             `Overtaken`.
         rewrite_now: rewrites files, as they are at the version that the metadata is of, at once; raises `TooMuchLeft`.
@@ -106,11 +107,13 @@ class TableRewrite:
         self,
         operation: str,
         commit_id: str,
+        cause: Callable[[str, int], SchemaCause],
         metadata: Callable[[Metadata, int], Metadata],
         rewrite_now: Callable[[int, Metadata, Sequence[AddFile]], FileRewrite],
     ) -> None:
         self.operation = operation
         self.commit_id = commit_id
+        self.cause = cause
         self.metadata = metadata
         self.rewrite_now = rewrite_now
         self.parts: list[FileRewrite] = []
@@ -134,10 +137,6 @@ class TableRewrite:
     def covers(self, path: str) -> bool:
         """Tell whether a file is in a part."""
         return path in self._covered
-
-    def cause(self, at_ms: int) -> SchemaCause:
-        """Return what the history of the table's schema is to say of the commit."""
-        return SchemaCause(SchemaOperation.PROMOTED, self.commit_id, at_ms)
 
     def complete(self, snapshot: Snapshot) -> Metadata:
         """Rewrite what is left of the newest state; return the metadata of the commit on it.

@@ -148,7 +148,7 @@ class HistoryWriter(DeltaWriter):
             after = rewrite.complete(self._snapshot)
             outputs = [out for part in rewrite.parts for out in part.outputs]
             now_ms = int(self._clock() * 1000)
-            metadata = self._recorded(after, rewrite.cause(now_ms))
+            metadata = self._recorded(after, rewrite.cause(rewrite.commit_id, now_ms))
             self._append(
                 [
                     Action(commit_info=self._commit_info(rewrite.operation, rewrite.commit_id, now_ms)),

@@ -40,6 +40,8 @@ class SchemaOperation(StrEnum):
     """Documents showed fields that had no column."""
     PROMOTED = "promoted"
     """Columns were rewritten to a wider type."""
+    MASKED = "masked"
+    """Columns were rewritten under masks that came after their rows, and a masked value is of another type."""
     RESTORED = "restored"
     """The table was restored to an earlier version."""
 

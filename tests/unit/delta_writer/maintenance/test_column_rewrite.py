@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable, QueryBuilder
 
+from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
 from cdc_shared.documents import DocumentSchema, parquet_schema
 from cdc_shared.documents import types as t
 from cdc_shared.metrics.prometheus_metrics import MaintenanceTask
@@ -40,6 +41,9 @@ class Widening:
 
     def metadata(self, now, version):
         return with_schema(now, self.schema(now))
+
+    def cause(self, commit_id, at_ms):
+        return SchemaCause(SchemaOperation.PROMOTED, commit_id, at_ms)
 
     def conversion(self, now):
         return Cast(parquet_schema(self.schema(now)))

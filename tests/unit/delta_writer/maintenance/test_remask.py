@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from waiting import wait_until
 
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.schema_history import SchemaOperation, read_schema_history
 from cdc_shared.documents import canonical_row
 from cdc_shared.documents import types as t
 from cdc_shared.documents.canonical import canonical_document
@@ -138,8 +139,22 @@ def test_rows_get_the_masks_that_they_lack(new_table):
     configuration = writer.snapshot.metadata.configuration
     assert (configuration[REMASK], configuration[MASKED]) == ("", "2")
     assert configuration[PURGE] == str(writer.version)
+    change = read_schema_history(table.store)[-1]
+    assert (change.operation, change.rules_version) == (SchemaOperation.MASKED, 2)
+    assert [(each.change, each.path, each.was, each.type) for each in change.fields] == [
+        ("retyped", "/phone", "long", "string")
+    ]
     put(table, writer, BOTH, [(1, {"email": "n@x.io", "phone": 99}), (40, {"phone": "7"})])
     check(table, writer, BOTH)
+
+
+def test_masks_that_change_no_column_leave_the_schema_at_its_version(new_table):
+    table = new_table()
+    writer = table.open()
+    put(table, writer, NONE, [(0, {"email": "a@x.io"})])
+    remask(writer, ONE, {1: ONE})
+    assert masked_by(writer.snapshot.metadata) == 1
+    assert [change.operation for change in read_schema_history(table.store)] == [SchemaOperation.CREATED]
 
 
 def test_nested_fields_and_arrays(new_table):
