@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import obstore
@@ -21,13 +21,14 @@ from topic_pipeline import TopicPipeline
 from waiting import wait_until
 
 from cdc_shared.dead_letters.dead_letters import DeadLetters
+from cdc_shared.dead_letters.event_rows import EventRows
 from cdc_shared.dead_letters.lake_records import lake_directory
 from cdc_shared.dead_letters.letter import LetterFilter, ListedLetter, NoLetter, Place
 from cdc_shared.dead_letters.rejection import ReasonCode
 from cdc_shared.dead_letters.replay_records import CannotReplay
 from cdc_shared.documents import canonical_document, key_text
 from cdc_shared.kafka.spec_topic import read_spec
-from cdc_shared.kafka.topics import DEAD_LETTERS_TOPIC
+from cdc_shared.kafka.topics import DEAD_LETTERS_TOPIC, topic_id
 from cdc_shared.models.common import HISTORY_SUFFIX, PipelineSpec
 from cdc_shared.storage.object_store import open_store
 
@@ -85,6 +86,19 @@ def await_letters(pipeline: TopicPipeline, count: int) -> dict[Place, ListedLett
         f"{count} dead letters are written",
     )
     return standing(pipeline)
+
+
+def await_committed(pipeline: TopicPipeline, places: Iterable[Place]) -> None:
+    """Wait until the batches that these records came in are in both tables: letters are written before that."""
+
+    topic = topic_id(pipeline.admin, pipeline.items.topic)
+
+    def are_committed() -> bool:
+        urls = [pipeline.table_url(pipeline.items.name + suffix) for suffix in ("", HISTORY_SUFFIX)]
+        tables = [EventRows(open_store(url, pipeline.stack.object_store), url) for url in urls]
+        return all(table.has_read(topic, place.partition, place.offset) for table in tables for place in places)
+
+    wait_until(are_committed, TIMEOUT_S, "the batches with dead letters are committed")
 
 
 def send(pipeline: TopicPipeline, value: bytes | None, key: bytes) -> Place:
@@ -145,6 +159,7 @@ def test_what_was_rejected_is_kept_and_comes_to_the_tables_once_its_cause_is_gon
     _assert_shown(library, large, pipeline)
 
     # While its cause lasts, a letter that is tried again is rejected again: the event, and the document as it is now.
+    await_committed(pipeline, [grown])
     library.replay(grown)
     again = await_letters(pipeline, 8)
     second = [each.letter for place, each in again.items() if place not in letters]
@@ -152,6 +167,7 @@ def test_what_was_rejected_is_kept_and_comes_to_the_tables_once_its_cause_is_gon
     assert [each.attempt for each in second] == [2, 2]
     assert {each.first_seen_ms for each in second} == {letters[grown].letter.first_seen_ms}
 
+    await_committed(pipeline, again.keys() - {keyless})
     pipeline.publish(changed(pipeline.spec, max_document_size=2 * 1024 * 1024))
     pipeline.writer.wait_ready()
     told: list[int] = []

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol
 
 from confluent_kafka.admin import AdminClient
 
+from cdc_shared.dead_letters.applied_events import AppliedEvents
 from cdc_shared.dead_letters.inspection import ShownLetter, shown_record
 from cdc_shared.dead_letters.lake_records import ContentGone, delete_from_lake, get_from_lake
 from cdc_shared.dead_letters.letter import ALL_LETTERS, Letter, LetterFilter, ListedLetter, Place, StoredLetter
@@ -22,7 +23,14 @@ from cdc_shared.dead_letters.sealed_record import RawRecord, unseal
 from cdc_shared.dead_letters.sending import Marks, Outgoing, Transactions
 from cdc_shared.errors import CdcError, Fatal
 from cdc_shared.kafka.spec_topic import UnknownPipeline
-from cdc_shared.kafka.topics import DEAD_LETTERS_TOPIC, UnknownTopic, partition_for, topic_config, topic_id
+from cdc_shared.kafka.topics import (
+    DEAD_LETTERS_TOPIC,
+    TopicIdentity,
+    UnknownTopic,
+    partition_for,
+    topic_config,
+    topic_id,
+)
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.common import InvalidSpec, PipelineSpec
 from cdc_shared.security.crypto import DecryptionFailed
@@ -68,17 +76,18 @@ class Replayed:
 class TopicFacts(Protocol):
     """What replaying needs to know of a change topic."""
 
-    def partitions(self, topic: str) -> int:
-        """How many it has. Raises `UnknownTopic`."""
+    def identity(self, topic: str) -> TopicIdentity:
+        """Its id, and how many partitions it has. Raises `UnknownTopic`."""
 
     def max_record_bytes(self, topic: str) -> int:
         """The largest record that it takes."""
 
 
 class _Described(NamedTuple):
-    """What was learned of topics and pipelines in the course of one replay."""
+    """What was learned of topics, tables and pipelines in the course of one replay."""
 
     facts: TopicFacts
+    applied: AppliedEvents
     specs: dict[str, PipelineSpec | CannotReplay]
 
 
@@ -150,8 +159,8 @@ class DeadLetters:
             Transient, Fatal: Kafka or the store; what was sent until then is done with, the others stand.
         """
         # Begun before the letters are looked at: what an earlier process had under way is settled by then.
-        keys, transactions = self._keys(), self._transactions()
-        described = _Described(self._facts(), {})
+        keys, transactions, facts = self._keys(), self._transactions(), self._facts()
+        described = _Described(facts, AppliedEvents(self._stores, facts.identity), {})
         result = Replayed()
         chunk: list[tuple[Letter, list[Outgoing]]] = []
         chunk_bytes = 0
@@ -201,8 +210,8 @@ class DeadLetters:
         spec = self._spec(letter.pipeline, described.specs)
         try:
             record = self._record(stored, keys)
-            records = replay_records(letter, record, spec, int(self._clock() * 1000))
-            partitions = described.facts.partitions(topic)
+            partitions = described.facts.identity(topic).partitions
+            records = replay_records(letter, record, spec, int(self._clock() * 1000), described.applied.in_history)
         except UnknownTopic:
             raise CannotReplay(f"there is no topic {topic} any more") from None
         except (UnknownDataKey, DecryptionFailed, ContentGone) as error:
@@ -261,14 +270,14 @@ class KafkaTopicFacts:
 
     def __init__(self, admin: AdminClient) -> None:
         self._admin = admin
-        self._partitions: dict[str, int] = {}
+        self._identities: dict[str, TopicIdentity] = {}
         self._max_bytes: dict[str, int] = {}
 
-    def partitions(self, topic: str) -> int:
+    def identity(self, topic: str) -> TopicIdentity:
         """See `TopicFacts`."""
-        if topic not in self._partitions:
-            self._partitions[topic] = topic_id(self._admin, topic).partitions
-        return self._partitions[topic]
+        if topic not in self._identities:
+            self._identities[topic] = topic_id(self._admin, topic)
+        return self._identities[topic]
 
     def max_record_bytes(self, topic: str) -> int:
         """See `TopicFacts`."""

@@ -2,9 +2,10 @@
 
 A re-read request for the document's key: the writer reads the document from the source when it comes to it, so nothing
 newer is overwritten and nothing deleted comes back. Where the pipeline keeps a history, the rejected event itself goes
-before it, for the history alone, so that the history lacks no event.
+before it, for the history alone, so that the history lacks no event; unless the history has it already.
 """
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -33,6 +34,10 @@ class CannotReplay(Fatal):
     """A letter that cannot be tried again, and why; it may be discarded."""
 
 
+InHistory = Callable[[Letter, PipelineSpec, str, int], bool]
+"""See `applied_events.AppliedEvents.in_history`."""
+
+
 class KeyedValue(NamedTuple):
     """A record for the change topic, to go to the partition of its key."""
 
@@ -40,19 +45,24 @@ class KeyedValue(NamedTuple):
     value: bytes
 
 
-def replay_records(letter: Letter, record: RawRecord, spec: PipelineSpec, asked_ms: int) -> list[KeyedValue]:
-    """The records to send to the letter's topic, in this order. Raises `CannotReplay`."""
+def replay_records(
+    letter: Letter, record: RawRecord, spec: PipelineSpec, asked_ms: int, in_history: InHistory
+) -> list[KeyedValue]:
+    """The records to send to the letter's topic, in this order. Raises `CannotReplay`, and what `in_history` does."""
     key = event_key(_key_text(record.key))
     event = decode_envelopes([record.key], [record.value])
     collection = _collection(letter, event, spec)
     replay = Replay(attempt=letter.attempt + 1, first_seen_ms=letter.first_seen_ms)
     records = []
-    if spec.sink.history and _is_event(event):
+    is_for_history = spec.sink.history and _is_event(event)
+    if is_for_history and not in_history(letter, spec, collection, event.source_ts_ms[0]):
         records.append(KeyedValue(key, _history_value(event, replay)))
     earlier = event.replays.get(0)
     if earlier is None or not earlier.history_only or event.ops[0] == REREAD:
         request = request_value(spec.source.database, collection, asked_ms, REASON, replay)
         records.append(KeyedValue(key, request))
+    if not records and is_for_history:
+        raise CannotReplay("the event is for the history alone, which has it already: discard the letter")
     if not records:
         raise CannotReplay(f"the event is for the history alone, which pipeline {spec.name} no longer keeps")
     return records

@@ -13,18 +13,22 @@ from cdc_shared.dead_letters.letter import ALL_LETTERS, LetterFilter, NoLetter, 
 from cdc_shared.dead_letters.letter_topic import LetterTopic
 from cdc_shared.dead_letters.replay_records import CannotReplay
 from cdc_shared.dead_letters.sealed_record import RawRecord, seal
+from cdc_shared.delta.actions import Action, Transaction
+from cdc_shared.delta.log import DeltaLog
 from cdc_shared.documents import event_key
 from cdc_shared.errors import Transient
 from cdc_shared.kafka.spec_topic import UnknownPipeline
-from cdc_shared.kafka.topics import UnknownTopic, partition_for
+from cdc_shared.kafka.topics import TopicIdentity, UnknownTopic, partition_for
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.security.data_key import DataKeys
 from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.storage.object_store import open_store
 
 pytestmark = pytest.mark.unit
 
 STORES = ObjectStoreSettings()
 PARTITIONS = 3
+TOPIC_ID = "id"
 
 
 class Facts:
@@ -33,10 +37,10 @@ class Facts:
     def __init__(self) -> None:
         self.missing: set[str] = set()
 
-    def partitions(self, topic: str) -> int:
+    def identity(self, topic: str) -> TopicIdentity:
         if topic in self.missing:
             raise UnknownTopic(topic)
-        return PARTITIONS
+        return TopicIdentity(TOPIC_ID, PARTITIONS)
 
     def max_record_bytes(self, topic: str) -> int:
         return 2048
@@ -77,6 +81,14 @@ class Library:
         url = put_in_lake(self.root, "p", about.place, sealed, STORES)
         self.topic.write(letter(offset, lake_url=url))
         return about.place
+
+    def commit(self, next_offset: int) -> None:
+        """Both tables of `things` have read partition 0 so far."""
+        for name in ("things", "things__changes"):
+            url = f"{self.root}/p/db/{name}"
+            log = DeltaLog(open_store(url, STORES))
+            actions = [Action(txn=Transaction(f"cdc:{TOPIC_ID}:0", next_offset))]
+            log.append(log.load().version + 1, actions)
 
     def standing(self, which: LetterFilter = ALL_LETTERS) -> list[int]:
         return [each.letter.place.offset for each in self.api.list_letters(which, 10_000).letters]
@@ -138,8 +150,13 @@ def test_a_replayed_letter_is_done_with(library: Library) -> None:
 def test_a_history_gets_the_event_in_the_same_transaction(library: Library) -> None:
     library.history = True
     source = {"db": "db", "collection": "things", "ts_ms": 1}
-    library.write(0, value=json.dumps({"op": "c", "source": source, "after": '{"_id": 0}'}).encode())
-    library.api.replay(ALL_LETTERS)
+    for offset in range(2):
+        library.write(offset, value=json.dumps({"op": "c", "source": source, "after": '{"_id": 0}'}).encode())
+    library.commit(1)
+    done = library.api.replay(ALL_LETTERS)
+    assert (done.replayed, library.standing()) == (1, [1])
+    ((_, reason),) = done.examples
+    assert reason.startswith("its batch is not yet in the tables")
     assert [json.loads(each.value or b"")["op"] for each in library.kafka.sent] == ["c", "x"]
     assert library.kafka.sendings == [3]
 
@@ -204,6 +221,7 @@ def test_an_event_that_its_topic_would_not_take_is_refused(library: Library) -> 
     source = {"db": "db", "collection": "things", "ts_ms": 1}
     after = json.dumps({"_id": 0, "text": "x" * 2048})
     place = library.write(0, value=json.dumps({"op": "c", "source": source, "after": after}).encode())
+    library.commit(1)
     with pytest.raises(CannotReplay, match=r"larger than topic p\.db\.things takes \(2,048 bytes\)"):
         library.api.replay(place)
     library.history = False

@@ -32,8 +32,12 @@ def event(op: str = "u", after: str | None = '{"_id": 1}', **changes: Any) -> Ra
     return RawRecord(KEY, json.dumps({"op": op, "source": SOURCE, "after": after, **changes}).encode())
 
 
+def not_in_history(*_: Any) -> bool:
+    return False
+
+
 def sent(record: RawRecord, *, history: bool = False, **about: Any) -> list[KeyedValue]:
-    return replay_records(letter(**about), record, spec(history=history), 99)
+    return replay_records(letter(**about), record, spec(history=history), 99, not_in_history)
 
 
 def test_a_letter_becomes_a_request_for_its_document_one_attempt_further() -> None:
@@ -78,6 +82,24 @@ def test_what_was_for_the_history_alone_stays_so() -> None:
         sent(RawRecord(KEY, original.value), history=False)
 
 
+def test_what_the_history_has_is_not_sent_to_it_again() -> None:
+    asked: list[Any] = []
+
+    def in_history(*args: Any) -> bool:
+        asked.append(args)
+        return True
+
+    (request,) = replay_records(letter(), event(), spec(history=True), 99, in_history)
+    assert json.loads(request.value)["op"] == "x"
+    assert asked == [(letter(), spec(history=True), "things", 17)]
+    (original, _) = sent(event(), history=True)
+    with pytest.raises(CannotReplay, match="for the history alone, which has it already: discard the letter"):
+        replay_records(letter(), RawRecord(KEY, original.value), spec(history=True), 99, in_history)
+    for record, history in [(RawRecord(KEY, b"not json"), True), (event(), False)]:
+        replay_records(letter(), record, spec(history=history), 99, in_history)
+    assert len(asked) == 2
+
+
 def test_a_key_is_sent_as_debezium_writes_it_whatever_it_looked_like() -> None:
     (request,) = sent(RawRecord(b'{ "id" : "1", "more": 2 }', b"rubbish"))
     assert request.key == KEY
@@ -101,7 +123,7 @@ def test_a_key_that_names_no_one_document_cannot_be_replayed(key: bytes | None, 
 
 def collection_of(topic_collection: str, known: str | None, **source: Any) -> str:
     about = letter(collection=known, place=Place(f"p.db.{topic_collection}", 0, 7))
-    (request,) = replay_records(about, RawRecord(KEY, b"rubbish"), spec(**source), 99)
+    (request,) = replay_records(about, RawRecord(KEY, b"rubbish"), spec(**source), 99, not_in_history)
     name: str = json.loads(request.value)["source"]["collection"]
     return name
 
@@ -119,7 +141,7 @@ def test_a_collection_that_the_topic_does_not_tell_is_not_guessed() -> None:
 
 def test_nothing_is_sent_for_a_collection_that_is_not_captured() -> None:
     with pytest.raises(CannotReplay, match=r"does not capture things to p\.db\.things"):
-        replay_records(letter(), event(), spec(exclude_collections=["things"]), 99)
+        replay_records(letter(), event(), spec(exclude_collections=["things"]), 99, not_in_history)
     stray = event(source={**SOURCE, "collection": "others"})
     with pytest.raises(CannotReplay, match="does not capture others"):
         sent(stray)

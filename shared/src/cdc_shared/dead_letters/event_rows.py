@@ -1,0 +1,116 @@
+"""Where a table's rows come from: how far it has read its change topic, and whether one event is among its rows.
+
+The table says how far by a `txn` for each partition (`cdc:<topic id>:<partition>`, the next offset to read), a row by
+`_cdc_partition` and `_cdc_offset`. The partition counts from a base, which moves up by the number of partitions when
+the table starts anew (docs/adr/0011-resync.md).
+"""
+
+import json
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from obstore.exceptions import BaseError
+from obstore.store import ObjectStore
+
+from cdc_shared.delta.log import DeltaLog
+from cdc_shared.kafka.topics import TopicIdentity
+from cdc_shared.storage.object_store import map_store_error
+from cdc_shared.storage.range_file import RangeFile
+
+_PARTITION: Final = "_cdc_partition"
+_OFFSET: Final = "_cdc_offset"
+_SOURCE_TS: Final = "_cdc_source_ts"
+_PARTITION_BASE: Final = "cdc.partitionBase"
+_MIN, _MAX = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_OPEN_FILES: Final = 8
+_ROW_GROUPS_AT_HAND: Final = 4
+"""Those that come one after the other mostly lie together, and a row group's places take 3 MB."""
+
+
+class _Places(NamedTuple):
+    """The rows of a row group, by offset."""
+
+    offsets: npt.NDArray[np.int64]
+    partitions: npt.NDArray[np.int64]
+    source_ts_us: npt.NDArray[np.int64]
+
+
+class EventRows:
+    """The table at the root of `store` as it was when this was made. It need not exist. Not thread-safe.
+
+    To find an event costs, by the statistics of files and row groups, three columns of the row groups that it may lie
+    in. Every method raises `Transient` and `Fatal` for the store.
+    """
+
+    def __init__(self, store: ObjectStore, url: str) -> None:
+        """`url` is for messages."""
+        self._store = store
+        self._url = url
+        try:
+            snapshot = DeltaLog(store).load()
+        except (BaseError, OSError) as error:
+            raise map_store_error(error, f"reading the log of {url}") from error
+        self._txns = snapshot.txns
+        self._base = int(snapshot.metadata.configuration.get(_PARTITION_BASE, "0")) if snapshot.metadata else 0
+        self._files = [(file.path, file.size) for file in snapshot.files.values()]
+        bounds = [_offset_bounds(file.stats) for file in snapshot.files.values()]
+        self._lowest, self._highest = np.array(bounds, np.int64).reshape(-1, 2).T
+        self._opened = lru_cache(_OPEN_FILES)(self._open)
+        self._places = lru_cache(_ROW_GROUPS_AT_HAND)(self._read)
+
+    def has_read(self, topic: TopicIdentity, partition: int, offset: int) -> bool:
+        """Tell whether the table stands beyond the offset."""
+        return self._txns.get(f"cdc:{topic.id}:{partition}", 0) > offset
+
+    def holds(self, topic: TopicIdentity, partition: int, offset: int, source_ts_ms: int) -> bool:
+        """Tell whether the event of that source time (ms) at that place is a row.
+
+        Rows from before a new start are found as well, unless the number of partitions changed then. The source time
+        tells them from rows of an earlier topic of the same name, whose offsets were the same.
+        """
+        try:
+            for file in np.flatnonzero((self._lowest <= offset) & (offset <= self._highest)).tolist():
+                for group, (low, high) in enumerate(self._opened(file)[1]):
+                    if low <= offset <= high and self._is_among(
+                        self._places(file, group), topic.partitions, partition, offset, source_ts_ms * 1000
+                    ):
+                        return True
+        except (BaseError, OSError) as error:
+            raise map_store_error(error, f"looking for an event in {self._url}") from error
+        return False
+
+    def _is_among(self, places: _Places, partitions: int, partition: int, offset: int, source_ts_us: int) -> bool:
+        first, end = np.searchsorted(places.offsets, [offset, offset + 1])
+        same_partition = (places.partitions[first:end] - self._base - partition) % partitions == 0
+        return bool((same_partition & (places.source_ts_us[first:end] == source_ts_us)).any())
+
+    def _open(self, file: int) -> tuple[pq.ParquetFile, list[tuple[int, int]]]:
+        """A data file, and the lowest and the highest offset of each of its row groups."""
+        path, size = self._files[file]
+        parquet = pq.ParquetFile(pa.PythonFile(RangeFile(self._store, path, size), mode="r"))
+        footer = parquet.metadata
+        column = next(n for n in range(footer.num_columns) if footer.schema.column(n).path == _OFFSET)
+        return parquet, [_bounds(footer.row_group(n).column(column).statistics) for n in range(footer.num_row_groups)]
+
+    def _read(self, file: int, group: int) -> _Places:
+        table = self._opened(file)[0].read_row_group(group, columns=[_OFFSET, _PARTITION, _SOURCE_TS]).sort_by(_OFFSET)
+        source_ts = pc.cast(pc.cast(table.column(_SOURCE_TS), pa.timestamp("us", "UTC")), pa.int64())
+        partitions = pc.cast(table.column(_PARTITION), pa.int64())
+        return _Places(table.column(_OFFSET).to_numpy(), partitions.to_numpy(), source_ts.to_numpy())
+
+
+def _offset_bounds(stats: str | None) -> tuple[int, int]:
+    """The lowest and the highest offset of a file; as wide as can be where that is not said."""
+    told: dict[str, Any] = json.loads(stats or "{}")
+    return told.get("minValues", {}).get(_OFFSET, _MIN), told.get("maxValues", {}).get(_OFFSET, _MAX)
+
+
+def _bounds(stats: pq.Statistics | None) -> tuple[int, int]:
+    if stats is None or stats.min is None or stats.max is None:
+        return _MIN, _MAX
+    return int(stats.min), int(stats.max)
