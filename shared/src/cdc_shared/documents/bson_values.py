@@ -8,6 +8,8 @@ Every other value is held in the `bson` package's own class: `ObjectId`, `Decima
 from dataclasses import dataclass
 from typing import Any
 
+from bson import Code
+
 
 @dataclass(frozen=True, slots=True)
 class RegularExpression:
@@ -42,3 +44,13 @@ class DuplicateKeys:
     """A (sub-)document that has one name more than once, which BSON allows: every pair, in order."""
 
     pairs: tuple[tuple[str, Any], ...]
+
+
+def repeats_a_name(value: Any) -> bool:
+    """Tell whether a value is, or has anywhere within, an object with one name more than once."""
+    type_ = type(value)
+    if type_ is dict:
+        return any(repeats_a_name(member) for member in value.values())
+    if type_ is list:
+        return any(repeats_a_name(element) for element in value)
+    return type_ is DuplicateKeys or (type_ is Code and repeats_a_name(value.scope))

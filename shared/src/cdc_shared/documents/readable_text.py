@@ -4,7 +4,7 @@ from typing import Any
 
 from bson import Binary, DatetimeMS, Decimal128, Int64, ObjectId
 
-from cdc_shared.documents.bson_values import DuplicateKeys
+from cdc_shared.documents.bson_values import repeats_a_name
 from cdc_shared.documents.extended_json import double_text, dump
 from cdc_shared.documents.key_text import iso_date, key_text
 from cdc_shared.documents.kinds import UUID_BYTES, UUID_SUBTYPE
@@ -28,13 +28,4 @@ def readable_text(value: Any) -> str:
     if type_ is Binary and value.subtype == UUID_SUBTYPE and len(value) == UUID_BYTES:
         text = value.hex()
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
-    return dump(value) if _repeats_a_name(value) else key_text(value)
-
-
-def _repeats_a_name(value: Any) -> bool:
-    type_ = type(value)
-    if type_ is dict:
-        return any(_repeats_a_name(member) for member in value.values())
-    if type_ is list:
-        return any(_repeats_a_name(element) for element in value)
-    return type_ is DuplicateKeys
+    return dump(value) if repeats_a_name(value) else key_text(value)

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from bson import Binary, Code, DatetimeMS, Decimal128, Int64, ObjectId
 
-from cdc_shared.documents.bson_values import DuplicateKeys
+from cdc_shared.documents.bson_values import repeats_a_name
 from cdc_shared.documents.extended_json import (
     DECIMAL_TEXT,
     DOUBLE_TEXT,
@@ -191,16 +191,7 @@ def _to_date(value: Any) -> Any:
 
 
 def _to_json(value: Any) -> str:
-    return dump(value) if _repeats_a_name(value) else key_text(_normal(value))
-
-
-def _repeats_a_name(value: Any) -> bool:
-    type_ = type(value)
-    if type_ is dict:
-        return any(_repeats_a_name(member) for member in value.values())
-    if type_ is list:
-        return any(_repeats_a_name(element) for element in value)
-    return type_ is DuplicateKeys or (type_ is Code and _repeats_a_name(value.scope))
+    return dump(value) if repeats_a_name(value) else key_text(_normal(value))
 
 
 def _normal(value: Any) -> Any:
