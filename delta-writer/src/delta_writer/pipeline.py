@@ -249,8 +249,8 @@ class Pipeline:
                     self._observer.rejected(letter, "fail")
                     raise Fatal(
                         f"record {letter.topic}:{letter.partition}:{letter.offset} was rejected and the policy is "
-                        f"fail: {rejection.message}; correct the document or the rule, or set the policy to dlq or "
-                        "skip, and publish the pipeline again"
+                        f"fail: {rejection.message}; the event stays in Kafka, so correcting the document does not "
+                        "help: change the rule, or set the policy to dlq or skip, and publish the pipeline again"
                     )
                 case "skip":
                     self._observer.rejected(letter, "skip")

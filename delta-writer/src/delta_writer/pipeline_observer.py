@@ -86,7 +86,8 @@ class PipelineObserver:
     def failed(self, error: BaseException) -> None:
         """The pipeline ended by itself; somebody must act."""
         state = _state_after(error)
-        log.error("pipeline stopped", pipeline=self._pipeline, reason=str(error), exc_info=not isinstance(error, Fatal))
+        event = "pipeline paused" if state is PipelineState.PAUSED else "pipeline stopped"
+        log.error(event, pipeline=self._pipeline, reason=str(error), exc_info=not isinstance(error, Fatal))
         self._become(PipelineStatus(state, str(error)))
 
     def collections_changed(self, findings: Collection[Finding]) -> None:

@@ -125,7 +125,7 @@ class WriterMetrics:
         )
         self.schema_changes = Counter(
             "cdc_schema_changes_total",
-            "Changes of a table's schema, by kind (add_column, widen, ...).",
+            "Changes of a table's schema that events asked for, by kind (create, widen).",
             (*TABLE, "kind"),
             registry=registry,
         )
