@@ -132,7 +132,7 @@ class Pipeline:
     def _apply(self, batch: RecordBatch) -> None:
         """Bring one batch into its table, or drop it and read again from where the table stands."""
         started = time.perf_counter()
-        with self._tracing.tracer.start_as_current_span("batch", self._tracing.extract_context(batch.headers)) as span:
+        with self._tracing.span("batch", batch.headers) as span:
             span.set_attributes({"topic": batch.topic, "records": len(batch)})
             self._bring_into_table(batch, started)
 

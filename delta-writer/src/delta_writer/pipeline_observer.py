@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cdc_shared.documents import REREAD
-from cdc_shared.errors import Fatal, ResyncNeeded
+from cdc_shared.errors import Fatal, ResyncNeeded, shown
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import BatchStage, PipelineState, RereadOutcome, WriterMetrics
 from cdc_shared.models.data_quality import OnFailure
@@ -85,10 +85,10 @@ class PipelineObserver:
 
     def failed(self, error: BaseException) -> None:
         """The pipeline ended by itself; somebody must act."""
-        state = _state_after(error)
+        state, reason = _state_after(error), shown(error)
         event = "pipeline paused" if state is PipelineState.PAUSED else "pipeline stopped"
-        log.error(event, pipeline=self._pipeline, reason=str(error), exc_info=not isinstance(error, Fatal))
-        self._become(PipelineStatus(state, str(error)))
+        log.error(event, pipeline=self._pipeline, reason=reason, exc_info=not isinstance(error, Fatal))
+        self._become(PipelineStatus(state, reason))
 
     def collections_changed(self, findings: Collection[Finding]) -> None:
         """The source's collections are no longer those that the tables were filled from, or are again (none)."""

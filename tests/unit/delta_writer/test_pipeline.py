@@ -3,11 +3,14 @@
 import json
 from contextlib import closing
 
+import pyarrow as pa
 import pytest
+import structlog
 from fake_kafka import SOURCE, TOPIC, FakeConsumer
 from fake_source import FakeSource
 from local_pipeline import LocalPipeline
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
 from cdc_shared.metrics.prometheus_metrics import PipelineState
@@ -20,6 +23,8 @@ from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.table_metadata import MASKED
 
 pytestmark = pytest.mark.unit
+
+VALUE = "jane.doe@corp"
 
 
 @pytest.fixture
@@ -92,6 +97,30 @@ def test_a_batch_goes_on_with_the_trace_of_its_first_record(run):
     (span,) = spans.get_finished_spans()
     assert span.context.trace_id == 0x0AF7651916CD43DD8448EB211C80319C
     assert span.attributes == {"topic": TOPIC, "records": 1}
+
+
+def test_an_unexpected_error_is_told_without_the_values_that_it_quotes(run, monkeypatch):
+    """In the status, which goes to cdc.status and /health, in the log and in the span."""
+    spans = InMemorySpanExporter()
+    run.tracing = configure_tracing("test", None, spans)
+    run.kafka.send("1", "c", {"_id": 1, "mail": VALUE})
+    monkeypatch.setattr(DeletionVectorWriter, "_write", lambda *_: pa.array([1, VALUE], pa.int64()))
+    with structlog.testing.capture_logs() as said:
+        with pytest.raises(pa.ArrowInvalid, match=VALUE) as caught:
+            run.go()
+        run.observer.failed(caught.value)
+    run.tracing.shutdown()
+    place = "unexpected ArrowInvalid at delta_writer.writer.delta_writer:"
+    assert run.observer.status.state is PipelineState.FAILED
+    assert run.observer.status.reason.startswith(place)
+    (stopped,) = [each for each in said if each["event"] == "pipeline stopped"]
+    assert stopped["reason"].startswith(place)
+    assert stopped["exc_info"] is True
+    (span,) = spans.get_finished_spans()
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.status.description.startswith(place)
+    assert VALUE not in span.to_json()
+    assert span.events == ()
 
 
 def test_trouble_after_success_is_not_waited_out_as_long_as_trouble_before(run, monkeypatch):

@@ -15,7 +15,7 @@ from obstore.exceptions import BaseError
 from pyarrow import ArrowException
 
 from cdc_shared.delta.actions import AddFile, Metadata
-from cdc_shared.errors import CdcError
+from cdc_shared.errors import CdcError, may_be_shown, shown
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
 from delta_writer.maintenance.budget import Budget, Stopped
@@ -231,7 +231,7 @@ class TableMaintenance:
                 pass
             except CommitFailedError as error:
                 self._count(task, MaintenanceOutcome.ABORTED)
-                log.info("maintenance gave way to a commit", task=task.value, reason=str(error))
+                log.info("maintenance gave way to a commit", task=task.value, reason=shown(error))
             except (CdcError, DeltaError, BaseError, ArrowException, OSError, ValueError) as error:
                 self._wait_after_failure(task)
                 self._failed(task, error)
@@ -241,7 +241,13 @@ class TableMaintenance:
 
     def _failed(self, task: MaintenanceTask, error: Exception) -> None:
         self._count(task, MaintenanceOutcome.FAILED)
-        log.warning("maintenance failed; it is tried again", task=task.value, table=self._url, reason=str(error))
+        log.warning(
+            "maintenance failed; it is tried again",
+            task=task.value,
+            table=self._url,
+            reason=shown(error),
+            exc_info=not may_be_shown(error),
+        )
 
     def _wait_after_failure(self, task: MaintenanceTask) -> None:
         if task is MaintenanceTask.COMPACTION:

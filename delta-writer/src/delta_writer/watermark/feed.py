@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple
 
-from cdc_shared.errors import CdcError
+from cdc_shared.errors import CdcError, shown
 from cdc_shared.kafka.topics import UnknownTopic, notification_topic
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.watermark.claims import Claims
@@ -121,9 +121,9 @@ class WatermarkFeed:
     def _show_all(self, tables: Mapping[str, Table]) -> None:
         """Show what has changed: watermarks of tables that are read here, and the end of those that no longer are."""
         here = {topic: tables[topic] for topic, _ in self._topic_ids}
-        for topic, shown in list(self._shown.items()):
-            if here.get(topic) is not shown.table:
-                self._show(shown.table, None)
+        for topic, last in list(self._shown.items()):
+            if here.get(topic) is not last.table:
+                self._show(last.table, None)
                 del self._shown[topic]
         for topic, table in here.items():
             now = _Shown(table, table.writer.watermark_ms)
@@ -170,7 +170,7 @@ class WatermarkFeed:
 
     def _note(self, error: Exception) -> None:
         """Say once what keeps the watermarks from rising."""
-        reason = str(error)
+        reason = shown(error)
         if reason != self._troubles.get(type(error)):
             self._troubles[type(error)] = reason
             expected = isinstance(error, CdcError)

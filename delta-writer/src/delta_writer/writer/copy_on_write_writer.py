@@ -15,7 +15,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 
 from cdc_shared.delta.actions import Action
 from cdc_shared.delta.log import VersionTaken
-from cdc_shared.errors import CdcError, Fatal
+from cdc_shared.errors import CdcError, Fatal, shown
 from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.delta_writer import (
@@ -159,7 +159,7 @@ class CopyOnWriteWriter(DeltaWriter):
 
 def _mapped(error: DeltaError, what: str) -> CdcError:
     """delta-rs has one class for most errors; only what the store's marks call permanent is."""
-    mapped = map_store_error(OSError(str(error)), what)
+    mapped = map_store_error(OSError(shown(error)), what)
     return Fatal(str(mapped)) if "not found" in str(error).lower() else mapped
 
 

@@ -24,7 +24,7 @@ from typing import Final, TypeAlias, TypeVar
 import numpy as np
 from pyroaring import BitMap
 
-from cdc_shared.errors import Transient
+from cdc_shared.errors import Transient, shown
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.background_thread import BackgroundThread
 from delta_writer.writer.index_directory import IndexDirectory
@@ -246,7 +246,7 @@ class KeyIndex:
         log.warning(
             "key_index_merge_failed",
             table_id=self.table_id,
-            reason=repr(error),
+            reason=shown(error),
             remedy=f"nothing is lost; look-ups get slower until {self._directory.path} takes files again",
         )
 

@@ -4,9 +4,9 @@
     log = get_logger(__name__)
     log.info("batch committed", pipeline="shop", rows=1200)
 
-Every line has `timestamp`, `level`, `service`, `logger` and `event`; `exception` when one was logged, `trace_id` and
-`span_id` inside a span. Context that a task binds with `structlog.contextvars.bind_contextvars` is on each of its
-lines.
+Every line has `timestamp`, `level`, `service`, `logger` and `event`; `exception` when one was logged (`tracebacks` says
+what of it), `trace_id` and `span_id` inside a span. Context that a task binds with
+`structlog.contextvars.bind_contextvars` is on each of its lines.
 """
 
 import json
@@ -21,6 +21,7 @@ from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from cdc_shared.logging.redaction import redact_value
+from cdc_shared.logging.tracebacks import full_traceback, safe_traceback
 
 LogFormat = Literal["json", "console"]
 
@@ -31,7 +32,8 @@ def configure_logging(service: str, level: str = "INFO", fmt: LogFormat = "json"
     """Set up logging for the whole process; calling it again replaces the earlier set-up.
 
     `level` is a standard level name; ValueError for another. Warnings and uncaught exceptions of any thread are logged
-    too, so that no traceback reaches stderr unredacted.
+    too, so that no traceback reaches stderr unredacted. Messages of errors that may hold values of documents are logged
+    with the level DEBUG alone.
     """
     numeric_level = logging.getLevelNamesMapping().get(level.upper())
     if numeric_level is None:
@@ -67,7 +69,9 @@ def configure_logging(service: str, level: str = "INFO", fmt: LogFormat = "json"
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.StackInfoRenderer(),
-                structlog.processors.format_exc_info,
+                structlog.processors.ExceptionRenderer(
+                    full_traceback if numeric_level <= logging.DEBUG else safe_traceback
+                ),
                 _redact,  # after the traceback has become text: exceptions quote connection strings
                 _renderer(fmt),
             ],

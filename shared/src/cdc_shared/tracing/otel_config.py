@@ -2,7 +2,7 @@
 `traceparent`).
 
     tracing = configure_tracing("delta-writer", settings.otlp_endpoint)
-    with tracing.tracer.start_as_current_span("commit"): ...
+    with tracing.span("commit", message.headers()): ...
     producer.produce(topic, value, headers=tracing.inject_headers(headers))
     tracing.shutdown()
 
@@ -11,7 +11,8 @@ When it is off nothing of the SDK is imported, spans are no-ops and headers pass
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,10 +21,14 @@ from opentelemetry.context import Context
 from opentelemetry.propagators.textmap import Getter, Setter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from cdc_shared.errors import shown
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
 KafkaHeaders = list[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]] | None
+"""Of a consumed message."""
 
 EXPORT_TIMEOUT_S = 5
 
@@ -37,6 +42,20 @@ class Tracing:
     shutdown: Callable[[], None]
     """Sends what is queued and stops. Waits for a dead collector no longer than the export time-out."""
 
+    @contextmanager
+    def span(self, name: str, headers: Headers = None) -> Iterator[trace.Span]:
+        """A span that goes on with the trace of a message's headers.
+
+        An error that ends it is its status as `errors.shown`, not recorded with its message and its causes'.
+        """
+        at = self.extract_context(headers)
+        with self.tracer.start_as_current_span(name, at, record_exception=False, set_status_on_exception=False) as span:
+            try:
+                yield span
+            except Exception as error:
+                span.set_status(trace.StatusCode.ERROR, shown(error))
+                raise
+
     def inject_headers(self, headers: KafkaHeaders | None = None) -> KafkaHeaders:
         """`headers` with the current span's `traceparent`, replacing one they carried; a new list when it is on."""
         if not self.enabled:
@@ -46,7 +65,7 @@ class Tracing:
         _PROPAGATOR.inject(carrier, setter=_SETTER)
         return carrier
 
-    def extract_context(self, headers: Sequence[tuple[str, bytes | None]] | None) -> Context:
+    def extract_context(self, headers: Headers) -> Context:
         """The context to start a consumer's span in; the current one when the headers carry none or a broken one."""
         if not self.enabled or not headers:
             return context.get_current()

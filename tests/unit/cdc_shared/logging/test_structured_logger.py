@@ -7,14 +7,18 @@ import threading
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 import structlog
 from opentelemetry.sdk.trace import TracerProvider
 
+from cdc_shared.errors import Transient
 from cdc_shared.logging.structured_logger import configure_logging, get_logger
 
 pytestmark = pytest.mark.unit
+
+VALUE = "jane.doe@corp"
 
 
 @pytest.fixture(autouse=True)
@@ -68,19 +72,68 @@ def test_exceptions_are_logged_without_their_secrets(capsys: pytest.CaptureFixtu
     assert "hunter2" not in json.dumps(line)
 
 
+def fail_over(value: str) -> None:
+    """Errors as they come out of a library: one quotes a value, others follow from it."""
+    try:
+        try:
+            int(value)
+        except ValueError as error:
+            raise ExceptionGroup(value, [KeyError(value)]) from error
+    except ExceptionGroup:
+        raise Transient("the store is away")  # noqa: B904 # the context is what is tested
+
+
+@pytest.mark.parametrize("fmt", ["json", "console"])
+@pytest.mark.parametrize("standard", [False, True])
+def test_tracebacks_hold_no_values_of_documents(capsys: pytest.CaptureFixture[str], fmt: Any, standard: bool) -> None:
+    configure_logging("writer", "INFO", fmt)
+    log = logging.getLogger("some.library") if standard else get_logger("x")
+    try:
+        fail_over(VALUE)
+    except Transient:
+        log.exception("batch failed")
+    err = capsys.readouterr().err
+    assert VALUE not in err
+    for told in ("in fail_over", "int(value)", "ValueError: (its message", "KeyError: (its message", "store is away"):
+        assert told in err
+    assert err.index("ValueError") < err.index("Transient"), "the oldest first"
+
+
+def test_with_the_level_debug_tracebacks_are_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("writer", "DEBUG")
+    try:
+        fail_over(VALUE)
+    except Transient:
+        get_logger("x").exception("batch failed")
+    (line,) = lines(capsys)
+    assert f"invalid literal for int() with base 10: '{VALUE}'" in str(line["exception"])
+
+
+def test_an_error_that_came_from_itself_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("writer", "INFO")
+    first, second = OSError("first"), OSError("second")
+    first.__cause__, second.__cause__ = second, first
+    try:
+        raise first
+    except OSError:
+        get_logger("x").exception("round")
+    (line,) = lines(capsys)
+    assert str(line["exception"]).count("OSError: first") == 1
+
+
 def test_uncaught_exceptions_are_logged_too(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging("writer", "INFO")
     uri = "mongodb://admin:" + "hunter2" + "@db"
 
     def fail() -> None:
-        raise ValueError(f"bad {uri}")
+        raise OSError(f"bad {uri}")
 
     thread = threading.Thread(target=fail, name="consumer")
     thread.start()
     thread.join()
     try:
         fail()
-    except ValueError:
+    except OSError:
         sys.excepthook(*sys.exc_info())
     first, second = lines(capsys)
     assert (first["level"], first["thread"]) == ("critical", "consumer")

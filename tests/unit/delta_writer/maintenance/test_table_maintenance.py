@@ -11,6 +11,7 @@ from unittest.mock import Mock
 import obstore
 import pyarrow as pa
 import pytest
+import structlog
 from deltalake import DeltaTable, QueryBuilder
 from prometheus_client import CollectorRegistry
 from waiting import wait_until
@@ -225,6 +226,19 @@ def test_vacuum_comes_at_its_time_and_tells_others_of_the_retention(maintained):
     it.now += 86_399.0
     it.maintenance.turn()
     assert not it.maintenance._queued
+
+
+def test_what_a_library_quotes_is_not_in_the_log(maintained, monkeypatch):
+    it = maintained()
+    monkeypatch.setattr(table_maintenance, "rewrite_files", lambda *_: pa.array([1, "jane.doe@corp"], pa.int64()))
+    with structlog.testing.capture_logs() as said:
+        for key in range(8):
+            it.apply(key)
+        failed = (MaintenanceTask.COMPACTION, MaintenanceOutcome.FAILED)
+        it.turn_until(lambda: it.runs(*failed) == 1, "the rewrite has failed")
+    assert "jane.doe@corp" not in str(said)
+    (line,) = [each for each in said if each["event"].startswith("maintenance failed")]
+    assert line["reason"].startswith("unexpected ArrowInvalid at delta_writer.maintenance.table_maintenance:")
 
 
 def test_a_vacuum_is_not_put_off_for_a_day_when_the_store_is_away_at_its_time(maintained, monkeypatch):

@@ -183,6 +183,12 @@ def test_trouble_is_waited_out(running: Callable[..., Rig], monkeypatch: pytest.
     assert wait_until(claimed, 5, "a claim is made") == 1000
 
 
+def test_what_an_unexpected_error_quotes_is_not_told() -> None:
+    with capture_logs() as said:
+        Rig(1000).feed._note(ValueError("invalid literal: 'jane.doe@corp'"))
+    assert [each["reason"] for each in said] == ["unexpected ValueError"]
+
+
 def test_two_troubles_that_take_turns_are_told_once_each() -> None:
     rig = Rig(1000)
     with capture_logs() as said:
