@@ -6,6 +6,7 @@ the table starts anew (docs/adr/0011-resync.md).
 """
 
 import json
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +28,7 @@ _OFFSET: Final = "_cdc_offset"
 _SOURCE_TS: Final = "_cdc_source_ts"
 _PARTITION_BASE: Final = "cdc.partitionBase"
 _MIN, _MAX = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OPEN_FILES: Final = 8
 _ROW_GROUPS_AT_HAND: Final = 4
 """Those that come one after the other mostly lie together, and a row group's places take 3 MB."""
@@ -58,8 +60,7 @@ class EventRows:
         self._txns = snapshot.txns
         self._base = int(snapshot.metadata.configuration.get(_PARTITION_BASE, "0")) if snapshot.metadata else 0
         self._files = [(file.path, file.size) for file in snapshot.files.values()]
-        bounds = [_offset_bounds(file.stats) for file in snapshot.files.values()]
-        self._lowest, self._highest = np.array(bounds, np.int64).reshape(-1, 2).T
+        self._bounds = _as_array([_file_bounds(file.stats) for file in snapshot.files.values()])
         self._opened = lru_cache(_OPEN_FILES)(self._open)
         self._places = lru_cache(_ROW_GROUPS_AT_HAND)(self._read)
 
@@ -73,12 +74,12 @@ class EventRows:
         Rows from before a new start are found as well, unless the number of partitions changed then. The source time
         tells them from rows of an earlier topic of the same name, whose offsets were the same.
         """
+        source_ts_us = source_ts_ms * 1000
         try:
-            for file in np.flatnonzero((self._lowest <= offset) & (offset <= self._highest)).tolist():
-                for group, (low, high) in enumerate(self._opened(file)[1]):
-                    if low <= offset <= high and self._is_among(
-                        self._places(file, group), topic.partitions, partition, offset, source_ts_ms * 1000
-                    ):
+            for file in _admitting(self._bounds, offset, source_ts_us):
+                for group in _admitting(self._opened(file)[1], offset, source_ts_us):
+                    places = self._places(file, group)
+                    if self._is_among(places, topic.partitions, partition, offset, source_ts_us):
                         return True
         except (BaseError, OSError) as error:
             raise map_store_error(error, f"looking for an event in {self._url}") from error
@@ -89,13 +90,16 @@ class EventRows:
         same_partition = (places.partitions[first:end] - self._base - partition) % partitions == 0
         return bool((same_partition & (places.source_ts_us[first:end] == source_ts_us)).any())
 
-    def _open(self, file: int) -> tuple[pq.ParquetFile, list[tuple[int, int]]]:
-        """A data file, and the lowest and the highest offset of each of its row groups."""
+    def _open(self, file: int) -> tuple[pq.ParquetFile, npt.NDArray[np.int64]]:
+        """A data file, and the bounds of each of its row groups."""
         path, size = self._files[file]
         parquet = pq.ParquetFile(pa.PythonFile(RangeFile(self._store, path, size), mode="r"))
         footer = parquet.metadata
-        column = next(n for n in range(footer.num_columns) if footer.schema.column(n).path == _OFFSET)
-        return parquet, [_bounds(footer.row_group(n).column(column).statistics) for n in range(footer.num_row_groups)]
+        columns = {footer.schema.column(n).path: n for n in range(footer.num_columns)}
+        groups = [footer.row_group(n) for n in range(footer.num_row_groups)]
+        return parquet, _as_array(
+            [(*_group_bounds(group, columns[_OFFSET]), *_group_bounds(group, columns[_SOURCE_TS])) for group in groups]
+        )
 
     def _read(self, file: int, group: int) -> _Places:
         table = self._opened(file)[0].read_row_group(group, columns=[_OFFSET, _PARTITION, _SOURCE_TS]).sort_by(_OFFSET)
@@ -104,13 +108,39 @@ class EventRows:
         return _Places(table.column(_OFFSET).to_numpy(), partitions.to_numpy(), source_ts.to_numpy())
 
 
-def _offset_bounds(stats: str | None) -> tuple[int, int]:
-    """The lowest and the highest offset of a file; as wide as can be where that is not said."""
+# Bounds are the lowest and the highest offset and the lowest and the highest source time (µs). Both are needed: the
+# offsets of two partitions may be far apart, so that every file holds a wide span, and a snapshot has one source time.
+_Bounds = tuple[int, int, int, int]
+
+
+def _as_array(bounds: list[_Bounds]) -> npt.NDArray[np.int64]:
+    return np.array(bounds, np.int64).reshape(-1, 4)
+
+
+def _admitting(bounds: npt.NDArray[np.int64], offset: int, source_ts_us: int) -> list[int]:
+    """The places of the bounds that an event lies within."""
+    low, high, since, until = bounds.T
+    within = (low <= offset) & (offset <= high) & (since <= source_ts_us) & (source_ts_us <= until)
+    return [int(place) for place in np.flatnonzero(within)]
+
+
+def _file_bounds(stats: str | None) -> _Bounds:
+    """The bounds of a data file, as wide as can be where its statistics do not say."""
     told: dict[str, Any] = json.loads(stats or "{}")
-    return told.get("minValues", {}).get(_OFFSET, _MIN), told.get("maxValues", {}).get(_OFFSET, _MAX)
+    lowest, highest = told.get("minValues", {}), told.get("maxValues", {})
+    since, until = _microseconds(lowest.get(_SOURCE_TS), _MIN), _microseconds(highest.get(_SOURCE_TS), _MAX)
+    # Delta truncates times to milliseconds.
+    return lowest.get(_OFFSET, _MIN), highest.get(_OFFSET, _MAX), since, until if until == _MAX else until + 1000
 
 
-def _bounds(stats: pq.Statistics | None) -> tuple[int, int]:
-    if stats is None or stats.min is None or stats.max is None:
-        return _MIN, _MAX
-    return int(stats.min), int(stats.max)
+def _microseconds(time: str | None, otherwise: int) -> int:
+    try:
+        return otherwise if time is None else (datetime.fromisoformat(time) - _EPOCH) // timedelta(microseconds=1)
+    except ValueError:  # years that Python does not know
+        return otherwise
+
+
+def _group_bounds(group: pq.RowGroupMetaData, column: int) -> tuple[int, int]:
+    stats = group.column(column).statistics
+    low, high = (None, None) if stats is None else (stats.min_raw, stats.max_raw)
+    return (low, high) if isinstance(low, int) and isinstance(high, int) else (_MIN, _MAX)

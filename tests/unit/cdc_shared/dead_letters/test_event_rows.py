@@ -109,6 +109,23 @@ def test_only_what_may_hold_the_event_is_read_and_that_once(tmp_path: Path, monk
     assert read == [3, 4]
 
 
+def test_files_are_told_by_their_time_where_partitions_are_far_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Attacks the cost: each file spans nearly all offsets, and so does each of its row groups."""
+    seconds = [1_700_000_000_000 + 1000 * n for n in range(20)]
+    for n, ts in enumerate(seconds):
+        append(tmp_path, [(0, 10 * n + 100_000, ts), (1, n, ts + 7)])
+    rows = event_rows(tmp_path)
+    opened: list[int] = []
+    real = rows._open
+    monkeypatch.setattr(rows, "_opened", lambda file: opened.append(file) or real(file))  # type: ignore[func-returns-value]
+    assert rows.holds(TOPIC, 0, 100_050, seconds[5])
+    assert rows.holds(TOPIC, 1, 5, seconds[5] + 7)
+    assert not rows.holds(TOPIC, 0, 100_051, seconds[6])
+    assert set(opened) <= {5, 6}
+
+
 def test_files_and_row_groups_without_statistics_are_looked_into(tmp_path: Path) -> None:
     append(tmp_path, [(0, 5, 1), (1, 4, 1)], statistics=False)
     rows = event_rows(tmp_path)
