@@ -19,7 +19,6 @@ from recorded_topic import RecordedConsumer
 from cdc_shared.delta.schema_history import SchemaOperation
 from delta_writer import pipeline
 from delta_writer.maintenance import column_changes, column_rewrite, table_maintenance, vacuum
-from delta_writer.maintenance.promotion import PROMOTIONS
 from delta_writer.writer import delta_writer, key_index
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.index_file import DiskRun, RunFileWriter
@@ -69,7 +68,7 @@ _VECTOR_FILE = r"^deletion_vector_"
 
 PROMOTION_STEPS: dict[str, _Step] = {
     "promotion asked for": _Step(
-        delta_writer.DeltaWriter, "set_properties", "after", lambda _, properties: PROMOTIONS in properties
+        delta_writer.DeltaWriter, "set_properties", "after", lambda _, properties: callable(properties)
     ),
     "promotion announced": _Step(column_changes.ColumnChanges, "_begin", "after"),
     "promoted file stored": _Step(column_rewrite, "rewrite_files", "after"),

@@ -116,8 +116,7 @@ class Maintenance:
     def _ask_for_promotions(self, tables: Mapping[str, Table]) -> None:
         """Have what this process has seen of conflicts stand in the table, also of one that another looks after."""
         for sink in (sink for table in tables.values() for sink in table.sinks):
-            metadata = sink.writer.snapshot.metadata
-            if metadata is None or not isinstance(sink.writer, REWRITABLE):
+            if sink.writer.snapshot.metadata is None or not isinstance(sink.writer, REWRITABLE):
                 continue
             if wanted := [WaitingPromotion.of(each) for each in self._promotions(sink)]:
-                sink.writer.set_properties(with_promotions(metadata, wanted))
+                sink.writer.set_properties(partial(with_promotions, further=wanted))

@@ -198,15 +198,23 @@ class DeltaWriter(ABC):
         result = self._until_landed(batch.commit_id, attempt)
         return result and replace(result, rows_written=batch.rows.num_rows)
 
-    def set_properties(self, properties: Mapping[str, str]) -> CommitResult | None:
-        """Set table properties; None, and nothing written, when they are as they should be or there is no table."""
+    def set_properties(
+        self, properties: Mapping[str, str] | Callable[[Metadata], Mapping[str, str]]
+    ) -> CommitResult | None:
+        """Set table properties; None, and nothing written, when they are as they should be or there is no table.
+
+        What is added to a property is a function of the newest metadata: another writer may add to it as well.
+        """
         commit_id = str(uuid.uuid4())
 
         def attempt() -> CommitResult | None:
             metadata = self._snapshot.metadata
-            if metadata is None or properties.items() <= metadata.configuration.items():
+            if metadata is None:
                 return None
-            changed = msgspec.structs.replace(metadata, configuration={**metadata.configuration, **properties})
+            wanted = properties(metadata) if callable(properties) else properties
+            if wanted.items() <= metadata.configuration.items():
+                return None
+            changed = msgspec.structs.replace(metadata, configuration={**metadata.configuration, **wanted})
             info = self._commit_info("SET TBLPROPERTIES", commit_id, int(self._clock() * 1000))
             self._append([Action(commit_info=info), Action(meta_data=changed)], commit_id)
             return CommitResult(self.version)

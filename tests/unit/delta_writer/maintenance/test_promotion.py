@@ -1,5 +1,7 @@
 """Columns that get a wider type: nothing rescued stays that fits, every document is what it was."""
 
+from functools import partial
+
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, QueryBuilder
@@ -9,10 +11,12 @@ from waiting import wait_until
 from cdc_shared.delta.schema_history import read_schema_history
 from cdc_shared.documents import types as t
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
+from cdc_shared.models.data_quality import EvolutionSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
-from delta_writer.consumer.event_handler import read_events
+from delta_writer.consumer.event_handler import Collection, read_events
 from delta_writer.maintenance import column_rewrite
+from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.policy import MB, MaintenancePolicy
 from delta_writer.maintenance.promotion import (
     PROMOTIONS,
@@ -26,11 +30,15 @@ from delta_writer.maintenance.retention import Retention
 from delta_writer.maintenance.table_maintenance import TableMaintenance
 from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
-from delta_writer.transformers.type_resolver import type_at
+from delta_writer.transformers.type_resolver import Promotion, type_at
 from delta_writer.writer.delta_writer import TableLocation
 from delta_writer.writer.history_writer import HistoryWriter
 from delta_writer.writer.offsets import ChangeTopic
+from delta_writer.writer.schema_cache import SchemaCache
+from delta_writer.writer.schema_manager import SchemaManager
+from delta_writer.writer.sink import Sink
 from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.tables import Table
 
 pytestmark = pytest.mark.unit
 
@@ -63,7 +71,7 @@ class Promoting:
         for name, to in fields.items():
             pointer = "/" + name.replace("__", "/")
             wanted.append(WaitingPromotion(pointer, type_at(self.writer.schema, pointer).text, to))
-        self.writer.set_properties(with_promotions(self.writer.snapshot.metadata, wanted))
+        self.writer.set_properties(partial(with_promotions, further=wanted))
 
     def finish(self):
         def turn():
@@ -187,9 +195,26 @@ def test_what_waits_is_begun_again_by_the_next_process(table, writer, monkeypatc
     table.assert_equals_model(again)
 
 
+def test_what_two_writers_ask_for_at_once_both_waits(table, writer):
+    """Each has seen conflicts of another field, and neither the other's commit."""
+    table.apply(writer, [(0, {"m": 1, "n": 1})])
+    worker = MaintenanceWorker()
+    writers = [table.open(), table.open()]
+    for each, pointer in zip(writers, ("/m", "/n"), strict=True):
+        sink = Sink("things", each, SchemaManager(each, "things", EvolutionSpec(), SchemaCache()))
+        seen = Promotion(pointer, t.LONG, t.DOUBLE)
+        chore = Maintenance("p", POLICY, worker, WriterMetrics(CollectorRegistry()), lambda _, seen=seen: [seen])
+        chore.turn({TOPIC.name: Table(Collection("db", "things"), sink)}, [])
+        chore.close()
+    worker.close()
+    writer.refresh()
+    assert [each.field for each in waiting_promotions(writer.snapshot.metadata)] == ["/m", "/n"]
+    for each in writers:
+        each.close()
+
+
 def test_a_promotion_that_no_longer_fits_is_dropped(table, writer, promoting):
     table.apply(writer, [(0, {"n": 1, "m": 1})])
-    writer.set_properties(with_promotions(writer.snapshot.metadata, []))
     writer.set_properties(
         {PROMOTIONS: '[{"field":"/n","was":"string","to":"json"},{"field":"/gone/x","was":"long","to":"double"}]'}
     )
