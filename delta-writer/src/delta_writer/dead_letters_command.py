@@ -10,6 +10,7 @@ import typer
 from cdc_shared.dead_letters.dead_letters import DeadLetters, Replayed, Which
 from cdc_shared.dead_letters.letter import ALL_LETTERS, Letter, LetterFilter, Place
 from cdc_shared.dead_letters.rejection import ReasonCode
+from cdc_shared.errors import CdcError
 from cdc_shared.kafka.spec_topic import read_spec
 from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.security.data_key import DataKeys, DataKeySettings
@@ -80,6 +81,8 @@ def show(
             _print(described)
             return
         for name, value in described.items():
+            if value is None:
+                continue
             text = json.dumps(value, indent=2, ensure_ascii=False) if name == "record" else value
             typer.echo(f"{name.replace('_', ' ')}: {text}")
 
@@ -98,21 +101,22 @@ def replay(
 ) -> None:
     """Try letters again: the writer reads their documents from MongoDB as they are now. Needs the key (CDC_DATA_KEY).
 
-    Nothing newer is overwritten, nothing deleted comes back. A history table also gets the event itself. A letter that
-    is rejected again is a new letter, one attempt further.
+    Nothing newer is overwritten, nothing deleted comes back. A history table also gets the event itself, which must pass
+    the rules in force. A letter that is rejected again is a new letter, one attempt further.
     """
     with plain_errors():
         dead_letters, total = _dead_letters(), Replayed()
-        for which in _which(letters, _filter(pipeline, collection, code, rule, since, until), everything):
-            done = dead_letters.replay(which, _progress("replayed"))
-            total.replayed += done.replayed
-            total.refused += done.refused
-            total.examples += done.examples
-        if as_json:
-            examples = [{"letter": str(place), "reason": reason} for place, reason in total.examples]
-            _print({"replayed": total.replayed, "refused": dict(total.refused), "examples": examples})
-        else:
-            _say_replayed(total)
+        try:
+            for which in _which(letters, _filter(pipeline, collection, code, rule, since, until), everything):
+                done = dead_letters.replay(which, _progress("replayed"))
+                total.replayed += done.replayed
+                total.refused += done.refused
+                total.examples += done.examples
+        except CdcError:
+            if total.replayed:
+                _say_replayed(total, as_json=as_json)
+            raise
+        _say_replayed(total, as_json=as_json)
         if total.refused:
             raise typer.Exit(1)
 
@@ -133,14 +137,17 @@ def discard(
     """Give letters up for good; their content is deleted."""
     with plain_errors():
         wanted = _which(letters, _filter(pipeline, collection, code, rule, since, until), everything)
-        if not yes and not letters:
-            typer.confirm("Their content will be gone. Discard every letter that fits?", abort=True)
-        dead_letters = _dead_letters()
-        discarded = sum(dead_letters.discard(which, _progress("discarded")) for which in wanted)
-    if as_json:
-        _print({"discarded": discarded})
-    else:
-        typer.echo(f"{_plural(discarded)} discarded")
+        dead_letters, discarded = _dead_letters(), 0
+        if not letters and not yes and (fitting := sum(dead_letters.count(which) for which in wanted)):
+            typer.confirm(f"Discard {_plural(fitting)}? The content will be gone.", abort=True, err=as_json)
+        try:
+            for which in wanted:
+                discarded += dead_letters.discard(which, _progress("discarded"))
+        except CdcError:
+            if discarded:
+                _say_discarded(discarded, as_json=as_json)
+            raise
+        _say_discarded(discarded, as_json=as_json)
 
 
 def _dead_letters() -> DeadLetters:
@@ -209,7 +216,18 @@ def _line(letter: Letter, written_ms: int) -> str:
     return f"{_time(written_ms)}  {letter.place}  {letter.pipeline}  {letter.code}{rule}: {letter.message}{again}"
 
 
-def _say_replayed(total: Replayed) -> None:
+def _say_discarded(discarded: int, *, as_json: bool) -> None:
+    if as_json:
+        _print({"discarded": discarded})
+    else:
+        typer.echo(f"{_plural(discarded)} discarded")
+
+
+def _say_replayed(total: Replayed, *, as_json: bool) -> None:
+    if as_json:
+        examples = [{"letter": str(place), "reason": reason} for place, reason in total.examples]
+        _print({"replayed": total.replayed, "refused": dict(total.refused), "examples": examples})
+        return
     typer.echo(f"{_plural(total.replayed)} replayed")
     for reason, count in total.refused.most_common():
         typer.echo(f"{_plural(count)} cannot be: {reason}", err=True)

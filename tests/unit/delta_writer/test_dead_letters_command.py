@@ -30,6 +30,10 @@ class FakeDeadLetters:
         self.asked: list[Any] = []
         self.page = LetterPage([ListedLetter(LETTER, 3, 1_700_000_001_500)], None)
         self.replayed = Replayed(2)
+        self.fitting = 3
+
+    def count(self, which: LetterFilter) -> int:
+        return self.fitting
 
     def list_letters(self, *args: Any) -> LetterPage:
         self.asked.append(args)
@@ -41,14 +45,19 @@ class FakeDeadLetters:
 
     def replay(self, which: Any, progress: Any) -> Replayed:
         self.asked.append(which)
+        _check_stands(which)
         progress(1000)
         return self.replayed
 
     def discard(self, which: Any, progress: Any) -> int:
         self.asked.append(which)
-        if isinstance(which, Place) and which.offset == 404:
-            raise NoLetter(f"there is no dead letter {which}")
+        _check_stands(which)
         return 1
+
+
+def _check_stands(which: Any) -> None:
+    if isinstance(which, Place) and which.offset == 404:
+        raise NoLetter(f"there is no dead letter {which}")
 
 
 @pytest.fixture
@@ -96,7 +105,8 @@ def test_the_options_tell_letters_apart(fake: FakeDeadLetters) -> None:
 
 
 def test_a_letter_is_shown_masked_unless_it_is_to_be_revealed(fake: FakeDeadLetters) -> None:
-    assert "Ursula" not in run("show", NAME).output
+    said = run("show", NAME).output
+    assert ("Ursula" in said, "None" in said) == (False, False)
     shown = json.loads(run("show", NAME, "--reveal", "--json").output)
     assert (shown["record"]["value"], shown["revealed"]) == ({"after": "Ursula"}, True)
     assert fake.asked == [LETTER.place] * 2
@@ -119,11 +129,22 @@ def test_replay_says_what_cannot_be_and_fails(fake: FakeDeadLetters) -> None:
 
 
 def test_discard_asks_before_it_takes_many(fake: FakeDeadLetters) -> None:
-    assert run("discard", "--pipeline", "p", answer="n\n").exit_code == 1
-    assert fake.asked == []
+    refused = run("discard", "--pipeline", "p", answer="n\n")
+    assert (refused.exit_code, fake.asked) == (1, [])
+    assert "Discard 3 letters?" in refused.output
     assert "1 letter discarded" in run("discard", "--pipeline", "p", answer="y\n").output
     assert "1 letter discarded" in run("discard", "--pipeline", "p", "--yes").output
     assert run("discard", NAME, NAME, "--json").stdout == '{"discarded": 2}\n'
+    fake.fitting = 0
+    assert "Discard" not in run("discard", "--pipeline", "p").output, "nothing fits: there is nothing to ask"
+
+
+@pytest.mark.parametrize(("command", "done"), [("replay", "4 letters replayed"), ("discard", "2 letters discarded")])
+def test_an_error_does_not_hide_what_was_done_before_it(fake: FakeDeadLetters, command: str, done: str) -> None:
+    result = run(command, NAME, NAME, "p.db.things:0:404", NAME)
+    assert (result.exit_code, result.stdout) == (1, f"{done}\n")
+    assert "error: there is no dead letter p.db.things:0:404" in result.stderr
+    assert "0 letters" not in run(command, "p.db.things:0:404").output
 
 
 @pytest.mark.parametrize("command", ["replay", "discard"])

@@ -79,7 +79,7 @@ def test_a_rule_that_says_fail_stops_before_anything_of_the_batch_is_written(tmp
     run = pipeline(tmp_path, spec)
     run.kafka.send("1", "c", {"_id": 1, "name": "a"})
     run.kafka.send("2", "c", {"_id": 2})
-    with pytest.raises(Fatal, match=r"things:0:1 was rejected and the policy is fail: .*required:/name.*change the rule"):
+    with pytest.raises(Fatal, match=r"things:0:1 was rejected .*policy is fail: .*required:/name.*change the rule"):
         run.go()
     assert not (Path(run.root) / "p" / "db" / "things" / "_delta_log").exists()
     run.spec = run.spec.model_copy(update={"quality": quality(2)})

@@ -121,6 +121,7 @@ def test_letters_are_listed_by_the_page_without_a_key(library: Library) -> None:
     assert [each.letter.place.offset for each in rest.letters] == [2, 3, 4]
     assert rest.next_after is None
     assert library.api.list_letters(LetterFilter(pipeline="other")).letters == []
+    assert (library.api.count(ALL_LETTERS), library.api.count(LetterFilter(pipeline="other"))) == (5, 0)
 
 
 def test_a_letter_shows_its_content_only_when_asked(library: Library) -> None:
