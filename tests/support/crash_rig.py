@@ -15,6 +15,7 @@ from functools import cache
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import crash_writer
 import psutil
@@ -97,8 +98,15 @@ class RigWriter:
 
     def events_since(self, position: int) -> list[str]:
         """The names of what it has logged since its log had this many lines."""
+        return [line.get("event", "") for line in self._logged_since(position)]
+
+    def committed_since(self, position: int) -> list[int]:
+        """The versions of the batches that it has logged as committed since its log had this many lines."""
+        return [line["version"] for line in self._logged_since(position) if line.get("event") == "batch committed"]
+
+    def _logged_since(self, position: int) -> list[dict[str, Any]]:
         lines = self.plan.log_file.read_text(errors="replace").splitlines()[position:]
-        return [json.loads(line).get("event", "") for line in lines if line.startswith("{")]
+        return [json.loads(line) for line in lines if line.startswith("{")]
 
     @property
     def log_lines(self) -> int:
@@ -220,10 +228,15 @@ class CrashRig:
         """One member reads everything."""
         self.assign(**{member: range(len(self._records))})
 
+    @property
+    def version(self) -> int:
+        """The newest version of the table."""
+        return DeltaLog(open_store(self.url, self.stores)).load().version
+
     def await_commits(self, number: int) -> None:
         """Wait until the table has that many versions more than now."""
         log = DeltaLog(open_store(self.url, self.stores))
-        wanted = log.load().version + number
+        wanted = self.version + number
         wait_until(lambda: log.read_entry(wanted), END_TIMEOUT_S, f"version {wanted}", poll_s=0.005)
 
     # -- what must hold -----------------------------------------------------------------------------------------------
