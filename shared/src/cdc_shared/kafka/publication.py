@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import get_args
 
-from cdc_shared.kafka.rules_topic import RULES_TOPIC, read_versions, store_rules
+from cdc_shared.kafka.rules_topic import RULES_TOPIC, first_rules, read_versions, store_rules
 from cdc_shared.kafka.spec_topic import UnknownPipeline, publish_spec, read_spec
 from cdc_shared.kafka.topics import PIPELINES_TOPIC
 from cdc_shared.models.common import InvalidSpec, PipelineSpec
@@ -36,7 +36,8 @@ def publish(
 
     Raises:
         InvalidRules: the rules can never be applied; says which one and why.
-        InvalidSpec: the spec gives another version, or would give rows that are there other keys.
+        InvalidSpec: the spec gives another version, or would give rows that are there other keys, or somebody else has
+            published other rules at the same moment. Nothing is published then.
         Transient: Kafka is away.
     """
     check_rules(spec.quality)
@@ -49,7 +50,7 @@ def publish(
         _check_keys(last, counted)
         notices = tuple(_notices(last, counted))
     if is_changed:
-        store_rules(bootstrap_servers, spec.name, counted.quality, rules_topic)
+        _store(bootstrap_servers, spec.name, counted.quality, rules_topic)
     publish_spec(bootstrap_servers, counted, topic=topic)
     return Publication(counted, notices)
 
@@ -62,9 +63,24 @@ def _counted(spec: PipelineSpec, last: QualitySpec) -> PipelineSpec:
             f"{last.version}: leave it out, it is counted when the spec is published; if the spec was read back, "
             "somebody has published other rules since: read it again"
         )
-    same = (quality.validation, quality.transformation) == (last.validation, last.transformation)
-    version = last.version if same else last.version + 1
+    version = last.version if _are_same(quality, last) else last.version + 1
     return spec.model_copy(update={"quality": quality.model_copy(update={"version": version})})
+
+
+def _are_same(rules: QualitySpec, others: QualitySpec) -> bool:
+    return (rules.validation, rules.transformation) == (others.validation, others.transformation)
+
+
+def _store(bootstrap_servers: str, name: str, quality: QualitySpec, topic: str) -> None:
+    """Keep the rules under their version, unless another publisher has counted the same one and was first."""
+    store_rules(bootstrap_servers, name, quality, topic)
+    first = first_rules(bootstrap_servers, name, quality.version, topic)
+    if not _are_same(first, quality):
+        store_rules(bootstrap_servers, name, first, topic)
+        raise InvalidSpec(
+            f"pipeline {name}: somebody else has published other rules at the same moment, and they are version "
+            f"{quality.version}: see what they are, and publish again"
+        )
 
 
 def _was_published(bootstrap_servers: str, name: str, last: QualitySpec, topic: str) -> bool:

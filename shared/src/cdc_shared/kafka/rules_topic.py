@@ -5,7 +5,7 @@ A row names in `_cdc_rules_version` the version that made it. Whoever has to kno
 a re-masking) finds it here, also when the pipeline has other rules now, or was taken back.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 
 from pydantic import ValidationError
@@ -50,13 +50,31 @@ def read_rules(bootstrap_servers: str, pipeline: str, version: int, topic: str =
 def read_versions(bootstrap_servers: str, pipeline: str, topic: str = RULES_TOPIC) -> Mapping[int, QualitySpec]:
     """Return every version of a pipeline's rules but 0. Raises `Transient`, and `Fatal` when one cannot be read."""
     ensure_compacted(bootstrap_servers, topic)
-    values: dict[int, bytes | None] = {}
+    values = dict(_stored(bootstrap_servers, pipeline, topic))
+    return {version: _decoded(pipeline, version, value, topic) for version, value in values.items() if value}
+
+
+def first_rules(bootstrap_servers: str, pipeline: str, version: int, topic: str = RULES_TOPIC) -> QualitySpec:
+    """Return the rules that were stored first under a version: of two who took the same number at once, theirs it is.
+
+    To be asked right after `store_rules`, before compaction leaves the last ones only. Raises as `read_rules`.
+    """
+    first: bytes | None = None
+    for stored, value in _stored(bootstrap_servers, pipeline, topic):
+        if stored == version:
+            first = (first or value) if value else None
+    if first is None:
+        raise UnknownRules(f"{topic} has no version {version} of the rules of pipeline {pipeline}")
+    return _decoded(pipeline, version, first, topic)
+
+
+def _stored(bootstrap_servers: str, pipeline: str, topic: str) -> Iterator[tuple[int, bytes | None]]:
+    """Yield every record about a pipeline's versions, in their order."""
     with closing(whole_topic_consumer(bootstrap_servers)) as consumer:
         for message in records(consumer, topic):
             name, _, version = (message.key() or b"").decode(errors="replace").rpartition(":")
             if name == pipeline and version.isdecimal():
-                values[int(version)] = message.value()
-    return {version: _decoded(pipeline, version, value, topic) for version, value in values.items() if value}
+                yield int(version), message.value()
 
 
 def _decoded(pipeline: str, version: int, value: bytes, topic: str) -> QualitySpec:

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.unit
 
 DROP = {"rule": "drop", "path": "/a"}
 REDACT = {"rule": "redact", "path": "/mail"}
+HASH_MAIL = {"rule": "hash", "path": "/mail", "key": "env:KEY"}
 HASH_ID = {"rule": "hash", "path": "/_id", "key": "env:KEY"}
 
 
@@ -29,8 +30,10 @@ class Topics:
         self.spec: PipelineSpec | None = None
         self.written: list[str] = []
         self.fails: Exception | None = None
+        self.first: QualitySpec | None = None
         monkeypatch.setattr(module, "read_versions", lambda *_: dict(self.rules))
         monkeypatch.setattr(module, "store_rules", self._store)
+        monkeypatch.setattr(module, "first_rules", lambda *_: self.first or self.rules[max(self.rules)])
         monkeypatch.setattr(module, "publish_spec", self._publish)
         monkeypatch.setattr(module, "read_spec", self._read)
 
@@ -117,6 +120,17 @@ def test_a_spec_that_was_read_back_is_changed_unless_somebody_was_faster(topics:
         publish("b:1", published(1, DROP, REDACT))
     with pytest.raises(InvalidSpec, match="leave it out"):
         publish("b:1", published(3, DROP))
+    assert topics.spec == published(2, REDACT)
+
+
+def test_of_two_that_count_one_version_the_first_to_store_it_has_it(topics: Topics) -> None:
+    publish("b:1", spec(DROP))
+    theirs = topics.first = published(2, REDACT).quality
+    with pytest.raises(InvalidSpec, match=r"at the same moment, and they are version 2: .*publish again"):
+        publish("b:1", spec(HASH_MAIL))
+    assert topics.rules[2] == theirs, "put back"
+    assert topics.spec == published(1, DROP)
+    publish("b:1", spec(REDACT))
     assert topics.spec == published(2, REDACT)
 
 

@@ -8,7 +8,7 @@ from fake_records import FakeConsumer, FakeMessage, at_end, record
 
 import cdc_shared.kafka.rules_topic as module
 from cdc_shared.errors import Fatal
-from cdc_shared.kafka.rules_topic import UnknownRules, read_rules, read_versions
+from cdc_shared.kafka.rules_topic import UnknownRules, first_rules, read_rules, read_versions
 from cdc_shared.models.data_quality import Drop, QualitySpec
 
 pytestmark = pytest.mark.unit
@@ -51,6 +51,22 @@ def test_the_last_word_about_each_version_of_one_pipeline_counts(topic: list[Fak
     assert read_rules("b:1", "shop", 2) == rules(2, "/new")
     with pytest.raises(UnknownRules, match=r"no version 4 of the rules of pipeline shop \(known: 1, 2\)"):
         read_rules("b:1", "shop", 4)
+
+
+def test_of_several_rules_stored_under_one_version_the_first_are_told_since_it_was_taken_back(
+    topic: list[FakeMessage],
+) -> None:
+    topic += [
+        record("shop:1", value(rules(1, "/taken-back"))),
+        record("shop:1", None),
+        record("shop:1", value(rules(1, "/first"))),
+        record("shop-2:1", value(rules(1, "/another"))),
+        record("shop:1", value(rules(1, "/second"))),
+        at_end(),
+    ]
+    assert first_rules("b:1", "shop", 1) == rules(1, "/first")
+    with pytest.raises(UnknownRules):
+        first_rules("b:1", "shop", 2)
 
 
 def test_version_0_is_no_rules_and_asks_nobody() -> None:
