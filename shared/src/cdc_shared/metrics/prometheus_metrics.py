@@ -209,8 +209,8 @@ class WriterMetrics:
     def _define_maintenance(self, registry: CollectorRegistry) -> None:
         self.maintenance_runs = Counter(
             "cdc_maintenance_runs_total",
-            "Maintenance of a table, by task (checkpoint, compaction, vacuum) and outcome: done, aborted because other "
-            "commits came in its way, failed.",
+            "Maintenance of a table, by task (checkpoint, compaction, promotion, remask, vacuum) and outcome: done, "
+            "aborted because other commits came in its way, failed.",
             (*TABLE, "task", "outcome"),
             registry=registry,
         )
