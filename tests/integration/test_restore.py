@@ -42,8 +42,12 @@ def filled(new_topic_pipeline: Callable[..., TopicPipeline], rng: random.Random)
 
 def restore(pipeline: TopicPipeline, *options: str) -> tuple[int, str]:
     """Run the command; return its status and what it said."""
+    return command(pipeline, "restore", pipeline.name, "items", *options)
+
+
+def command(pipeline: TopicPipeline, *words: str) -> tuple[int, str]:
     environment = {**pipeline.stack.writer_environment, "CDC_PIPELINES_TOPIC": pipeline.specs_topic}
-    result = CliRunner().invoke(app, ["restore", pipeline.name, "items", *options], env=environment)
+    result = CliRunner().invoke(app, list(words), env=environment)
     return result.exit_code, result.output
 
 
@@ -94,6 +98,7 @@ def test_a_restored_table_reads_on_until_it_is_equal(filled: tuple[TopicPipeline
 
 def test_optimize_by_another_program_is_followed_and_its_restore_is_not(
     filled: tuple[TopicPipeline, HotKeyLoad],
+    tmp_path: Path,
 ) -> None:
     pipeline, load = filled
     options = pipeline.stack.object_store.storage_options()
@@ -118,16 +123,15 @@ def test_optimize_by_another_program_is_followed_and_its_restore_is_not(
     pipeline.items.flush()
     reason = pipeline.writer.wait_state(pipeline.name, "failed", TIMEOUT_S) or ""
     assert re.search(rf"version \d+ of {pipeline.items.url} .*\(RESTORE, engine delta-rs", reason)
-    remedy = re.search(r"`delta-writer restore (.*?)`", reason)
-    assert remedy is not None
     pipeline.writer.stop()
     pipeline.start_writer(ready=False)
     assert pipeline.writer.wait_state(pipeline.name, "failed", TIMEOUT_S) == reason
 
-    pipeline.writer.stop()
-    name, collection, *rest = shlex.split(remedy[1])
-    assert (name, collection) == (pipeline.name, "items")
-    status, said = restore(pipeline, *rest)
-    assert status == 0, said
-    pipeline.start_writer()
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(yaml.safe_dump(pipeline.spec.model_dump(mode="json")))
+    steps = re.findall(r"`delta-writer (.*?)`", reason)
+    assert [each.split()[0] for each in steps] == ["unpublish", "restore", "publish"]
+    for step in steps:  # one after the other, while the writer's process goes on
+        status, said = command(pipeline, *shlex.split(step.replace("FILE", str(spec))))
+        assert status == 0, said
     load.await_equal(TIMEOUT_S)

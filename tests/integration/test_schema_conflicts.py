@@ -64,7 +64,7 @@ def test_a_table_altered_by_hand_is_reported_and_never_overwritten(topic_pipelin
 
     # As the reason says.
     pipeline.writer.stop()
-    remedy = re.search(r"`delta-writer (restore .*?)`", reason)
+    remedy = re.search(r"`delta-writer (restore .*?) --spec FILE`", reason)
     assert remedy is not None, reason
     status, told = command(pipeline, *shlex.split(remedy[1]))
     assert status == 0, told

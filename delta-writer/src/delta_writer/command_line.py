@@ -97,8 +97,8 @@ def restore(
 ) -> None:
     """Put a damaged table back to an earlier version, offsets and all; the writers then read on from there.
 
-    Only while no writer runs the pipeline, only where Kafka still has the events since that version, and not to before
-    the rows were masked.
+    Only while no writer runs the pipeline (`unpublish` it first; writers that are leaving are waited for), only where
+    Kafka still has the events since that version, and not to before the rows were masked.
     """
     with plain_errors():
         target = _restore_target(version, as_of)

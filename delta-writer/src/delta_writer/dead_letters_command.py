@@ -101,8 +101,8 @@ def replay(
 ) -> None:
     """Try letters again: the writer reads their documents from MongoDB as they are now. Needs the key (CDC_DATA_KEY).
 
-    Nothing newer is overwritten, nothing deleted comes back. A history table also gets the event itself, which must pass
-    the rules in force. A letter that is rejected again is a new letter, one attempt further.
+    Nothing newer is overwritten, nothing deleted comes back. A history table also gets the event itself, which has to
+    pass the rules in force. A letter that is rejected again is a new letter, one attempt further.
     """
     with plain_errors():
         dead_letters, total = _dead_letters(), Replayed()

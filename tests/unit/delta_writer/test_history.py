@@ -324,7 +324,9 @@ def test_people_may_delete_from_a_history_and_not_insert(run):
     assert run.rows(HISTORY, "_cdc_offset")["n"].to_pylist() == [2, 3, 4]
     version = DeltaTable(url).version()
     DeltaTable(url).update({"n": "0"})
-    with pytest.raises(ForeignCommit, match=rf"\(UPDATE, .*restore p things --history --version {version}`"):
+    with pytest.raises(
+        ForeignCommit, match=rf"\(UPDATE, .*restore p things --history --version {version} --spec FILE`"
+    ):
         run.go()
 
 

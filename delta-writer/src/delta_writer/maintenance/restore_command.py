@@ -21,6 +21,9 @@ from delta_writer.writer.table_metadata import HISTORY, TableIdentity
 from delta_writer.writer.tables import table_location
 
 GIVE_UP_AFTER_S: Final = 60.0
+LEAVE_WITHIN_S: Final = 15.0
+"""Writers finish what they have in hand before they leave a pipeline that was taken back."""
+LOOK_EVERY_S: Final = 0.5
 
 
 def restore_collection(
@@ -43,7 +46,7 @@ def restore_collection(
     """
     admin = AdminClient({"bootstrap.servers": bootstrap_servers})
     if not dry_run:
-        _check_no_writer(admin, spec.name)
+        await_no_writer(spec.name, lambda: members(admin, writer_group(spec.name)), say)
     where = Collection(spec.source.database, collection)
     identity = TableIdentity(spec.name, where.database, where.name)
     location = table_location(spec, stores, where, history=history)
@@ -55,7 +58,7 @@ def restore_collection(
     if dry_run:
         say("nothing was written (--dry-run)")
         return
-    _check_no_writer(admin, spec.name)  # what was looked at may have taken a while
+    check_no_writer(spec.name, members(admin, writer_group(spec.name)))  # what was looked at may have taken a while
     committed = retrying(
         lambda: table.apply(plan),
         lambda attempt: say(f"waiting for the store: {attempt.error}"),
@@ -68,12 +71,28 @@ def restore_collection(
     )
 
 
-def _check_no_writer(admin: AdminClient, pipeline: str) -> None:
-    """Raise `Fatal` while the pipeline's group has members.
+def await_no_writer(
+    pipeline: str,
+    running: Callable[[], list[str]],
+    say: Callable[[str], None],
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Wait a little for the pipeline's writers to leave, as after `unpublish`. Raises what `check_no_writer` does."""
+    deadline_s = clock() + LEAVE_WITHIN_S
+    if found := running():
+        say(f"waiting up to {LEAVE_WITHIN_S:.0f} s for the writers of pipeline {pipeline} to stop ...")
+    while found and clock() < deadline_s:
+        sleep(LOOK_EVERY_S)
+        found = running()
+    check_no_writer(pipeline, found)
+
+
+def check_no_writer(pipeline: str, running: list[str]) -> None:
+    """Raise `Fatal` when there are members of the pipeline's group.
 
     One that starts a moment later does no harm: its first commit meets the restored table, and is fenced.
     """
-    running = members(admin, writer_group(pipeline))
     if running:
         who = "1 writer runs" if len(running) == 1 else f"{len(running)} writers run"
         raise Fatal(

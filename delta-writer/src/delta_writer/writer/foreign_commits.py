@@ -125,9 +125,10 @@ class CommitGuard:
         )
         raise ForeignCommit(
             f"version {version} of {self._url} has a schema that another program has changed ({found}); which commit "
-            "did it, the table's log no longer says. Nothing was written since. To go on: stop the pipeline's writers, "
-            "move the table away and resync the collection; or put the schema back as `delta-writer schema-history "
-            f"{self._table} --json` shows it, and start them again"
+            "did it, the table's log no longer says. Nothing was written since. To go on: put the schema back as "
+            f"`delta-writer schema-history {self._table} --json` shows it, and publish the pipeline again; or "
+            f"`delta-writer unpublish {self._identity.pipeline}`, move the table away, publish the pipeline again and "
+            "resync the collection"
         )
 
     @property
@@ -137,8 +138,9 @@ class CommitGuard:
 
     def _restore(self, version: int) -> str:
         return (
-            f"To put it back: stop the pipeline's writers, run `delta-writer restore {self._table} --version "
-            f"{version - 1}`, and start them again; or move the table away and resync the collection"
+            f"To put it back: `delta-writer unpublish {self._identity.pipeline}`, `delta-writer restore {self._table} "
+            f"--version {version - 1} --spec FILE` (the YAML file of its spec), `delta-writer publish FILE`; or "
+            "move the table away before it is published again, and resync the collection"
         )
 
     def _refusal(self, version: int, entry: Sequence[Action], what: str, remedy: str) -> ForeignCommit:

@@ -141,9 +141,9 @@ class DeadLetters:
         more = next(letters, None) is not None
         return LetterPage(page, page[-1].offset if page and more else None)
 
-    def count(self, which: LetterFilter) -> int:
-        """How many letters are meant. Needs no key. Raises `Transient`, `Fatal`."""
-        return sum(1 for _ in self._topic.letters(which))
+    def count(self, which: Which) -> int:
+        """How many letters are meant. Needs no key. Raises `NoLetter`, `Transient`, `Fatal`."""
+        return sum(1 for _ in self._meant(which))
 
     def show(self, place: Place, *, reveal: bool = False) -> ShownLetter:
         """One letter and what is in it, masked unless `reveal`: whoever calls must see to it that it is permitted.

@@ -7,6 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 import delta_writer.command_line as command_line
+from cdc_shared.errors import Fatal
+from delta_writer.maintenance.restore_command import LEAVE_WITHIN_S, LOOK_EVERY_S, await_no_writer
 
 pytestmark = pytest.mark.unit
 
@@ -58,3 +60,23 @@ def test_the_spec_of_another_pipeline_is_refused(asked):
     result = run("--version", "1", pipeline="other")
     assert (result.exit_code, asked) == (1, [])
     assert "is the spec of shop, not of other" in result.output
+
+
+@pytest.mark.parametrize(("leaves_after_s", "lines"), [(0.0, 0), (LEAVE_WITHIN_S - LOOK_EVERY_S, 1)])
+def test_writers_that_leave_soon_are_waited_for(leaves_after_s, lines):
+    now, said = [0.0], []
+
+    def running() -> list[str]:
+        return ["writer on host"] if now[0] < leaves_after_s else []
+
+    await_no_writer("shop", running, said.append, lambda: now[0], lambda s: now.append(now.pop() + s))
+    assert (now[0], len(said)) == (leaves_after_s, lines)
+
+
+def test_writers_that_stay_are_named_after_a_while():
+    now, said = [0.0], []
+    with pytest.raises(Fatal, match=r"1 writer runs pipeline shop \(writer on host\).*delta-writer unpublish shop"):
+        await_no_writer(
+            "shop", lambda: ["writer on host"], said.append, lambda: now[0], lambda s: now.append(now.pop() + s)
+        )
+    assert (now[0], len(said)) == (LEAVE_WITHIN_S, 1)

@@ -49,7 +49,9 @@ def test_a_commit_that_changes_rows_stops_the_writer(new_table, mode, operation)
     table, writer = filled(new_table, mode)
     CHANGES[operation](table.url)
     last = writer.version
-    message = rf"version {last + 1} of {table.url} .*\({operation}, engine delta-rs.* p things --version {last}`"
+    message = (
+        rf"version {last + 1} of {table.url} .*\({operation}, engine delta-rs.* p things --version {last} --spec FILE`"
+    )
     with pytest.raises(ForeignCommit, match=message):
         table.open()
     batch = table.encode(writer, table.batch([(1, {"n": 9})]))
@@ -133,7 +135,7 @@ def test_a_change_of_schema_or_of_our_properties_stops_the_writer(new_table, cha
     for attempt in (table.open, writer.refresh):
         with pytest.raises(
             ForeignCommit,
-            match=rf"CHANGE, engine Apache-Spark/4.0.1\) and changed the schema.*{what}.* p things --version 2`",
+            match=rf"CHANGE, engine Apache-Spark/4.0.1\) and changed the schema.*{what}.* --version 2 --spec FILE`",
         ):
             attempt()
     assert DeltaLog(table.store).read_entry(4) is None
@@ -250,7 +252,7 @@ def test_of_many_alterations_all_is_told_and_the_version_before_them_is_named(ne
         append(table, [with_columns(table, made)], operation="CHANGE COLUMN", engineInfo="Spark")
     message = (
         r"version 4 .*CHANGE COLUMN.*\(up to version 5: column n was long and is string; column x \(date\) was added\)"
-        ".*--version 3`"
+        ".*--version 3 --spec FILE`"
     )
     with pytest.raises(ForeignCommit, match=message):
         table.open()
