@@ -23,6 +23,7 @@ from stack_endpoints import Stack
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.schema_history import HISTORY_DIR
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask
 from cdc_shared.settings import ObjectStoreSettings
@@ -135,7 +136,7 @@ def check_nothing_leaks(store: ObjectStore) -> None:
             item["path"]: item["last_modified"].timestamp()
             for page in obstore.list(store)
             for item in page
-            if not item["path"].startswith("_delta_log/")
+            if not item["path"].startswith(("_delta_log/", f"{HISTORY_DIR}/"))  # the latter is kept for good
         }
         young = {path for path, at in found.items() if at >= retained.oldest_at - RETENTION.upload_grace_s}
         assert named <= set(found), f"files that are needed are gone: {named - set(found)}"
