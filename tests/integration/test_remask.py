@@ -44,6 +44,9 @@ def test_a_promotion_and_a_mask_for_what_is_there_already(new_topic_pipeline: Ca
     pipeline.items.make_topic()
     send(pipeline, 0, {"n": 1, "author": PLAIN})
     pipeline.start_writer(KEY)
+    wait_until(
+        lambda: all(each is not _NO_TABLE for each in metadatas(pipeline)), TIMEOUT_S, "both tables have n as a long"
+    )
     stop = threading.Event()
     streaming = threading.Thread(target=stream, args=(pipeline, stop))
     streaming.start()
@@ -72,7 +75,7 @@ def mask(pipeline: TopicPipeline) -> None:
     said: list[str] = []
     versions = read_versions(kafka, pipeline.name)
     now_ms = int(time.time() * 1000)
-    remask(stores, pipeline.spec, versions, "items", said.append, now_ms=now_ms, dry_run=False)
+    remask(stores, pipeline.spec, versions, "items", said.append, now_ms=now_ms, dry_run=False, confirm=lambda: None)
     assert len(said) == 3, "the table, its history, and that it was asked for"
     wait_until(
         lambda: all(each.configuration.get(PURGE) == "" for each in metadatas(pipeline)),
