@@ -178,6 +178,7 @@ def remask(
         str | None, typer.Option(help="Only this collection, without its database; otherwise all of the pipeline.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would do, and whether it can.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Mask what was written before a mask was added, in tables and histories, and delete all their older versions.
 
@@ -188,7 +189,12 @@ def remask(
         spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
         versions = read_versions(kafka.bootstrap_servers, pipeline)
         now_ms = int(time.time() * 1000)
-        ask_for_masks(stores, spec, versions, collection, typer.echo, now_ms=now_ms, dry_run=dry_run)
+
+        def confirm() -> None:
+            if not yes:
+                typer.confirm("Mask the rows, and delete all older versions for good?", abort=True)
+
+        ask_for_masks(stores, spec, versions, collection, typer.echo, now_ms=now_ms, dry_run=dry_run, confirm=confirm)
 
 
 @app.command()

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc_shared.delta.actions import AddFile, Metadata
-from cdc_shared.delta.schema_history import read_schema_history
 from cdc_shared.errors import CdcError
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.data_quality import QualitySpec
-from delta_writer.maintenance.remask import REMASK, Remasking, made_by, missing_masks, plain_fields
+from delta_writer.maintenance.remask import REMASK, Remasking, made_by, missing_masks, plain_in_table
 from delta_writer.writer.delta_writer import DeltaWriter, store_errors
 from delta_writer.writer.table_metadata import masked_by
 
@@ -92,7 +91,7 @@ class MaskWatch:
             return
         self._looking = True
         files = list(self._writer.snapshot.files.values())
-        self._background(lambda: self._look(seen, files))
+        self._background(lambda: self._look(seen, metadata, files))
 
     def wanted(self, metadata: Metadata) -> Remasking | None:
         """Return the masking that the table asks for, once the rules are known; None when there is none.
@@ -125,13 +124,13 @@ class MaskWatch:
             self._refused_at = self._clock()
         self._answer = answer
 
-    def _look(self, seen: _Seen, files: Collection[AddFile]) -> None:
+    def _look(self, seen: _Seen, metadata: Metadata, files: Collection[AddFile]) -> None:
         """In the background."""
         try:
             self._versions = self._masks.versions() if seen.rules or seen.asked else {}
             with store_errors(f"reading {self._writer.location.url}"):
                 self._made_by = made_by(self._writer.location.store, files) if self._versions else set()
-                self._answer = self._plain(seen)
+                self._answer = self._plain(seen, metadata)
             self._seen = seen
             self._is_given, self._refused_at = False, None
         except CdcError as error:
@@ -139,16 +138,12 @@ class MaskWatch:
         finally:
             self._looking = False
 
-    def _plain(self, seen: _Seen) -> str | None:
+    def _plain(self, seen: _Seen, metadata: Metadata) -> str | None:
         target = self._versions.get(seen.rules)
-        if target is None or seen.masked >= seen.rules:
+        if target is None:
             return None
-        first = seen.masked
-        if not first:
-            history = read_schema_history(self._writer.location.store)
-            first = history[0].rules_version if history and history[0].previous is None else 0
-        older = {first, *self._made_by, *(v for v in self._versions if first < v < seen.rules)}
-        fields = plain_fields(self._collection, target, self._versions, older)
+        store = self._writer.location.store
+        fields = plain_in_table(store, metadata, self._collection, target, self._versions, self._made_by)
         if not fields:
             return None
         return (

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import AddFile, Metadata
-from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
+from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation, read_schema_history
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.documents import types as t
 from cdc_shared.documents.canonical import document_of_row
@@ -29,14 +29,14 @@ from cdc_shared.errors import Fatal
 from cdc_shared.metrics.prometheus_metrics import MaintenanceTask
 from cdc_shared.models import data_quality as q
 from cdc_shared.rules.compiled import Rules
-from cdc_shared.rules.paths import names_of, tokens_of, touch
+from cdc_shared.rules.paths import Tokens, begins_with, names_of, tokens_of, touch
 from cdc_shared.rules.source_schema import MaskedField, masked_field
 from cdc_shared.storage.range_file import RangeFile
 from delta_writer.maintenance.compactor import arrow_schema
 from delta_writer.maintenance.promotion import RESCUED
 from delta_writer.writer.deletion_vectors import DeletionVectors
 from delta_writer.writer.file_changes import Overtaken
-from delta_writer.writer.table_metadata import MASKED, schema_of, with_schema
+from delta_writer.writer.table_metadata import MASKED, masked_by, schema_of, with_schema
 
 REMASK: Final = "cdc.remask"
 """The table property that asks for the masks of this version of the rules in all rows."""
@@ -101,6 +101,28 @@ def plain_fields(
             masked = [field for _, field in _masks(_concerned(old, collection))]
             fields |= {field.path for _, field in new if not _is_masked(field, masked)}
     return sorted(fields)
+
+
+def plain_in_table(
+    store: ObjectStore,
+    metadata: Metadata,
+    collection: str,
+    target: q.QualitySpec,
+    versions: Mapping[int, q.QualitySpec],
+    made_by: Iterable[int],
+) -> list[str]:
+    """Return the paths of `target`'s masks that rows, or older versions of the table, may show plain.
+
+    `made_by` are the versions of the rules that made its rows. Lets the store's errors through.
+    """
+    first = masked_by(metadata)
+    if first >= target.version:
+        return []
+    if not first:
+        history = read_schema_history(store)
+        first = history[0].rules_version if history and history[0].previous is None else 0
+    older = {first, *made_by, *(version for version in versions if first < version < target.version)}
+    return plain_fields(collection, target, versions, older)
 
 
 def made_by(store: ObjectStore, files: Iterable[AddFile]) -> set[int]:
@@ -294,7 +316,22 @@ def _masks(rules: Sequence[q.TransformationRule]) -> list[tuple[q.Transformation
 
 
 def _is_masked(field: MaskedField, masked: Sequence[MaskedField]) -> bool:
-    return any(set(field.sources) <= set(other.sources) for other in masked)
+    return any(set(field.sources) <= set(other.sources) or _is_within(field, other) for other in masked)
+
+
+def _is_within(field: MaskedField, masked: MaskedField) -> bool:
+    """Say whether a field lies in one that is masked as a whole: the mask for it would be for what that mask left. Only
+    where one field was masked: of an object that a flatten rule took apart, a mask is for one member.
+    """
+    if len(masked.sources) > 1:
+        return False
+    whole = tokens_of(masked.sources[0])
+
+    def is_within(tokens: Tokens) -> bool:
+        is_member = names_of(tokens) != names_of(whole) and begins_with(names_of(tokens), names_of(whole))
+        return is_member or begins_with(tokens, whole)
+
+    return all(is_within(tokens_of(source)) for source in field.sources)
 
 
 def _without_masks(rules: Sequence[q.TransformationRule]) -> list[q.TransformationRule]:

@@ -19,7 +19,7 @@ from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store, table_url
 from delta_writer.consumer.event_handler import Collection
-from delta_writer.maintenance.remask import REMASK, made_by, missing_masks
+from delta_writer.maintenance.remask import PURGE, REMASK, made_by, missing_masks, plain_in_table
 from delta_writer.writer.delta_writer import TableLocation, store_errors
 from delta_writer.writer.foreign_commits import ENGINE
 from delta_writer.writer.table_metadata import masked_by, owner_of
@@ -37,8 +37,12 @@ def remask(
     *,
     now_ms: int,
     dry_run: bool,
+    confirm: Callable[[], None],
 ) -> None:
     """Ask for it in the tables of one collection, or of all, histories too. `versions` are the pipeline's rules.
+
+    Tables where nothing is plain, and those that were asked already, are left alone. `confirm` is called before the
+    others are asked, and raises when that is not to be.
 
     Raises:
         Fatal: there is no such table, or one cannot be masked as it is stored. Then nothing was asked for.
@@ -53,14 +57,30 @@ def remask(
         )
     tables = list(_tables(stores, spec, collection))
     if not tables:
-        raise Fatal(f"there is no table of {collection or spec.source.database} under {spec.sink.root}/{spec.name}")
-    asks = [(location, state, _summary(name, location, state, target, versions)) for name, location, state in tables]
-    for location, _, summary in asks:
+        raise _no_table(stores, spec, collection)
+    asks = []
+    for name, location, state in tables:
+        summary, is_to_ask = _summary(name, location, state, target, versions)
         say(summary)
-        if not dry_run:
-            _ask(location, target.version, now_ms)
-    if not dry_run:
-        say("asked for; the pipeline's writer does it in the background, within its budget: see its status and log")
+        asks += [location] * is_to_ask
+    if dry_run or not asks:
+        say("nothing was asked for" + " (--dry-run)" * dry_run)
+        return
+    confirm()
+    for location in asks:
+        _ask(location, target.version, now_ms)
+    say("asked for; the pipeline's writer does it in the background, within its budget: see its status and log")
+
+
+def _no_table(stores: ObjectStoreSettings, spec: PipelineSpec, collection: str | None) -> Fatal:
+    database = spec.source.database
+    where = f"under {table_url(stores.root_for(spec.sink.root), spec.name, database, 'x').rpartition('/')[0]}"
+    if collection is None:
+        return Fatal(f"there is no table of database {database} {where}")
+    return Fatal(
+        f"there is no table of {collection} {where}; there are tables of: "
+        f"{', '.join(_collections(stores, spec)) or 'no collection'}"
+    )
 
 
 def _tables(
@@ -95,11 +115,21 @@ def _collections(stores: ObjectStoreSettings, spec: PipelineSpec) -> list[str]:
 
 def _summary(
     collection: str, location: TableLocation, state: Snapshot, target: QualitySpec, versions: Mapping[int, QualitySpec]
-) -> str:
-    """Say what would be done. Raises `NotMaskable`."""
+) -> tuple[str, bool]:
+    """Say what would be done, and whether there is anything to ask for. Raises `NotMaskable`."""
+    if state.metadata is None:
+        raise ValueError("a table without metadata")
+    asked = state.metadata.configuration
+    if asked.get(REMASK) == str(target.version):
+        return f"{location.url}: asked for already; its masking is under way or waits for the pipeline's writer", False
+    if asked.get(PURGE) and masked_by(state.metadata) >= target.version:
+        return f"{location.url}: its rows are masked; the older versions are being deleted", False
     files = list(state.files.values())
     with store_errors(f"reading {location.url}"):
         made = made_by(location.store, files)
+        plain = plain_in_table(location.store, state.metadata, collection, target, versions, made)
+    if not plain:
+        return f"{location.url}: nothing is plain that version {target.version} of the rules masks", False
     missing = missing_masks(collection, target, versions, made)
     fields = sorted(
         {rule.path for version in made for rule in missing.by_version.get(version, ()) if hasattr(rule, "path")}
@@ -108,7 +138,7 @@ def _summary(
     return (
         f"{location.url}: {what}; then version {state.version} and all before it are deleted for good: readers of "
         "older versions and time travel lose them"
-    )
+    ), True
 
 
 def _ask(location: TableLocation, version: int, now_ms: int) -> None:

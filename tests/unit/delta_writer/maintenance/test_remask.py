@@ -177,6 +177,58 @@ def test_nested_fields_and_arrays(new_table):
     check(table, writer, rules)
 
 
+def test_values_that_end_a_masks_path_are_masked(new_table):
+    """In columns of texts and of numbers, in structs, arrays, and in what was rescued."""
+    rules = quality(
+        4,
+        {"rule": "partial", "path": "/cards/*/number", "keep_last": 4},
+        {"rule": "hash", "path": "/owner/id/number", "key": "env:K"},
+        {"rule": "redact", "path": "/mixed/number"},
+    )
+    documents = [
+        {"cards": "4111-9999", "owner": {"id": 4111}, "mixed": {"number": "4111", "other": 5}},
+        {"cards": [{"number": "4111-9999"}], "owner": {"id": {"number": "4111"}}, "mixed": 4111},
+        {"cards": {"number": 4111, "other": 5}, "owner": "4111", "mixed": ["4111", {"number": 4111}]},
+        {"cards": None, "owner": {"other": 5}},
+    ]
+    table = new_table()
+    writer = table.open()
+    put(table, writer, NONE, list(enumerate(documents)))
+    assert type_at(writer.schema, "/owner/id") == t.LONG
+    remask(writer, rules, {4: rules})
+    rows = check(table, writer, rules)
+    assert type_at(writer.schema, "/owner/id") == t.STRING
+    assert "4111" not in json.dumps([{**row, "_cdc_key": ""} for row in rows], default=str)
+    put(table, writer, rules, [(i + 10, each) for i, each in enumerate(documents)])
+    check(table, writer, rules)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lacking"),
+    [
+        ("/cards", "/cards/number", []),
+        ("/cards", "/cards/*", []),
+        ("/cards/*", "/cards/number", []),
+        ("/cards/*", "/cards", ["/cards"]),
+        ("/cards/number", "/cards", ["/cards"]),
+        ("/cards", "/cards_number", ["/cards_number"]),
+    ],
+)
+def test_what_lies_in_a_masked_field_is_masked_already(old, new, lacking):
+    """Else the mask of the member would be for the text that the mask of the whole left."""
+    before, after = (quality(i, {"rule": "redact", "path": path}) for i, path in enumerate((old, new), 1))
+    missing = missing_masks("things", after, {1: before, 2: after}, {1})
+    assert [rule.path for rule in missing.by_version[1]] == lacking
+
+
+def test_a_mask_of_a_flattened_member_is_not_one_of_the_whole():
+    flatten = {"rule": "flatten", "path": "/o"}
+    before = quality(1, flatten, {"rule": "redact", "path": "/o_zip"})
+    after = quality(2, {"rule": "redact", "path": "/o/city"})
+    with pytest.raises(NotMaskable, match="other rules than masks"):
+        missing_masks("things", after, {1: before, 2: after}, {1})
+
+
 def test_renamed_fields_are_found(new_table):
     old, new = quality(1, RENAME), quality(2, RENAME, HASH_EMAIL)
     table = new_table()
@@ -284,10 +336,11 @@ class Plain:
 
         wait_until(turn, 60, what, poll_s=0.005)
 
-    def ask(self, dry_run=False):
+    def ask(self, dry_run=False, confirm=lambda: None):
         """Give the command; return what it says."""
         said = []
-        remask_command(ObjectStoreSettings(), self.spec, self.versions, None, said.append, now_ms=1, dry_run=dry_run)
+        about = (ObjectStoreSettings(), self.spec, self.versions, None)
+        remask_command(*about, said.append, now_ms=1, dry_run=dry_run, confirm=confirm)
         self.writer.refresh()
         return said
 
@@ -380,8 +433,29 @@ def test_tables_that_never_had_plain_values_are_not_complained_of(new_table):
 
 def test_what_cannot_be_masked_is_refused_when_it_is_asked_for(plain):
     spec = plain.spec.model_copy(update={"quality": quality(3, RENAME, HASH_EMAIL)})
+    about = (ObjectStoreSettings(), spec, {3: spec.quality})
     with pytest.raises(NotMaskable, match="resync"):
-        remask_command(ObjectStoreSettings(), spec, {3: spec.quality}, "things", print, now_ms=1, dry_run=False)
-    with pytest.raises(Fatal, match="no table"):
-        remask_command(ObjectStoreSettings(), spec, {3: spec.quality}, "other", print, now_ms=1, dry_run=False)
+        remask_command(*about, "things", print, now_ms=1, dry_run=False, confirm=lambda: None)
+    with pytest.raises(Fatal, match=rf"no table of other under {spec.sink.root}/p/db; there are tables of: things"):
+        remask_command(*about, "other", print, now_ms=1, dry_run=False, confirm=lambda: None)
     assert plain.property(REMASK) is None
+
+
+def test_the_command_asks_once_and_only_where_something_is_plain(plain):
+    def no():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plain.ask(confirm=no)
+    assert plain.property(REMASK) is None, "nothing is written before it was confirmed"
+    plain.ask()
+    newest = plain.writer.version
+    again = plain.ask(confirm=no)
+    assert "asked for already" in again[0]
+    assert "nothing was asked for" in again[1]
+    plain.turn_until(lambda: plain.property(PURGE), "it is masked")
+    assert "being deleted" in plain.ask(confirm=no)[0]
+    plain.turn_until(lambda: plain.property(PURGE) == "", "what is older is deleted")
+    for dry_run in (False, True):
+        assert "nothing is plain" in plain.ask(dry_run, confirm=no)[0]
+    assert newest < plain.writer.version
