@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 
 from cdc_shared.analytics.duckdb_client import connect
+from cdc_shared.delta.log import DeltaLog
+from cdc_shared.storage.object_store import open_store
 from local_stack import deployment, lifecycle, sample, undeployment
 from local_stack.assembly import assemble_as_started, parts_of
 from local_stack.endpoints import read_endpoints
@@ -121,13 +123,14 @@ def query(sql: Annotated[str | None, typer.Argument(help="Left out: the newest r
         if not Supervisor(layout).is_running():
             raise StackError(NOT_RUNNING)
         stack = assemble_as_started(layout)
-        connection = connect(store_settings(stack))
+        settings = store_settings(stack)
+        connection = connect(settings)
         statement = sql or sample.sample_query(stack)
         try:
             answer = connection.sql(statement)
             print("done" if answer is None else answer)
         except duckdb.Error as error:
-            fail(explain(error, statement))
+            fail(explain(error, statement, lambda table: DeltaLog(open_store(table, settings)).readable_versions()))
 
 
 @app.command()

@@ -9,14 +9,14 @@ from __future__ import annotations
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from cdc_shared.errors import Fatal
-from cdc_shared.models.data_quality import EvolutionSpec, QualitySpec
+from cdc_shared.models.data_quality import PATH_PATTERN, RULE_NAME_PATTERN, EvolutionSpec, QualitySpec
 from cdc_shared.models.spec_model import SpecModel
 from cdc_shared.security.references import REFERENCE_PATTERN
 
@@ -37,6 +37,7 @@ SENTINEL_COLLECTION = "cdc_heartbeat"
 PipelineName = Annotated[str, StringConstraints(pattern=PIPELINE_NAME_PATTERN)]
 CollectionName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
+_RULES = ("validation", "transformation")
 _FORBIDDEN_IN_DATABASE = re.compile(r'[/\\. "$*<>:|?\x00]')
 
 
@@ -224,6 +225,14 @@ def decode_spec(name: str, value: bytes) -> PipelineSpec:
     return spec
 
 
+_PATTERNS: Final = {
+    PATH_PATTERN: "must begin with /, as /address/zip; of a name that has them, ~ is written ~0 and / is written ~1",
+    REFERENCE_PATTERN: "is not a reference; write secret:<name> or env:<VARIABLE>, never the secret itself",
+    RULE_NAME_PATTERN: "must be 1 to 64 of A-Z, a-z, 0-9, _, . and -",
+}
+"""What a text must be that does not match."""
+
+
 class _UniqueKeyLoader(yaml.SafeLoader):
     """Refuses a key given twice, where YAML's usual loader silently keeps the last."""
 
@@ -241,16 +250,40 @@ def _validated(content: dict[str, Any], where: str) -> PipelineSpec:
     try:
         return PipelineSpec.model_validate(content)
     except ValidationError as error:
-        raise InvalidSpec(_explain(error, where)) from None
+        raise InvalidSpec(_explain(error, where, content)) from None
 
 
-def _explain(error: ValidationError, where: str) -> str:
+def _explain(error: ValidationError, where: str, content: Any = None) -> str:
     problems = error.errors(include_url=False, include_input=False)
-    return f"{where}: " + "; ".join(_explain_one(problem) for problem in problems)
+    return f"{where}: " + "; ".join(_explain_one(problem, content) for problem in problems)
 
 
-def _explain_one(problem: ErrorDetails) -> str:
-    field = ".".join(str(part) for part in problem["loc"]) or "the spec"
+def _field(loc: tuple[int | str, ...], content: Any) -> str:
+    """`quality.validation rule 2 NAME (range).path`: what stands in a list is counted from 1; the kind follows it."""
+    text = ""
+    for index, part in enumerate(loc):
+        content = _within(content, part)
+        above = loc[index - 1] if index else ""
+        if isinstance(part, int):
+            text += f" {'rule' if above in _RULES else 'entry'} {part + 1}"
+            name = _within(content, "name")
+            text += f" {name}" if isinstance(name, str) and re.match(RULE_NAME_PATTERN, name) else ""
+        elif isinstance(above, int) and index > 1 and loc[index - 2] in _RULES:
+            text += f" ({part})"
+        else:
+            text += f".{part}" if text else str(part)
+    return text or "the spec"
+
+
+def _within(content: Any, part: int | str) -> Any:
+    try:
+        return content[part]
+    except (LookupError, TypeError):
+        return None
+
+
+def _explain_one(problem: ErrorDetails, content: Any) -> str:
+    field = _field(problem["loc"], content)
     kind = problem["type"]
     if kind == "missing":
         return f"{field} is missing; add it"
@@ -263,6 +296,8 @@ def _explain_one(problem: ErrorDetails) -> str:
         )
     if problem["loc"] == ("name",) and kind == "string_pattern_mismatch":
         return f"{field} must be 1 to 41 of a-z, 0-9 and -, beginning with a letter (it prefixes the topics' names)"
+    if kind == "string_pattern_mismatch" and (why := _PATTERNS.get(problem["ctx"]["pattern"])):
+        return f"{field} {why}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{field}: {message}"
 

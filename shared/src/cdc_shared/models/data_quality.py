@@ -22,7 +22,8 @@ MONGODB_MAX_DOCUMENT_BYTES: Final = 16 * MEBIBYTE
 Path = Annotated[str, StringConstraints(pattern=PATH_PATTERN, max_length=1024)]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 SecretReference = Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
-RuleName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+RULE_NAME_PATTERN: Final = r"^[A-Za-z0-9_.-]{1,64}$"
+RuleName = Annotated[str, StringConstraints(pattern=RULE_NAME_PATTERN)]
 
 OnFailure = Literal["dlq", "skip", "fail"]
 """`dlq`: to the dead letters. `skip`: dropped, counted and logged. `fail`: the pipeline stops and names the event."""

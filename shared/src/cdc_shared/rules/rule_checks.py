@@ -22,9 +22,11 @@ class InvalidRules(Fatal):
 
 
 def rule_label(part: str, number: int, rule: q.TransformationRule | q.ValidationRule) -> str:
-    """How a message names a rule: `quality.transformation rule 2 (hash /email)`; numbers count from 1."""
-    path = getattr(rule, "path", None)
-    return f"quality.{part} rule {number} ({rule.rule}{' ' + path if path else ''})"
+    """How a message names a rule: `quality.transformation rule 2 (hash /email)`, with its name if it has one; numbers
+    count from 1.
+    """
+    name, path = getattr(rule, "name", None), getattr(rule, "path", None)
+    return f"quality.{part} rule {number}{f' {name}' * bool(name)} ({rule.rule}{' ' + path if path else ''})"
 
 
 def check_transformation(rules: Sequence[q.TransformationRule]) -> None:

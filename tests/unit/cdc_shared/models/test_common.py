@@ -24,6 +24,8 @@ from cdc_shared.models.common import (
 pytestmark = pytest.mark.unit
 
 MINIMAL = "name: shop\nsource:\n  connection: secret:mongodb-uri\n  database: shop\n"
+VALIDATION = "quality:\n  validation:\n    - {rule: required, path: /customer}\n"
+KEY_REFUSED = "quality.transformation rule 1 (hash).key is not a reference; write secret:<name> or env:<VARIABLE>"
 
 
 def written(tmp_path: Path, text: str) -> Path:
@@ -89,6 +91,26 @@ def test_a_full_spec(tmp_path: Path) -> None:
         (MINIMAL + "  capture_mode: change_streams\n", ["source.capture_mode"]),
         (MINIMAL.replace("database: shop", "database: a/b"), ["source.database", "MongoDB database name"]),
         (MINIMAL.replace("database: shop", "database: _dead_letters"), ["source.database", "rename the database"]),
+        (
+            MINIMAL + VALIDATION + "    - {rule: required, path: customer}\n",
+            [": quality.validation rule 2 (required).path must begin"],
+        ),
+        (MINIMAL + VALIDATION + "    - {rule: range, name: n, path: /n, min: []}\n", ["rule 2 n (range).min"]),
+        (
+            MINIMAL + VALIDATION + "    - {rule: required, name: 'a b', path: /n}\n",
+            ["rule 2 (required).name must be 1"],
+        ),
+        (
+            MINIMAL + VALIDATION + "    - {rule: range, name: n, path: /n}\n",
+            ["quality.validation rule 2 n (range /n): has no"],
+        ),
+        (MINIMAL + VALIDATION + "    - {rule: nosuch, path: /n}\n", ["quality.validation rule 2: "]),
+        (MINIMAL + "quality: {transformation: [{rule: hash, path: /a, key: hunter2}]}\n", [KEY_REFUSED]),
+        (
+            MINIMAL + "quality: {transformation: [{rule: include, paths: [a]}]}\n",
+            ["(include).paths entry 1 must begin"],
+        ),
+        (MINIMAL + "  include_collections: [a, 1]\n", ["source.include_collections entry 2"]),
         (MINIMAL + "name: other\n", ["line 5, column 1", "name is given twice"]),
         ("name: [shop\n", ["line 2", "is not valid YAML"]),
         ("- a\n", ["holds no mapping"]),
@@ -102,6 +124,7 @@ def test_a_refusal_names_file_field_and_remedy(tmp_path: Path, text: str, parts:
         load_spec(path)
     message = str(caught.value)
     assert message.startswith(f"{path}:")
+    assert "hunter2" not in message
     for part in parts:
         assert part in message
 
