@@ -128,7 +128,8 @@ def rule_lists(draw: st.DrawFn, documents: list[Any]) -> q.QualitySpec:
     """Rules that `check_rules` lets pass, most of them for fields that these documents have."""
     there = sorted({path for document in documents for path in _paths_within(document, "")} - {"/_id"})
     paths = st.sampled_from(there or _ANY_PATHS) | st.sampled_from(_ANY_PATHS)
-    rules = st.one_of(*_rules(paths.filter(lambda path: not path.endswith("*"))), *_masks(paths))
+    deeper = paths.map(lambda path: f"{path}/b")  # where there is no object, the path ends early
+    rules = st.one_of(*_rules(paths.filter(lambda path: not path.endswith("*"))), *_masks(paths | deeper))
     quality = q.QualitySpec(version=1)
     for rule in draw(st.lists(rules, min_size=1, max_size=6)):
         longer = quality.model_copy(update={"transformation": (*quality.transformation, rule)})

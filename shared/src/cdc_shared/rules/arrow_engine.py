@@ -102,12 +102,19 @@ class ArrowEngine:
         if tokens[0] == EVERY and not (edit is not None and len(tokens) == 1):
             return self._at(column, tokens[1:], step, edit)
         if not isinstance(column.type, t.Struct):
-            return column
+            return self._ended_early(column, step)
         members = struct_members(column)
         if edit is not None and len(tokens) == 1:
             return self._with_members(column, edit(members, column.valid()))
         left = self._below(members, tokens, step, edit)
         return column if left is members else self._with_members(column, left)
+
+    def _ended_early(self, column: Column, step: Step) -> Column:
+        """Values that end the rule's path: masks reach them. A text column stays one: it shows objects too."""
+        if not isinstance(step.rule, q.MaskRule):
+            return column
+        masked_column = self._edited(column, step)
+        return replace(masked_column, type=t.TEXT) if column.type == t.TEXT else masked_column
 
     def _with_elements(self, column: Column, edit: Callable[[Column], Column]) -> Column:
         values = elements(column)

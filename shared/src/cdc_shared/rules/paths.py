@@ -4,7 +4,8 @@ A path is a JSON Pointer in MongoDB's names. `*` stands for every element of an 
 through with or without it, and on what is no array it stands for the value itself: a rule, a mask above all, still
 holds when an object becomes an array of objects or the other way round. Only as the last token does `*` make a
 difference: `/tags` is the array, `/tags/*` each element. Anything else on the way that is no object ends the path:
-nothing is reached.
+nothing is reached, but a mask fails closed and reaches the value that ends its path. A member that an object does not
+have is missing, to masks as well.
 """
 
 from collections.abc import Callable, Iterable
@@ -45,27 +46,31 @@ def touch(one: Tokens, other: Tokens) -> bool:
     return one[:shorter] == other[:shorter]
 
 
-def edit_values(value: Any, tokens: Tokens, edit: Callable[[Any], Any]) -> Any:
+def edit_values(value: Any, tokens: Tokens, edit: Callable[[Any], Any], *, fail_closed: bool = False) -> Any:
     """`value` with `edit` applied wherever the path reaches something that is not null. A name that comes twice is
-    reached each time. `value` itself is left as it is.
+    reached each time. With `fail_closed`, as masks have it, a value that ends the path early is reached too. `value`
+    itself is left as it is.
     """
     if not tokens:
         return None if value is None else edit(value)
+
+    def edited(below: Any, left: Tokens) -> Any:
+        return edit_values(below, left, edit, fail_closed=fail_closed)
+
     token = tokens[0]
     if type(value) is list:
         below = tokens[1:] if token == EVERY else tokens
-        return [edit_values(element, below, edit) for element in value]
+        return [edited(element, below) for element in value]
     if token == EVERY:
-        return edit_values(value, tokens[1:], edit)
+        return edited(value, tokens[1:])
     if type(value) is dict:
-        if token in value:
-            return value | {token: edit_values(value[token], tokens[1:], edit)}
-    elif type(value) is DuplicateKeys:
+        return value | {token: edited(value[token], tokens[1:])} if token in value else value
+    if type(value) is DuplicateKeys:
         below = tokens[1:]
         return DuplicateKeys(
-            tuple((name, edit_values(each, below, edit) if name == token else each) for name, each in value.pairs)
+            tuple((name, edited(each, below) if name == token else each) for name, each in value.pairs)
         )
-    return value
+    return edit(value) if fail_closed and value is not None else value
 
 
 def edit_objects(value: Any, tokens: Tokens, edit: Callable[[Pairs], Pairs]) -> Any:

@@ -10,6 +10,8 @@ from cdc_shared.rules.paths import EVERY, Tokens, begins_with, names_of, path_of
 
 Fields = tuple[t.Field, ...]
 _ELEMENTS: Final = (EVERY,)
+_OF_ANY_VALUE: Final = (t.JSON, t.TEXT)
+"""Types that a mask within leaves as they are."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ def source_schema(table: t.DocumentSchema, rules: Sequence[q.TransformationRule]
         if isinstance(rule, q.Include | q.Exclude | q.Drop):
             continue
         *above, name = names_of(tokens_of(rule.path))
-        fields = _edited(fields, tuple(above), _undone(rule, name, top_level=not above))
+        undo = _undone(rule, name, top_level=not above)
+        fields = _edited(fields, tuple(above), undo, is_mask=isinstance(rule, q.MaskRule))
     return t.DocumentSchema(fields)
 
 
@@ -119,23 +122,25 @@ def _renamed(fields: Fields, name: str, to: str, top_level: bool) -> Fields:
     )
 
 
-def _edited(fields: Fields, parent: Tokens, edit: Callable[[Fields], Fields]) -> Fields:
-    """The fields with those of the objects at `parent` edited. A struct that loses all its fields is left out."""
+def _edited(fields: Fields, parent: Tokens, edit: Callable[[Fields], Fields], is_mask: bool) -> Fields:
+    """The fields with those of the objects at `parent` edited. A struct that loses all its fields is left out,
+    and so is what ends the path of a mask: its type may be the mask's doing.
+    """
     if not parent:
         return edit(fields)
     edited = []
     for field in fields:
-        type_ = _edited_type(field.type, parent[1:], edit) if field.name == parent[0] else field.type
+        type_ = _edited_type(field.type, parent[1:], edit, is_mask) if field.name == parent[0] else field.type
         if not isinstance(type_, t.Null) or isinstance(field.type, t.Null):
             edited.append(replace(field, type=type_))
     return tuple(edited)
 
 
-def _edited_type(type_: t.FieldType, parent: Tokens, edit: Callable[[Fields], Fields]) -> t.FieldType:
+def _edited_type(type_: t.FieldType, parent: Tokens, edit: Callable[[Fields], Fields], is_mask: bool) -> t.FieldType:
     if isinstance(type_, t.List):
-        element = _edited_type(type_.element, parent, edit)
+        element = _edited_type(type_.element, parent, edit, is_mask)
         return t.NULL if isinstance(element, t.Null) else t.List(element)
     if isinstance(type_, t.Struct):
-        struct = t.Struct(_edited(type_.fields, parent, edit))
+        struct = t.Struct(_edited(type_.fields, parent, edit, is_mask))
         return struct if struct.stored else t.NULL
-    return type_
+    return t.NULL if is_mask and type_ not in _OF_ANY_VALUE else type_

@@ -99,7 +99,8 @@ def transform_of(step: Step, tokens: Tokens | None = None) -> Transform:
     rule, path = step.rule, step.tokens if tokens is None else tokens
     edit = step.edit()
     if edit is not None:
-        return lambda value, counts: edit_values(value, path, _counting(edit, step, counts))
+        is_mask = isinstance(rule, q.MaskRule)
+        return lambda value, counts: edit_values(value, path, _counting(edit, step, counts), fail_closed=is_mask)
     if isinstance(rule, q.Include):
         tree = include_tree(step.paths)
         return lambda value, _: kept(value, tree)

@@ -30,6 +30,8 @@ VALUES: list[Any] = [
     Symbol(WORD), RegularExpression(WORD, ""), {"m": WORD}, {WORD: 1}, [WORD, None], [{"m": [WORD]}], float(NUMBER),
     DuplicateKeys((("m", WORD), ("m", 1))),
 ]  # fmt: skip
+ENDS = [value for value in VALUES if not isinstance(value, (dict, DuplicateKeys)) and value != [{"m": [WORD]}]]
+"""Values without objects: they end a path that goes on."""
 MASKS: list[dict[str, Any]] = [
     {"rule": "redact"},
     {"rule": "partial", "keep_last": 4},
@@ -90,6 +92,22 @@ def test_nothing_is_left_of_a_masked_value(path: str, mask: dict[str, Any]) -> N
     for schema, max_fields in [(DocumentSchema(), 3), *((schema, 1000) for schema in known_schemas(path))]:
         whole = everything(rules, texts, schema, max_fields)
         assert not [secret for secret in SECRETS if secret in whole], (schema, max_fields)
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=[mask["rule"] for mask in MASKS])
+@pytest.mark.parametrize("path", [path for path in PLACES if path.count("/") > 1])
+def test_nothing_is_left_of_a_value_that_ends_the_path_early(path: str, mask: dict[str, Any]) -> None:
+    rules = rules_for(path, mask)
+    tokens = path.split("/")
+    for early in ["/".join(tokens[:end]) for end in range(2, len(tokens))]:
+        for schema in known_schemas(path):  # alone: beside others a value may be rescued, and no column tells of it
+            for make, value in product((document, twice), ENDS):
+                whole = everything(rules, [debezium_text(make(early, value))], schema, 1000)
+                assert not [secret for secret in SECRETS if secret in whole], (early, value, schema)
+        texts = [debezium_text(make(early, value)) for make, value in product((document, twice), ENDS)]
+        for schema, max_fields in [(DocumentSchema(), 3), *((schema, 1000) for schema in known_schemas(path))]:
+            whole = everything(rules, texts, schema, max_fields)
+            assert not [secret for secret in SECRETS if secret in whole], (early, schema, max_fields)
 
 
 @pytest.mark.parametrize("value", [value for value in VALUES if type(value) is not list])

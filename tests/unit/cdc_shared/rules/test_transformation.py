@@ -213,7 +213,7 @@ def test_values_in_json_columns_count_as_often_as_they_come() -> None:
     schema = DocumentSchema((t.Field("j", t.JSON),))
     texts = ['{"j": {"m": "s"}}', '{"j": {"m": "s"}}', '{"j": [{"m": 1},{"m": 2},{"m": 3}]}', '{"j": "m"}']
     result = transformed(compiled(redact("/j/m")), *texts, schema=schema)
-    assert result.counts == {("redact", "/j/m"): 5}
+    assert result.counts == {("redact", "/j/m"): 6}, "the text that ends the path is one"
     assert types(result.decoded) == {"j": "json"}
 
 
@@ -283,14 +283,63 @@ def test_keys_are_shown_nowhere(caplog: pytest.LogCaptureFixture) -> None:
     assert "top-secret" not in shown
 
 
+ENDING_EARLY = [
+    ('{"a": "4111-9999"}', {"a": "********9"}),
+    ('{"a": 4111}', {"a": "***1"}),
+    ('{"a": true}', {"a": "***"}),
+    ('{"a": null}', {"a": None}),
+    ('{"a": {}}', {"a": {}}),
+    ('{"a": {"other": "4111"}}', {"a": {"other": "4111"}}),
+    ('{"a": []}', {"a": []}),
+    ('{"a": ["41", null, {"b": {"c": "42"}}, [43], {"d": 44}]}',
+     {"a": ["*1", None, {"b": {"c": "*2"}}, ["*3"], {"d": 44}]}),
+    ('{"a": [41, 42]}', {"a": ["*1", "*2"]}),
+    ('{"a": {"b": "41"}}', {"a": {"b": "*1"}}),
+    ('{"a": {"b": [{"c": "41"}, "42"]}}', {"a": {"b": [{"c": "*1"}, "*2"]}}),
+    ('{"a": "41", "a": {"b": 42}}', None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("type_", [None, t.STRING, t.LONG, t.JSON, t.TEXT, t.List(t.STRING), t.List(t.JSON)])
+def test_a_mask_reaches_the_value_that_ends_its_path(type_: t.FieldType | None) -> None:
+    """Each document alone, and all in one batch, whatever the table knows of the field."""
+    schema = None if type_ is None else DocumentSchema((t.Field("a", type_),))
+    rules = compiled(partial("/a/*/b/c"))
+    for text, expected in ENDING_EARLY:
+        transformed(rules, text, schema=schema)
+        if expected is not None:
+            assert rules.transform_document(parse_document(text)) == expected
+    transformed(rules, *(text for text, _ in ENDING_EARLY), schema=schema)
+
+
+def test_a_text_column_stays_one_where_a_path_ends_early() -> None:
+    schema = DocumentSchema((t.Field("a", t.TEXT), t.Field("j", t.JSON), t.Field("n", t.LONG)))
+    texts = ['{"a": "4111", "j": "4111", "n": 4111}', '{"a": {"b": "42"}, "j": {"b": "42"}, "n": null}']
+    result = transformed(compiled(partial("/a/b"), partial("/j/b"), partial("/n/b")), *texts, schema=schema)
+    assert result.decoded.table.to_pylist() == [
+        {"a": "***1", "j": '"***1"', "n": "***1"}, {"a": '{"b": "*2"}', "j": '{"b":"*2"}', "n": None},
+    ]  # fmt: skip
+    assert result.decoded.schema == DocumentSchema((t.Field("a", t.TEXT), t.Field("j", t.JSON), t.Field("n", t.STRING)))
+    assert result.counts == {("partial", "/a/b"): 2, ("partial", "/j/b"): 2, ("partial", "/n/b"): 1}
+
+
+def test_no_other_rule_reaches_a_value_that_ends_its_path() -> None:
+    rules = compiled(convert("/a/b", "string"), drop("/a/c"), rename("/a/d", "e"), constant("/a/f", 1), flatten("/a/g"))
+    result = transformed(rules, '{"a": 5}', '{"a": 6}')
+    assert result.decoded.table.to_pylist() == [{"a": 5}, {"a": 6}]
+    assert not result.counts
+
+
 def test_a_schema_before_the_rules() -> None:
     rules = compiled(
         rename("/a", "b"), redact("/m"), convert("/n", "long"), constant("/k", 1), flatten("/o"), drop("/d"),
-        redact("/l/*/x"),
+        redact("/l/*/x"), redact("/early/x"), redact("/ends/*/x"), redact("/json/x"), redact("/text/x"),
     )  # fmt: skip
     texts = [t.Field(name, t.STRING) for name in ("_id", "b", "m", "n", "k", "o_x", "plain")]
     objects = t.List(t.Struct((t.Field("x", t.STRING), t.Field("y", t.LONG))))
-    table = DocumentSchema((*texts, t.Field("l", objects)))
+    of_any_value = (t.Field("json", t.JSON), t.Field("text", t.TEXT))
+    ends = (t.Field("early", t.STRING), t.Field("ends", t.List(t.DATE)))
+    table = DocumentSchema((*texts, t.Field("l", objects), *ends, *of_any_value))
     source = rules.source_schema(table)
     assert source == DocumentSchema(
         (
@@ -298,6 +347,7 @@ def test_a_schema_before_the_rules() -> None:
             t.Field("a", t.STRING),
             t.Field("plain", t.STRING),
             t.Field("l", t.List(t.Struct((t.Field("y", t.LONG),)))),
+            *of_any_value,
         )
     )
     assert compiled().source_schema(table) == table
