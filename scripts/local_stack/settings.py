@@ -1,5 +1,6 @@
 """What the user may set about the stack: the environment first, then `.env`, then the defaults of `.env.example`."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,11 @@ from local_stack.ports import HOST, PORTS
 
 DEFAULT_HEAP_MB = 512
 DEFAULT_SAMPLE_RATE = 5.0
+_KNOWN = {"MONGODB_URI", "KAFKA_HEAP_MB", "CONNECT_HEAP_MB", "S3_BUCKET", "SAMPLE", "SAMPLE_RATE"} | {
+    spec.variable for spec in PORTS
+}
+_NOT_FOR_SUPERVISORD = re.compile(r"""["'\r\n]|\s[;#]""")
+"""What its configuration has no way to write within a value."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,8 @@ class StackSettings:
     sample: bool = True
     sample_rate: float = DEFAULT_SAMPLE_RATE
     """Changes a second that the sample's generator makes."""
+    writer: Mapping[str, str] = field(default_factory=dict)
+    """What else `.env` holds, as keys that specs refer to: variables of the writer."""
 
 
 def embedded_mongodb_uri(port: int) -> str:
@@ -48,7 +56,8 @@ def load_settings(root: Path, environment: Mapping[str, str], kept_ports: Mappin
     if "MONGODB_PORT" in kept_ports:
         own["MONGODB_URI"] = embedded_mongodb_uri(kept_ports["MONGODB_PORT"])
     wishes = {name: value for name, value in environment.items() if value.strip() and own.get(name) != value}
-    values = {**_file_values(root / ".env"), **wishes}
+    file = _file_values(root / ".env")
+    values = {**file, **wishes}
     return StackSettings(
         ports={spec.variable: _port(spec.variable, values[spec.variable]) for spec in PORTS if spec.variable in values},
         mongodb_uri=_mongodb_uri(values.get("MONGODB_URI")),
@@ -57,6 +66,7 @@ def load_settings(root: Path, environment: Mapping[str, str], kept_ports: Mappin
         bucket=values.get("S3_BUCKET", "cdc"),
         sample=_sample(values),
         sample_rate=_rate(values.get("SAMPLE_RATE")),
+        writer={name: _variable(name, values[name]) for name in file if name not in _KNOWN},
     )
 
 
@@ -64,6 +74,14 @@ def _file_values(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     return {name: value for name, value in dotenv_values(path, interpolate=False).items() if value and value.strip()}
+
+
+def _variable(name: str, text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise StackError(f"{name} in .env is no name of a variable: use letters, digits and _")
+    if _NOT_FOR_SUPERVISORD.search(text):
+        raise StackError(f"{name} in .env has a quote, a line break, or a space before ; or #: take it out")
+    return text
 
 
 def _port(variable: str, text: str) -> int:

@@ -23,6 +23,7 @@ def writer(stack: Stack) -> Part:
         healthy=lambda: check_pipelines(stack.writer_url),
         command=(str(stack.layout.venv_bin / "delta-writer"), "run"),
         environment={
+            **stack.settings.writer,
             **{name: value for name, value in endpoints.items() if value and name not in NOT_FOR_THE_WRITER},
             "WRITER_CACHE_DIR": str(stack.layout.data / "writer"),
             # The only writer: after a crash it goes on at once, without waiting for its own session to end.

@@ -14,7 +14,7 @@ from local_stack.parts.mongodb import mongodb
 from local_stack.parts.object_store import object_store
 from local_stack.parts.part import Part
 from local_stack.parts.prometheus import prometheus
-from local_stack.parts.writer import running_pipelines
+from local_stack.parts.writer import running_pipelines, writer
 from local_stack.stack import Stack
 from local_stack.startup import stop_order
 
@@ -139,3 +139,11 @@ def test_the_writers_finding_names_its_pipelines() -> None:
     assert running_pipelines({"shop", "fleet"}) == "2 pipelines running: fleet, shop"
     assert running_pipelines(["shop"]) == "1 pipeline running: shop"
     assert running_pipelines([]) == "0 pipelines running"
+
+
+def test_the_writer_gets_what_else_is_in_env_but_not_in_place_of_what_the_stack_says(stack: Stack) -> None:
+    own = {"MASK_KEY": "k", "WRITER_CACHE_DIR": "/elsewhere"}
+    environment = writer(replace(stack, settings=replace(stack.settings, writer=own))).environment
+
+    assert environment["MASK_KEY"] == "k"
+    assert environment["WRITER_CACHE_DIR"] == str(stack.layout.data / "writer")

@@ -71,3 +71,21 @@ def test_a_wrong_value_is_refused_by_name(tmp_path: Path, variable: str, value: 
         load_settings(tmp_path, {variable: value}, {})
 
     assert "hunter2" not in str(caught.value)
+
+
+def test_what_else_is_in_the_file_is_for_the_writer(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("MASK_KEY=a, b%c=\nOTHER=file\nS3_PORT=9000\nSAMPLE=0\n")
+
+    assert load_settings(tmp_path, {"OTHER": "shell", "HOME": "/root"}, {}).writer == {
+        "MASK_KEY": "a, b%c=",
+        "OTHER": "shell",
+    }
+
+
+@pytest.mark.parametrize("line", ["MASK_KEY='a\"b'", "MASK_KEY='a ;b'", "MASK-KEY=a"])
+def test_what_cannot_be_handed_on_is_named_and_not_shown(tmp_path: Path, line: str) -> None:
+    (tmp_path / ".env").write_text(f"{line}\n")
+
+    with pytest.raises(StackError, match=r"^MASK.KEY in \.env (has|is)") as caught:
+        load_settings(tmp_path, {}, {})
+    assert line.partition("=")[2].strip("'") not in str(caught.value) or line.startswith("MASK-KEY")

@@ -40,7 +40,7 @@ def test_a_command_arrives_word_for_word(layout: Layout) -> None:
 
 
 def test_the_environment_arrives_value_for_value(layout: Layout) -> None:
-    environment = {"URI": "mongodb://u:p%40ss@h/?a=b&c=d,e", "KEY": "5e" * 32}
+    environment = {"URI": "mongodb://u:p%40ss@h/?a=b&c=d,e", "KEY": "5e" * 32, "OWN": "a, b%c=#d;"}
 
     assert program(layout, part(environment=environment)).environment == environment
 
