@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cdc_shared.documents import types as t
+from cdc_shared.rules.field_values import one_piece
 
 Rows = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
@@ -30,9 +31,7 @@ class Column:
     @property
     def one_array(self) -> t.ArrowArray:
         """The values in one piece."""
-        if not isinstance(self.array, pa.ChunkedArray):
-            return self.array
-        return self.array.chunk(0) if self.array.num_chunks == 1 else self.array.combine_chunks()
+        return one_piece(self.array) if isinstance(self.array, pa.ChunkedArray) else self.array
 
     @property
     def is_typed(self) -> bool:

@@ -13,7 +13,7 @@ from cdc_shared.documents import types as t
 from cdc_shared.documents.decoder import Decoded
 from cdc_shared.documents.extended_json import parse_document, string_text
 from cdc_shared.documents.pointers import pointer_token
-from cdc_shared.rules.field_values import Mask, Reached, mask_of, reach
+from cdc_shared.rules.field_values import Mask, Reached, mask_of, one_piece, reach
 from cdc_shared.rules.paths import EVERY, Tokens, names_of
 
 _WHOLE_DOCUMENT = '{"":'
@@ -44,7 +44,7 @@ class Batch:
     def column(self, index: int) -> t.ArrowArray:
         """The column of `schema.stored[index]`, in one piece."""
         if index not in self._columns:
-            self._columns[index] = _one_piece(self._table.column(index))
+            self._columns[index] = one_piece(self._table.column(index))
         return self._columns[index]
 
     def reach(self, tokens: Tokens) -> Reached:
@@ -105,7 +105,3 @@ def _beginning(tokens: Tokens) -> tuple[str, Tokens]:
     if start is None:
         raise ValueError("a path without a name")
     return tokens[start], tokens[start + 1 :]
-
-
-def _one_piece(column: Any) -> t.ArrowArray:
-    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -22,6 +22,11 @@ Mask = npt.NDArray[np.bool_]
 Positions = npt.NDArray[np.int64]
 
 
+def one_piece(column: Any) -> t.ArrowArray:
+    """A chunked array as an array; copied only when it has several chunks."""
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+
+
 def values_at(value: Any, tokens: Tokens) -> Iterator[Any]:
     """Every value that the path reaches from `value`, None for each that is missing."""
     if not tokens:

@@ -26,7 +26,7 @@ from cdc_shared.documents.pointers import pointer_token
 from cdc_shared.documents.walker import walk_documents
 from cdc_shared.errors import Fatal
 from cdc_shared.rules.batch import Batch, nested_pattern
-from cdc_shared.rules.field_values import Mask, Positions, mask_of
+from cdc_shared.rules.field_values import Mask, Positions, mask_of, one_piece
 from cdc_shared.rules.sql_expression import (
     ColumnPath,
     RefusedExpression,
@@ -202,7 +202,7 @@ def _query(expression: str, arrays: Sequence[t.ArrowArray], rows: int) -> t.Arro
         cursor.register("row_values", pa.table(list(arrays), names=names))
         query = f"SELECT {expression} AS result FROM row_values"  # nosec B608 # rendered from parts let through
         result = cursor.execute(query).to_arrow_table()["result"]
-    return result.chunk(0) if result.num_chunks == 1 else result.combine_chunks()
+    return one_piece(result)
 
 
 def _is_null(column: t.ArrowArray | None, rows: int) -> Mask:
