@@ -22,6 +22,7 @@ from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import Action, Metadata, Transaction
 from cdc_shared.delta.log import DeltaLog, VersionTaken
+from cdc_shared.delta.positions import partition_base
 from cdc_shared.delta.schema_diff import schema_digest
 from cdc_shared.delta.schema_history import SCHEMA_VERSION, SchemaCause, SchemaOperation, change_schema, put_change
 from cdc_shared.delta.snapshot import Snapshot
@@ -42,7 +43,6 @@ from delta_writer.writer.table_metadata import (
     masked_by,
     new_metadata,
     owner_of,
-    partition_base,
     schema_of,
     with_schema,
 )

@@ -14,6 +14,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action, Metadata
+from cdc_shared.delta.positions import PARTITION_BASE, partition_base
 from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.errors import Fatal, ResyncNeeded
@@ -26,12 +27,10 @@ from delta_writer.writer.offsets import ChangeTopic, is_offset
 from delta_writer.writer.table_metadata import (
     HISTORY,
     KEY_MASK,
-    PARTITION_BASE,
     TOPIC_PARTITIONS,
     TableIdentity,
     check_supported,
     new_metadata,
-    partition_base,
     protocol_for,
     schema_of,
 )

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc_shared.delta import time_travel
+from cdc_shared.delta.positions import OFFSET_PREFIX, offset_id
 from cdc_shared.errors import CdcError, ResyncNeeded
 
-_PREFIX: Final = "cdc:"
 _SWEPT_PREFIX: Final = "cdc-swept:"
 CLOSED: Final = 2**63 - 1
 """The next offset of a topic that a resync has left behind: no batch of it can follow."""
@@ -53,7 +53,7 @@ class ChangeTopic:
 
 def app_id(topic: ChangeTopic, partition: int) -> str:
     """Return the name under which a table records the offset of a topic-partition."""
-    return f"{_PREFIX}{topic.topic_id}:{partition}"
+    return offset_id(topic.topic_id, partition)
 
 
 def watermark_id(topic: ChangeTopic, partition: int) -> str:
@@ -71,12 +71,12 @@ def swept_id(topic: ChangeTopic, partition: int) -> str:
 
 def is_offset(name: str) -> bool:
     """Tell whether a `txn` is the next offset of a topic-partition."""
-    return name.startswith(_PREFIX)
+    return name.startswith(OFFSET_PREFIX)
 
 
 def is_ours(name: str) -> bool:
     """Tell whether a `txn` is one of this platform's three kinds, of whatever topic."""
-    return name.startswith((_PREFIX, time_travel.WATERMARK_PREFIX, _SWEPT_PREFIX))
+    return name.startswith((OFFSET_PREFIX, time_travel.WATERMARK_PREFIX, _SWEPT_PREFIX))
 
 
 def check_fence(txns: Mapping[str, int], topic: ChangeTopic, ranges: Mapping[int, OffsetRange]) -> None:
@@ -127,4 +127,4 @@ def resync_remedy(topic: str) -> str:
 
 def is_offset_of_another_topic(name: str, topic: ChangeTopic) -> bool:
     """Tell whether a `txn` is the next offset of another topic, or of this one before it was made again."""
-    return name.startswith(_PREFIX) and not name.startswith(f"{_PREFIX}{topic.topic_id}:")
+    return name.startswith(OFFSET_PREFIX) and not name.startswith(f"{OFFSET_PREFIX}{topic.topic_id}:")

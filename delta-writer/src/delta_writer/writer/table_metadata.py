@@ -24,8 +24,6 @@ HISTORY: Final = "history"
 RESTORE_ID: Final = "cdc.restoreId"
 """Names the last restore: what was derived from the table's rows before it no longer holds."""
 
-PARTITION_BASE: Final = "cdc.partitionBase"
-"""What `_cdc_partition` counts from; it moves up when the offsets of the change topic begin anew."""
 RESYNC_SINCE: Final = "cdc.resyncSince"
 """`<id of the notification topic>:<offset>`: only snapshots begun there or later make up for what the stream lacks."""
 
@@ -113,11 +111,6 @@ def rows_identity(metadata: Metadata) -> str:
     """Return a name for the table's rows as one history: the table's id, and another one after each restore."""
     restore_id = metadata.configuration.get(RESTORE_ID)
     return metadata.id if restore_id is None else f"{metadata.id}-{restore_id}"
-
-
-def partition_base(metadata: Metadata | None) -> int:
-    """Return what `_cdc_partition` counts from: a row below it is from before the offsets began anew."""
-    return 0 if metadata is None else int(metadata.configuration.get(PARTITION_BASE, "0"))
 
 
 def masked_by(metadata: Metadata | None) -> int:

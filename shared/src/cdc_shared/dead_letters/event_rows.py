@@ -1,8 +1,6 @@
 """Where a table's rows come from: how far it has read its change topic, and whether one event is among its rows.
 
-The table says how far by a `txn` for each partition (`cdc:<topic id>:<partition>`, the next offset to read), a row by
-`_cdc_partition` and `_cdc_offset`. The partition counts from a base, which moves up by the number of partitions when
-the table starts anew (docs/adr/0011-resync.md).
+The table says how far by a `txn` for each partition, a row by `_cdc_partition` and `_cdc_offset`: `delta.positions`.
 """
 
 import json
@@ -19,6 +17,7 @@ from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.positions import offset_id, partition_base
 from cdc_shared.kafka.topics import TopicIdentity
 from cdc_shared.storage.object_store import map_store_error
 from cdc_shared.storage.range_file import RangeFile
@@ -26,7 +25,6 @@ from cdc_shared.storage.range_file import RangeFile
 _PARTITION: Final = "_cdc_partition"
 _OFFSET: Final = "_cdc_offset"
 _SOURCE_TS: Final = "_cdc_source_ts"
-_PARTITION_BASE: Final = "cdc.partitionBase"
 _MIN, _MAX = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _OPEN_FILES: Final = 8
@@ -58,7 +56,7 @@ class EventRows:
         except (BaseError, OSError) as error:
             raise map_store_error(error, f"reading the log of {url}") from error
         self._txns = snapshot.txns
-        self._base = int(snapshot.metadata.configuration.get(_PARTITION_BASE, "0")) if snapshot.metadata else 0
+        self._base = partition_base(snapshot.metadata)
         self._files = [(file.path, file.size) for file in snapshot.files.values()]
         self._bounds = _as_array([_file_bounds(file.stats) for file in snapshot.files.values()])
         self._opened = lru_cache(_OPEN_FILES)(self._open)
@@ -66,7 +64,7 @@ class EventRows:
 
     def has_read(self, topic: TopicIdentity, partition: int, offset: int) -> bool:
         """Tell whether the table stands beyond the offset."""
-        return self._txns.get(f"cdc:{topic.id}:{partition}", 0) > offset
+        return self._txns.get(offset_id(topic.id, partition), 0) > offset
 
     def holds(self, topic: TopicIdentity, partition: int, offset: int, source_ts_ms: int) -> bool:
         """Tell whether the event of that source time (ms) at that place is a row.
