@@ -18,19 +18,17 @@ from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
 from cdc_shared.delta.stats import INDEXED_COLUMNS
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.documents import types as t
-from cdc_shared.documents.decoder import Decoded
 from cdc_shared.documents.fitting import fit
 from cdc_shared.documents.inference import EXACT_DOUBLE_MAX
 from cdc_shared.documents.pointers import pointer_names
 from cdc_shared.metrics.prometheus_metrics import MaintenanceTask
-from delta_writer.maintenance.compactor import arrow_schema
+from delta_writer.maintenance.document_rows import DocumentRows
 from delta_writer.transformers.type_resolver import Promotion, type_at
 from delta_writer.writer.file_changes import Overtaken
 from delta_writer.writer.table_metadata import schema_of, with_schema
 
 PROMOTIONS: Final = "cdc.promotions"
 """The table property that names the columns to promote."""
-RESCUED: Final = "_cdc_rescued"
 _PARAMETER: Final = re.compile(r"(decimal|number):([0-9]{1,2})")
 
 
@@ -137,22 +135,13 @@ class FittedRows:
     """A `Conversion`: the same documents in other columns, which hold what of them was rescued if they can."""
 
     def __init__(self, now: Metadata, target: DocumentSchema) -> None:
-        self._source = schema_of(now)
         self._target = target
-        own = [field for field in arrow_schema(now.schema_string) if field.name.startswith(t.RESERVED_PREFIX)]
-        self.schema = pa.schema([*own, *target.storage])
+        self._rows = DocumentRows(now, target)
+        self.schema = self._rows.schema
 
     def convert(self, rows: pa.Table) -> pa.Table:
         """See `Conversion`."""
-        documents = rows.select([field.column for field in self._source.stored])
-        rescued: Any = rows.column(RESCUED).combine_chunks()
-        fitted = fit(Decoded(self._source, documents, rescued), self._target)
-        columns: dict[str, Any] = {
-            name: rows.column(name) for name in rows.column_names if name.startswith(t.RESERVED_PREFIX)
-        }
-        columns |= {name: fitted.table.column(name) for name in fitted.table.column_names}
-        columns[RESCUED] = fitted.rescued
-        return pa.Table.from_arrays([columns[field.name] for field in self.schema], schema=self.schema)
+        return self._rows.with_documents(rows, fit(self._rows.documents(rows), self._target))
 
 
 def _with_type(struct: t.Struct, names: Sequence[str], type_: t.FieldType) -> tuple[t.Field, ...]:

@@ -20,7 +20,6 @@ from obstore.store import ObjectStore
 from cdc_shared.delta.actions import AddFile, Metadata
 from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation, read_schema_history
 from cdc_shared.documents import DocumentSchema
-from cdc_shared.documents import types as t
 from cdc_shared.documents.canonical import document_of_row
 from cdc_shared.documents.decoder import Decoded
 from cdc_shared.documents.extended_json import dump
@@ -32,8 +31,7 @@ from cdc_shared.rules.compiled import Rules
 from cdc_shared.rules.paths import Tokens, begins_with, names_of, tokens_of, touch
 from cdc_shared.rules.source_schema import MaskedField, masked_field
 from cdc_shared.storage.range_file import RangeFile
-from delta_writer.maintenance.compactor import arrow_schema
-from delta_writer.maintenance.promotion import RESCUED
+from delta_writer.maintenance.document_rows import DocumentRows
 from delta_writer.writer.deletion_vectors import DeletionVectors
 from delta_writer.writer.file_changes import Overtaken
 from delta_writer.writer.table_metadata import MASKED, masked_by, schema_of, with_schema
@@ -202,12 +200,11 @@ class MaskedRows:
     """A `Conversion`: the rows of each version with the masks that they lack. Those of the new version stay."""
 
     def __init__(self, now: Metadata, target: DocumentSchema, rules: Mapping[int, Rules], version: int) -> None:
-        self._source = schema_of(now)
         self._target = target
         self._rules = rules
         self._version = version
-        own = [field for field in arrow_schema(now.schema_string) if field.name.startswith(t.RESERVED_PREFIX)]
-        self.schema = pa.schema([*own, *target.storage])
+        self._rows = DocumentRows(now, target)
+        self.schema = self._rows.schema
 
     def convert(self, rows: pa.Table) -> pa.Table:
         """See `Conversion`."""
@@ -222,22 +219,16 @@ class MaskedRows:
         return pa.concat_tables(parts).take(np.argsort(np.concatenate(places), kind="stable"))
 
     def _masked(self, rows: pa.Table, version: int) -> pa.Table:
-        documents = rows.select([field.column for field in self._source.stored])
-        rescued: Any = rows.column(RESCUED).combine_chunks()
-        decoded = Decoded(self._source, documents, rescued)
+        decoded = self._rows.documents(rows)
         if version < self._version and version not in self._rules:
             raise Overtaken(f"rows of version {version} of the rules have come that cannot be masked as they are")
         if version in self._rules:
             decoded = self._rules[version].transform(decoded, _Texts(decoded)).decoded
         fitted = fit_exactly(decoded, self._target)
-        columns: dict[str, Any] = {
-            name: rows.column(name) for name in rows.column_names if name.startswith(t.RESERVED_PREFIX)
-        }
-        columns |= {name: fitted.table.column(name) for name in fitted.table.column_names}
-        columns[RESCUED] = fitted.rescued
-        if version < self._version:
-            columns[RULES_VERSION] = pa.array(np.full(len(rows), self._version, np.int32))
-        return pa.Table.from_arrays([columns[field.name] for field in self.schema], schema=self.schema)
+        if version >= self._version:
+            return self._rows.with_documents(rows, fitted)
+        versions = pa.array(np.full(len(rows), self._version, np.int32))
+        return self._rows.with_documents(rows, fitted, {RULES_VERSION: versions})
 
 
 class _Texts(Sequence[str]):
