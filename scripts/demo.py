@@ -28,7 +28,8 @@ from rich.text import Text
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
-from cdc_shared.errors import CdcError
+from cdc_shared.errors import CdcError, Transient
+from cdc_shared.kafka.errors import map_kafka_error
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec
 from cdc_shared.kafka.topics import change_topic, notification_topic, sentinel_topic, signal_topic
 from cdc_shared.models.common import PipelineSpec, SourceSpec
@@ -79,6 +80,7 @@ class Demo:
         self._connect = ConnectClient(endpoints["CONNECT_URL"])
         self._admin = AdminClient({"bootstrap.servers": self._kafka})
         self._ready_url = f"{endpoints['WRITER_URL']}/ready"
+        self._events = 0
         self._stores = stores
         self._root = stores.root_for(None)
         self._spec = PipelineSpec(
@@ -134,7 +136,12 @@ class Demo:
         exist = self._admin.list_topics(timeout=KAFKA_TIMEOUT_S).topics.keys() & set(self._topics)
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         ends = self._admin.list_offsets({TopicPartition(topic, 0): latest for topic in exist})
-        return sum(future.result(KAFKA_TIMEOUT_S).offset for future in ends.values())
+        try:
+            self._events = sum(future.result(KAFKA_TIMEOUT_S).offset for future in ends.values())
+        except KafkaException as error:
+            if not isinstance(map_kafka_error(error, "count the events"), Transient):
+                raise  # else: a topic's leader may not be known yet just after the topic was made
+        return self._events
 
     def seen(self, database: duckdb.DuckDBPyConnection) -> Seen:
         """How far the tables are now; nothing while they do not exist yet."""

@@ -1,11 +1,21 @@
 """Parts of a fault test's own, which it may kill."""
 
+import multiprocessing
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from private_connect import PrivateConnect, missing_part
 from stack_endpoints import Stack
+
+
+@pytest.fixture(autouse=True)
+def _no_writer_outlives_its_test() -> Iterator[None]:
+    """A failed test's other writers would keep pytest, which waits for its children, from ever ending."""
+    yield
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
 
 
 @pytest.fixture

@@ -194,12 +194,14 @@ class CrashRig:
         *,
         stops_when_drained: bool = False,
         waits: bool = False,
+        reads_at_most: int | None = None,
         stores: ObjectStoreSettings | None = None,
     ) -> RigWriter:
         """Start a writer, which ends of itself when it comes to the crash point, or has read all and was told to.
 
         The same member goes on with the same cache. `stores`: how it reaches the store, say by a proxy. A writer
         that never comes to its crash point reads all, and ends; unless it `waits`: the point comes when all is read.
+        After `reads_at_most` records it ends as if there were no more.
         """
         return RigWriter(
             WriterPlan(
@@ -213,7 +215,9 @@ class CrashRig:
                 seed=f"{self._rng.random()}",
                 crash_point=crash_point,
                 stops_when_drained=stops_when_drained
+                or reads_at_most is not None
                 or (not waits and crash_point is not None and crash_point.signal == signal.SIGKILL),
+                reads_at_most=reads_at_most,
             )
         )
 

@@ -73,6 +73,7 @@ class WriterPlan:
     seed: str
     crash_point: CrashPoint | None
     stops_when_drained: bool
+    reads_at_most: int | None
 
 
 class FileLetters(DeadLetterWriter):
@@ -123,7 +124,7 @@ def _pipeline(plan: WriterPlan, stop: threading.Event) -> Pipeline:
     when_drained = stop.set if plan.stops_when_drained else lambda: None
     return Pipeline(
         open_consumer=lambda assigned, revoked: RecordedConsumer(  # type: ignore[arg-type,return-value]
-            plan.topic, plan.member, rng, when_drained, assigned, revoked
+            plan.topic, plan.member, rng, when_drained, assigned, revoked, at_most=plan.reads_at_most
         ),
         open_tables=lambda: Tables(
             plan.spec, plan.stores, plan.cache_dir, lambda _: TopicIdentity(TOPIC_ID, partitions)

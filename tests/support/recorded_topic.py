@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ class RecordedTopic:
 
 
 class RecordedConsumer:
-    """See `delta_writer.consumer.event_consumer.EventConsumer`. `when_drained`: called when nothing is left to read."""
+    """See `delta_writer.consumer.event_consumer.EventConsumer`. `when_drained`: called when nothing is left to read,
+    or `at_most` so many records have been read."""
 
     def __init__(
         self,
@@ -110,6 +112,8 @@ class RecordedConsumer:
         when_drained: Callable[[], None],
         on_assigned: OnAssigned,
         on_revoked: OnRevoked,
+        *,
+        at_most: int | None = None,
     ) -> None:
         self._topic = topic
         self._member = member
@@ -118,6 +122,7 @@ class RecordedConsumer:
         self._on_assigned = on_assigned
         self._on_revoked = on_revoked
         self._recording = topic.read()
+        self._left = sys.maxsize if at_most is None else at_most
         self._positions: dict[int, int] = {}
 
     def poll(self, timeout_s: float) -> list[RecordedMessage]:
@@ -126,9 +131,11 @@ class RecordedConsumer:
         partitions = list(self._positions)
         self._rng.shuffle(partitions)
         for partition in partitions:
-            messages += self._fetch(partition, self._rng.randint(1, MAX_RECORDS_A_POLL))
+            most = min(self._left - len(messages), self._rng.randint(1, MAX_RECORDS_A_POLL))
+            messages += self._fetch(partition, most)
             if self._rng.random() < 0.5 and messages:
                 break
+        self._left -= len(messages)
         if not messages:
             self._when_drained()
             time.sleep(min(timeout_s, EMPTY_POLL_S))
