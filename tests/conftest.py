@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from api_database import DatabaseServer, TrialDatabase
 from mongo_pipeline import MongoPipeline
 from skip_gate import SkipGate
 from stack_endpoints import Stack, StackNotUp
@@ -103,6 +104,30 @@ def stack() -> Stack:
 def tests_root(stack: Stack) -> str:
     """The root of this run's tables."""
     return f"{stack.tests_root}/{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def database_server() -> Iterator[DatabaseServer]:
+    """Makes Postgres databases of a test's own."""
+    try:
+        server = DatabaseServer.from_environment()
+    except StackNotUp as error:
+        pytest.fail(str(error), pytrace=False)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def database(database_server: DatabaseServer) -> Iterator[TrialDatabase]:
+    """A database of the test's own with the control plane's tables."""
+    with database_server.migrated_database() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """What tests marked `anyio` (the coroutines) run on."""
+    return "asyncio"
 
 
 @contextmanager
