@@ -16,6 +16,9 @@ from deltalake import DeltaTable, QueryBuilder
 
 from bench.cost import Cost, measured, median_cost
 from bench.events import Event, EventFactory
+from cdc_shared.delta.offsets import ChangeTopic, OffsetRange
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
@@ -25,9 +28,7 @@ from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
-from delta_writer.writer.delta_writer import DeltaWriter, TableLocation
-from delta_writer.writer.offsets import ChangeTopic, OffsetRange
-from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.delta_writer import DeltaWriter
 
 CHANGES_A_BATCH = 10_000
 FILL_BATCH_ROWS = 100_000

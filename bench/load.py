@@ -17,12 +17,12 @@ from deltalake import DeltaTable, QueryBuilder
 
 from bench.events import EventFactory
 from bench.fill_topic import create_topic, delete_topic, produce
+from cdc_shared.delta.offsets import ChangeTopic, app_id
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec
 from cdc_shared.kafka.topics import change_topic, topic_id
 from cdc_shared.models.common import PipelineSpec, SinkSpec, SourceSpec
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
 from cdc_shared.storage.object_store import table_url
-from delta_writer.writer.offsets import ChangeTopic, app_id
 
 DATABASE, COLLECTION = "bench", "orders"
 LOAD_TIMEOUT_S = 600.0

@@ -20,6 +20,9 @@ from debezium_events import event_key, event_value
 from deltalake import DeltaTable
 
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
+from cdc_shared.delta.offsets import ChangeTopic, OffsetRange
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import delete_everything, open_store
 from delta_writer.consumer.event_handler import read_events
@@ -27,9 +30,7 @@ from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
-from delta_writer.writer.delta_writer import DeltaWriter, TableLocation
-from delta_writer.writer.offsets import ChangeTopic, OffsetRange
-from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.delta_writer import DeltaWriter
 
 pytestmark = pytest.mark.contract
 

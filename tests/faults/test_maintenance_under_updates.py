@@ -23,6 +23,7 @@ from stack_endpoints import Stack
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import app_id
 from cdc_shared.delta.schema_history import HISTORY_DIR
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask
@@ -32,7 +33,6 @@ from delta_writer.maintenance.budget import Budget
 from delta_writer.maintenance.policy import MaintenancePolicy
 from delta_writer.maintenance.retention import Retention, retained_log
 from delta_writer.maintenance.vacuum import clean_up_log, vacuum
-from delta_writer.writer.offsets import app_id
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 

@@ -17,7 +17,7 @@ from topic_pipeline import TopicPipeline
 from waiting import wait_until
 from writer_process import asleep
 
-from delta_writer.writer.offsets import ChangeTopic
+from cdc_shared.delta.offsets import ChangeTopic
 
 pytestmark = pytest.mark.faults
 

@@ -15,7 +15,7 @@ from private_connect import PrivateConnect
 from trial_pipeline import trial_name
 from waiting import wait_until
 
-from delta_writer.snapshots.notifications import NotificationKind
+from cdc_shared.snapshots.notifications import NotificationKind
 
 pytestmark = pytest.mark.faults
 

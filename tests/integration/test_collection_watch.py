@@ -19,9 +19,9 @@ from waiting import wait_until
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.kafka.topics import STATUS_TOPIC
+from cdc_shared.resync.resync import Resync
+from cdc_shared.resync.resync_progress import ResyncProgress
 from cdc_shared.settings import KafkaSettings
-from delta_writer.snapshots.resync import Resync
-from delta_writer.snapshots.resync_progress import ResyncProgress
 
 pytestmark = pytest.mark.integration
 

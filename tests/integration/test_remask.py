@@ -16,6 +16,7 @@ from waiting import wait_until
 from cdc_shared.delta.actions import Metadata
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.schema_history import SchemaOperation, read_schema_history
+from cdc_shared.delta.table_metadata import schema_of
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.documents import types as t
 from cdc_shared.kafka.rules_topic import read_versions
@@ -25,7 +26,6 @@ from cdc_shared.storage.object_store import open_store
 from delta_writer.maintenance.promotion import PROMOTIONS
 from delta_writer.maintenance.remask import PURGE
 from delta_writer.maintenance.remask_command import remask
-from delta_writer.writer.table_metadata import schema_of
 
 pytestmark = pytest.mark.integration
 

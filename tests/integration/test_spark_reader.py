@@ -19,6 +19,7 @@ from spark_reader import SparkNotToBeHad, query_with_spark, read_with_spark, spa
 from topic_pipeline import TopicPipeline
 
 from cdc_shared.delta.log import DeltaLog, entry_path
+from cdc_shared.delta.offsets import app_id, swept_id
 from cdc_shared.documents import key_text
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
@@ -30,7 +31,6 @@ from delta_writer.maintenance.vacuum import clean_up_log, vacuum
 from delta_writer.snapshots.doomed_rows import SweepRule
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.file_changes import RowDeletion
-from delta_writer.writer.offsets import app_id, swept_id
 
 pytestmark = [pytest.mark.integration, pytest.mark.spark, pytest.mark.timeout(1200)]
 

@@ -13,10 +13,10 @@ from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from stack_endpoints import Stack
 
+from cdc_shared.delta.offsets import ChangeTopic
 from cdc_shared.errors import Transient
 from cdc_shared.kafka.topics import ensure_topic, held_offsets, topic_id
-from delta_writer.snapshots.topic_positions import CLOCK_MARGIN_MS, TopicPositions
-from delta_writer.writer.offsets import ChangeTopic
+from cdc_shared.snapshots.topic_positions import CLOCK_MARGIN_MS, TopicPositions
 
 pytestmark = pytest.mark.integration
 

@@ -31,12 +31,12 @@ from trial_pipeline import difference
 from waiting import wait_until
 
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import ChangeTopic, app_id
 from cdc_shared.kafka.topics import change_topic
 from cdc_shared.models.common import HISTORY_SUFFIX, BatchSpec, PipelineSpec, SinkSpec, SourceSpec
 from cdc_shared.models.data_quality import EvolutionSpec, PromotionSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import delete_everything, open_store, table_url
-from delta_writer.writer.offsets import ChangeTopic, app_id
 
 END_TIMEOUT_S = 60.0
 DATABASE, COLLECTION = "db", "items"

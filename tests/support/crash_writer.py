@@ -24,6 +24,7 @@ from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.metrics.prometheus_metrics import WriterMetrics
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings, SecretsSettings
+from cdc_shared.source.mongodb_source import MongodbSource
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.consumer.event_handler import DeadLetter
 from delta_writer.maintenance import chore, column_rewrite, rewrite_plan, table_maintenance
@@ -35,7 +36,6 @@ from delta_writer.metrics.data_quality_metrics import DataQualityMetrics
 from delta_writer.pipeline import Pipeline
 from delta_writer.pipeline_observer import PipelineObserver
 from delta_writer.quality_in_force import QualityInForce
-from delta_writer.source.mongodb_source import MongodbSource
 from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
 from delta_writer.writer import key_index

@@ -13,8 +13,8 @@ from topic_pipeline import TopicCollection
 from trial_pipeline import difference
 from waiting import wait_until
 
+from cdc_shared.delta.offsets import ChangeTopic
 from cdc_shared.kafka.topics import topic_id
-from delta_writer.writer.offsets import ChangeTopic
 
 JOIN_TIMEOUT_S = 30.0
 

@@ -12,6 +12,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from waiting import wait_until
 
+from cdc_shared.delta.offsets import ChangeTopic, OffsetRange
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.documents import canonical_document, key_text
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
 from cdc_shared.settings import ObjectStoreSettings
@@ -22,9 +25,7 @@ from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.transformers.change_batch import ChangeEvents
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
-from delta_writer.writer.delta_writer import SchemaMoved, TableLocation
-from delta_writer.writer.offsets import ChangeTopic, OffsetRange
-from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.delta_writer import SchemaMoved
 
 LABELS = ("p", "db", "things")
 

@@ -19,8 +19,8 @@ from cdc_shared.connect.connector_config import load_template, render_connector_
 from cdc_shared.documents import canonical_document, key_text
 from cdc_shared.kafka.topics import ensure_connector_topics
 from cdc_shared.security.secret_provider import Secret
-from delta_writer.snapshots.notification_reader import NotificationReader
-from delta_writer.snapshots.notifications import Notification
+from cdc_shared.snapshots.notification_reader import NotificationReader
+from cdc_shared.snapshots.notifications import Notification
 
 CONNECTOR_TEMPLATE = Path(__file__).parents[2] / "config" / "kafka-connect" / "debezium-mongodb.json"
 CONNECTOR_TIMEOUT_S = 60.0

@@ -13,10 +13,10 @@ import pyarrow as pa
 from delta_reading import open_table
 from deltalake import QueryBuilder
 
+from cdc_shared.delta.offsets import ChangeTopic, app_id
 from cdc_shared.documents import canonical_row, from_delta_schema
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
-from delta_writer.writer.offsets import ChangeTopic, app_id
 
 
 @dataclass(frozen=True, slots=True)

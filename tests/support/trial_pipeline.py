@@ -19,6 +19,7 @@ from stack_endpoints import Stack
 from waiting import wait_until
 from writer_process import WriterProcess
 
+from cdc_shared.delta.offsets import ChangeTopic, app_id
 from cdc_shared.delta.time_travel import table_watermark, watermark_id
 from cdc_shared.kafka.compacted_topic import send_record
 from cdc_shared.kafka.publication import Publication, publish
@@ -28,7 +29,6 @@ from cdc_shared.kafka.topics import STATUS_TOPIC, change_topic, held_offsets, no
 from cdc_shared.models.common import BatchSpec, PipelineSpec, SinkSpec, SourceSpec
 from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.storage.object_store import delete_everything, table_url
-from delta_writer.writer.offsets import ChangeTopic, app_id
 
 EQUAL_TIMEOUT_S = 30.0
 CLEANUP_TIMEOUT_S = 30.0

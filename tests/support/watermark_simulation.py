@@ -15,13 +15,13 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any, Final
 
+from cdc_shared.delta.offsets import ChangeTopic, Fenced, app_id, check_fence
 from cdc_shared.delta.time_travel import table_watermark, watermark_id
 from cdc_shared.models.common import BatchSpec
 from delta_writer.consumer.event_consumer import PartitionEnd
 from delta_writer.watermark.claims import Claims
 from delta_writer.watermark.feed import Partition, WatermarkFeed
 from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
-from delta_writer.writer.offsets import ChangeTopic, Fenced, app_id, check_fence
 
 SENTINEL: Final = "sentinel"
 PIPELINE: Final = "p"

@@ -17,6 +17,8 @@ from cdc_shared.kafka.rules_topic import read_versions
 from cdc_shared.kafka.spec_topic import UnknownPipeline, delete_spec, read_spec
 from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.models.common import InvalidSpec, load_spec
+from cdc_shared.resync.resync import Resync
+from cdc_shared.resync.resync_progress import ResyncProgress
 from cdc_shared.settings import ConnectSettings, KafkaSettings, ObjectStoreSettings, load_settings
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.dead_letters_command import dead_letters_app
@@ -25,8 +27,6 @@ from delta_writer.maintenance.restore_command import restore_collection
 from delta_writer.plain_errors import plain_errors
 from delta_writer.service import WriterService
 from delta_writer.settings import Settings
-from delta_writer.snapshots.resync import Resync
-from delta_writer.snapshots.resync_progress import ResyncProgress
 from delta_writer.source.reread_command import reread as request_rereads
 from delta_writer.writer.schema_history_command import schema_history
 

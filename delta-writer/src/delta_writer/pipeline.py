@@ -31,6 +31,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from cdc_shared.dead_letters.rejection import Rejection
+from cdc_shared.delta.offsets import Fenced, StaleRules
+from cdc_shared.delta.table_metadata import check_masks
 from cdc_shared.errors import Fatal, Transient
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.data_quality import OnFailure
@@ -49,9 +51,7 @@ from delta_writer.validators.validation_engine import validated
 from delta_writer.writer.batch_processor import BatchProcessor, RecordBatch
 from delta_writer.writer.delta_writer import CommitResult, SchemaMoved
 from delta_writer.writer.dlq_writer import DeadLetterWriter
-from delta_writer.writer.offsets import Fenced, StaleRules
 from delta_writer.writer.sink import Sink
-from delta_writer.writer.table_metadata import check_masks
 from delta_writer.writer.tables import Table, Tables
 
 POLL_S: Final = 0.1

@@ -32,6 +32,9 @@ from cdc_shared.models.common import InvalidSpec, PipelineSpec
 from cdc_shared.retry import RetryAttempt, RetryInterrupted, retrying
 from cdc_shared.security.data_key import DataKeys
 from cdc_shared.security.references import resolve_reference, secret_providers
+from cdc_shared.snapshots.notification_reader import NotificationReader
+from cdc_shared.snapshots.topic_positions import TopicPositions
+from cdc_shared.source.mongodb_source import MongodbSource
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
 from delta_writer.http_server import HttpServer
@@ -46,10 +49,7 @@ from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
 from delta_writer.quality_in_force import QualityInForce
 from delta_writer.settings import Settings
 from delta_writer.snapshots.collection_watch import CollectionWatch, look_at_source
-from delta_writer.snapshots.notification_reader import NotificationReader
 from delta_writer.snapshots.sweeper import Sweeper
-from delta_writer.snapshots.topic_positions import TopicPositions
-from delta_writer.source.mongodb_source import MongodbSource
 from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
 from delta_writer.watermark.claims import Claims

@@ -14,6 +14,9 @@ import pytest
 from duckdb_extensions import import_extension
 from obstore.store import ObjectStore
 
+from cdc_shared.delta.offsets import ChangeTopic, OffsetRange
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.documents import canonical_document, canonical_row
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
@@ -21,9 +24,7 @@ from delta_writer.consumer.event_handler import read_events
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.batch_processor import RecordBatch
-from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation
-from delta_writer.writer.offsets import ChangeTopic, OffsetRange
-from delta_writer.writer.table_metadata import TableIdentity
+from delta_writer.writer.delta_writer import CommitResult, DeltaWriter
 from delta_writer.writer.tables import WRITERS
 
 TOPIC = ChangeTopic("p.db.things", "topic-id", 1)

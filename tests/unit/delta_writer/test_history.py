@@ -13,20 +13,20 @@ from local_pipeline import LocalPipeline
 from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action, Transaction
+from cdc_shared.delta.foreign_commits import ForeignCommit
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import ChangeTopic
+from cdc_shared.delta.table_location import table_location
+from cdc_shared.delta.table_metadata import TableIdentity, schema_of
 from cdc_shared.documents import canonical_row
 from cdc_shared.errors import Fatal, Transient
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
 from delta_writer import pipeline as pipeline_module
-from delta_writer.consumer.event_handler import Collection
 from delta_writer.maintenance.restore import TableRestore
 from delta_writer.writer.delta_writer import DeltaWriter
-from delta_writer.writer.foreign_commits import ForeignCommit
-from delta_writer.writer.offsets import ChangeTopic
-from delta_writer.writer.table_metadata import TableIdentity, schema_of
-from delta_writer.writer.tables import table_location
 
 pytestmark = pytest.mark.unit
 

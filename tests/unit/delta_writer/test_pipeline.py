@@ -12,15 +12,15 @@ from local_pipeline import LocalPipeline
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
 
+from cdc_shared.delta.table_metadata import MASKED
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
 from cdc_shared.metrics.prometheus_metrics import PipelineState
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.storage.object_store import table_url
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer import pipeline
-from delta_writer.consumer.event_handler import Collection
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
-from delta_writer.writer.table_metadata import MASKED
 
 pytestmark = pytest.mark.unit
 

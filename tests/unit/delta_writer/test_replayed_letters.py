@@ -16,13 +16,13 @@ from cdc_shared.dead_letters.letter_topic import LetterTopic
 from cdc_shared.dead_letters.replay_records import CannotReplay
 from cdc_shared.dead_letters.sealed_record import RawRecord
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import ChangeTopic
 from cdc_shared.kafka.topics import TopicIdentity
 from cdc_shared.models.data_quality import QualitySpec
+from cdc_shared.resync.new_start import NewStart, new_start_actions
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
-from delta_writer.snapshots.new_start import NewStart, new_start_actions
 from delta_writer.writer.delta_writer import DeltaWriter
-from delta_writer.writer.offsets import ChangeTopic
 
 pytestmark = pytest.mark.unit
 

@@ -1,18 +1,18 @@
 """Kafka's side of a pipeline: group membership, positions, and messages. Where to read is the table's to say."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from cdc_shared.delta.offsets import resync_remedy
 from cdc_shared.errors import ResyncNeeded
 from cdc_shared.kafka.consumer_groups import writer_group
-from cdc_shared.kafka.errors import map_kafka_error
+from cdc_shared.kafka.errors import kafka_errors, map_kafka_error
 from cdc_shared.kafka.topics import sentinel_topic
-from delta_writer.writer.offsets import resync_remedy
 
 MAX_POLL_INTERVAL_MS: Final = 300_000
 METADATA_REFRESH_MS: Final = 5_000
@@ -185,15 +185,6 @@ class EventConsumer:
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._on_revoked([(each.topic, each.partition) for each in partitions])
         consumer.incremental_unassign(partitions)
-
-
-@contextmanager
-def kafka_errors(what: str) -> Iterator[None]:
-    """Turn Kafka's errors into `Transient` or `Fatal`."""
-    try:
-        yield
-    except KafkaException as error:
-        raise map_kafka_error(error, what) from error
 
 
 # librdkafka goes on by itself after these. A topic is unknown before its first event, and after somebody deleted it;

@@ -6,17 +6,10 @@ from functools import cache
 
 from cdc_shared.dead_letters.rejection import Rejection
 from cdc_shared.documents import REREAD, Replay, decode_envelopes
+from cdc_shared.models.collection import Collection
 from delta_writer.transformers.change_batch import ChangeEvents
 from delta_writer.validators.dirty_data_detector import undecodable
 from delta_writer.writer.batch_processor import RecordBatch
-
-
-@dataclass(frozen=True, slots=True)
-class Collection:
-    """Where a document lives in MongoDB, as the event itself says (a topic's name may have been sanitised)."""
-
-    database: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,8 @@ from typing import Final
 
 from deltalake import DeltaTable
 
+from cdc_shared.delta.table_location import TableLocation
 from delta_writer.maintenance.budget import Budget
-from delta_writer.writer.delta_writer import TableLocation
 
 COMMITS_A_CHECKPOINT: Final = 100
 

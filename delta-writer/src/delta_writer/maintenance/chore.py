@@ -8,7 +8,7 @@ from typing import Final
 
 from cdc_shared.delta.actions import Metadata
 from cdc_shared.metrics.prometheus_metrics import WriterMetrics
-from delta_writer.consumer.event_handler import Collection
+from cdc_shared.models.collection import Collection
 from delta_writer.maintenance.column_rewrite import ColumnChange
 from delta_writer.maintenance.mask_watch import MaskSource, MaskWatch
 from delta_writer.maintenance.policy import MaintenancePolicy

@@ -13,8 +13,8 @@ from typing import Final
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties
 
 from cdc_shared.delta.actions import AddFile
+from cdc_shared.delta.table_location import TableLocation
 from delta_writer.maintenance.budget import Budget
-from delta_writer.writer.delta_writer import TableLocation
 
 MIN_SMALL_FILES: Final = 32
 """All small files are put together each time, so that more must come before it is worth it than with tiers."""

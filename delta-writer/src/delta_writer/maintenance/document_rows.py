@@ -6,11 +6,11 @@ from typing import Any, Final
 import pyarrow as pa
 
 from cdc_shared.delta.actions import Metadata
+from cdc_shared.delta.table_metadata import schema_of
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.documents import types as t
 from cdc_shared.documents.decoder import Decoded
 from delta_writer.maintenance.compactor import arrow_schema
-from delta_writer.writer.table_metadata import schema_of
 
 RESCUED: Final = "_cdc_rescued"
 _NO_COLUMNS: Final[Mapping[str, Any]] = {}

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc_shared.delta.actions import AddFile, Metadata
+from cdc_shared.delta.table_metadata import masked_by
 from cdc_shared.errors import CdcError
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.data_quality import QualitySpec
+from cdc_shared.storage.object_store import store_errors
 from delta_writer.maintenance.remask import REMASK, Remasking, made_by, missing_masks, plain_in_table
-from delta_writer.writer.delta_writer import DeltaWriter, store_errors
-from delta_writer.writer.table_metadata import masked_by
+from delta_writer.writer.delta_writer import DeltaWriter
 
 Versions = Mapping[int, QualitySpec]
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 from cdc_shared.delta.actions import AddFile, Metadata
 from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
 from cdc_shared.delta.stats import INDEXED_COLUMNS
+from cdc_shared.delta.table_metadata import schema_of, with_schema
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.documents import types as t
 from cdc_shared.documents.fitting import fit
@@ -25,7 +26,6 @@ from cdc_shared.metrics.prometheus_metrics import MaintenanceTask
 from delta_writer.maintenance.document_rows import DocumentRows
 from delta_writer.transformers.type_resolver import Promotion, type_at
 from delta_writer.writer.file_changes import Overtaken
-from delta_writer.writer.table_metadata import schema_of, with_schema
 
 PROMOTIONS: Final = "cdc.promotions"
 """The table property that names the columns to promote."""

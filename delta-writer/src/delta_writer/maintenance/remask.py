@@ -19,6 +19,7 @@ from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import AddFile, Metadata
 from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation, read_schema_history
+from cdc_shared.delta.table_metadata import MASKED, masked_by, schema_of, with_schema
 from cdc_shared.documents import DocumentSchema
 from cdc_shared.documents.canonical import document_of_row
 from cdc_shared.documents.decoder import Decoded
@@ -34,7 +35,6 @@ from cdc_shared.storage.range_file import RangeFile
 from delta_writer.maintenance.document_rows import DocumentRows
 from delta_writer.writer.deletion_vectors import DeletionVectors
 from delta_writer.writer.file_changes import Overtaken
-from delta_writer.writer.table_metadata import MASKED, masked_by, schema_of, with_schema
 
 REMASK: Final = "cdc.remask"
 """The table property that asks for the masks of this version of the rules in all rows."""

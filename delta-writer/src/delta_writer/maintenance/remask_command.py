@@ -11,19 +11,18 @@ import msgspec
 import obstore
 
 from cdc_shared.delta.actions import Action
+from cdc_shared.delta.foreign_commits import ENGINE
 from cdc_shared.delta.log import DeltaLog, VersionTaken
 from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.delta.table_location import TableLocation, table_location
+from cdc_shared.delta.table_metadata import masked_by, owner_of
 from cdc_shared.errors import Fatal
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import HISTORY_SUFFIX, PipelineSpec
 from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.settings import ObjectStoreSettings
-from cdc_shared.storage.object_store import open_store, table_url
-from delta_writer.consumer.event_handler import Collection
+from cdc_shared.storage.object_store import open_store, store_errors, table_url
 from delta_writer.maintenance.remask import PURGE, REMASK, made_by, missing_masks, plain_in_table
-from delta_writer.writer.delta_writer import TableLocation, store_errors
-from delta_writer.writer.foreign_commits import ENGINE
-from delta_writer.writer.table_metadata import masked_by, owner_of
-from delta_writer.writer.tables import table_location
 
 COPY_ON_WRITE = "copy_on_write"
 

@@ -20,17 +20,18 @@ from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action, AddFile, Metadata, Transaction
 from cdc_shared.delta.deletion_vector import vector_location
+from cdc_shared.delta.foreign_commits import ENGINE, RESTORE, CommitGuard
 from cdc_shared.delta.log import DeltaLog, VersionGone, VersionTaken
+from cdc_shared.delta.offsets import ChangeTopic, OffsetRange, app_id, is_offset, is_ours, start_offset
 from cdc_shared.delta.schema_history import SchemaCause, SchemaChange, SchemaOperation, change_schema, put_change
 from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import HISTORY, TableIdentity, check_supported, masked_by, restored_metadata
 from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
 from cdc_shared.errors import Fatal, ResyncNeeded
+from cdc_shared.storage.object_store import store_errors
 from delta_writer.maintenance.remask import PURGE, REMASK
 from delta_writer.writer.deletion_vectors import removal
-from delta_writer.writer.delta_writer import TableLocation, store_errors
-from delta_writer.writer.foreign_commits import ENGINE, RESTORE, CommitGuard
-from delta_writer.writer.offsets import ChangeTopic, OffsetRange, app_id, is_offset, is_ours, start_offset
-from delta_writer.writer.table_metadata import HISTORY, TableIdentity, check_supported, masked_by, restored_metadata
 
 CHECKS_AT_ONCE: Final = 16
 NAMED_FILES: Final = 3

@@ -8,17 +8,17 @@ from typing import Final
 
 from confluent_kafka.admin import AdminClient
 
+from cdc_shared.delta.offsets import ChangeTopic
+from cdc_shared.delta.table_location import table_location
+from cdc_shared.delta.table_metadata import HISTORY, TableIdentity
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.consumer_groups import members, writer_group
 from cdc_shared.kafka.topics import UnknownTopic, change_topic, held_offsets, topic_id
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.retry import retrying
 from cdc_shared.settings import ObjectStoreSettings
-from delta_writer.consumer.event_handler import Collection
 from delta_writer.maintenance.restore import RestorePlan, TableRestore
-from delta_writer.writer.offsets import ChangeTopic
-from delta_writer.writer.table_metadata import HISTORY, TableIdentity
-from delta_writer.writer.tables import table_location
 
 GIVE_UP_AFTER_S: Final = 60.0
 LEAVE_WITHIN_S: Final = 15.0

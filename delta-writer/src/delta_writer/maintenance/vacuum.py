@@ -21,10 +21,10 @@ from cdc_shared.delta.actions import AddFile
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.delta.table_metadata import RESTORE_ID
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.maintenance.budget import Budget
 from delta_writer.maintenance.retention import RetainedLog, Retention
-from delta_writer.writer.table_metadata import RESTORE_ID
 
 DELETE_BATCH: Final = 1000
 """As many as one request of S3's takes."""

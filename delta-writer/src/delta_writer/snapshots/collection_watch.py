@@ -16,8 +16,8 @@ from cdc_shared.connect.connector_config import captures
 from cdc_shared.errors import CdcError
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.common import PipelineSpec
+from cdc_shared.source.mongodb_source import MongodbSource
 from delta_writer.background_thread import BackgroundThread
-from delta_writer.source.mongodb_source import MongodbSource
 from delta_writer.writer.tables import Table
 
 COLLECTION_UUID: Final = "cdc.collectionUuid"

@@ -17,19 +17,20 @@ from typing import Final
 from pyroaring import BitMap
 
 from cdc_shared.delta.actions import AddFile
+from cdc_shared.delta.offsets import ChangeTopic, app_id, swept_id
+from cdc_shared.delta.table_metadata import rows_identity
 from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.snapshots.notification_reader import NotificationReader
+from cdc_shared.snapshots.notifications import SnapshotAttempt
+from cdc_shared.snapshots.table_state import gap_before, is_swept
+from cdc_shared.snapshots.topic_positions import AttemptBounds, TopicPositions
+from cdc_shared.storage.object_store import store_errors
 from delta_writer.background_thread import BackgroundThread
 from delta_writer.snapshots.doomed_rows import SweepRule
-from delta_writer.snapshots.notification_reader import NotificationReader
-from delta_writer.snapshots.notifications import SnapshotAttempt
-from delta_writer.snapshots.table_state import gap_before, is_swept
-from delta_writer.snapshots.topic_positions import AttemptBounds, TopicPositions
 from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
-from delta_writer.writer.delta_writer import CommitResult, store_errors
+from delta_writer.writer.delta_writer import CommitResult
 from delta_writer.writer.file_changes import RowDeletion, RowsMoved
-from delta_writer.writer.offsets import ChangeTopic, app_id, swept_id
-from delta_writer.writer.table_metadata import rows_identity
 from delta_writer.writer.tables import Table
 
 OPERATION: Final = "CDC SWEEP"

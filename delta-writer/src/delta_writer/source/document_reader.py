@@ -12,9 +12,9 @@ from pymongo import ReadPreference
 from pymongo.read_concern import ReadConcern
 
 from cdc_shared.documents import InvalidBson, InvalidDocument, document_key, document_text, key_value
-from delta_writer.consumer.event_handler import Collection
-from delta_writer.source.errors import RequestRefused
-from delta_writer.source.mongodb_source import MongodbSource, operation_time_ms
+from cdc_shared.models.collection import Collection
+from cdc_shared.source.errors import RequestRefused
+from cdc_shared.source.mongodb_source import MongodbSource, operation_time_ms
 
 CHUNK_KEYS: Final = 1_000
 CHUNK_BYTES: Final = 4 * 1024 * 1024

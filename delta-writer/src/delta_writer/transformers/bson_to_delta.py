@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cdc_shared.dead_letters.rejection import Rejection
+from cdc_shared.delta.offsets import OffsetRange
 from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.documents import DELETE, Decoded, DocumentSchema, decode, parquet_schema
 from cdc_shared.documents.policies import NONE, FieldPolicies
@@ -22,7 +23,6 @@ from delta_writer.transformers.change_batch import (
 )
 from delta_writer.validators.dirty_data_detector import malformed_documents
 from delta_writer.writer.key_hash import KeyHashes, hash_keys, last_of_each_key
-from delta_writer.writer.offsets import OffsetRange
 
 _TIMESTAMP: Final = pa.timestamp("us", "UTC")
 _NO_HASHES: Final[KeyHashes] = np.empty((0, 2), np.uint64)

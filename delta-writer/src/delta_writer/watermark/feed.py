@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple
 
+from cdc_shared.delta.offsets import watermark_id
 from cdc_shared.errors import CdcError, shown
 from cdc_shared.kafka.topics import UnknownTopic, notification_topic
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.watermark.claims import Claims
 from delta_writer.watermark.sentinel import SentinelTopicTaken
 from delta_writer.watermark.time_source import TimeSource
-from delta_writer.writer.offsets import watermark_id
 from delta_writer.writer.tables import Table
 
 WAIT_S: Final = 0.2

@@ -16,11 +16,10 @@ from confluent_kafka import OFFSET_END, Consumer, KafkaError, Message, TopicPart
 from confluent_kafka.admin import AdminClient
 
 from cdc_shared.errors import CdcError, Fatal, Transient
-from cdc_shared.kafka.errors import map_kafka_error
+from cdc_shared.kafka.errors import kafka_errors, map_kafka_error
 from cdc_shared.kafka.topics import UnknownTopic, sentinel_topic, topic_id
 from cdc_shared.models.common import SENTINEL_COLLECTION, PipelineSpec
-from delta_writer.consumer.event_consumer import kafka_errors
-from delta_writer.source.mongodb_source import MongodbSource, operation_time_ms
+from cdc_shared.source.mongodb_source import MongodbSource, operation_time_ms
 
 MAX_MESSAGES_A_POLL: Final = 500
 TAKE_OVER_FACTOR: Final = 1.5

@@ -7,7 +7,7 @@ from confluent_kafka.admin import AdminClient
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import InvalidSettings
-from delta_writer.source.mongodb_source import MongodbSource
+from cdc_shared.source.mongodb_source import MongodbSource
 from delta_writer.watermark.resume_token import ResumeTokenSource
 from delta_writer.watermark.sentinel import SentinelSource
 

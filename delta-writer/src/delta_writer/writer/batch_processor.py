@@ -11,10 +11,10 @@ from typing import Final
 
 from confluent_kafka import Message
 
+from cdc_shared.delta.offsets import OffsetRange
 from cdc_shared.models.common import BatchSpec
 from delta_writer.consumer.event_consumer import PartitionEnd
 from delta_writer.watermark.claims import Claims
-from delta_writer.writer.offsets import OffsetRange
 
 IDLE_COMMIT_S: Final = 60.0
 MAX_ALONE_AT_ONCE: Final = 8

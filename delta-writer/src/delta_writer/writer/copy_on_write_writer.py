@@ -14,7 +14,9 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Tr
 from deltalake.exceptions import CommitFailedError, DeltaError
 
 from cdc_shared.delta.actions import Action
+from cdc_shared.delta.foreign_commits import ENGINE
 from cdc_shared.delta.log import VersionTaken
+from cdc_shared.delta.table_metadata import protocol_for
 from cdc_shared.errors import CdcError, Fatal, shown
 from cdc_shared.storage.object_store import map_store_error
 from delta_writer.transformers.change_batch import EncodedBatch
@@ -26,8 +28,6 @@ from delta_writer.writer.delta_writer import (
     DeltaWriter,
     rules_info,
 )
-from delta_writer.writer.foreign_commits import ENGINE
-from delta_writer.writer.table_metadata import protocol_for
 
 _ACTION: Final = "__cdc_action"
 _UPSERT, _DELETE, _CONFIRM = "upsert", "delete", "confirm"

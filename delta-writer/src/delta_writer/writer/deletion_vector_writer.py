@@ -20,19 +20,15 @@ from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cdc_shared.delta.actions import Action, AddFile, Metadata
+from cdc_shared.delta.offsets import ChangeTopic
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity, protocol_for, rows_identity
 from cdc_shared.errors import Fatal
+from cdc_shared.storage.object_store import store_errors
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.writer.batch_upload import BatchUpload
 from delta_writer.writer.deletion_vectors import DeletionVectors, removal, with_vector
-from delta_writer.writer.delta_writer import (
-    KEY_COLUMN,
-    OFFSET_COLUMN,
-    PARTITION_COLUMN,
-    CommitResult,
-    DeltaWriter,
-    TableLocation,
-    store_errors,
-)
+from delta_writer.writer.delta_writer import KEY_COLUMN, OFFSET_COLUMN, PARTITION_COLUMN, CommitResult, DeltaWriter
 from delta_writer.writer.file_changes import (
     FileRewrite,
     Overtaken,
@@ -45,9 +41,7 @@ from delta_writer.writer.index_directory import discard_others
 from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import KeyHashes, hash_keys
 from delta_writer.writer.key_index import IndexDamaged, KeyIndex, Rows
-from delta_writer.writer.offsets import ChangeTopic
 from delta_writer.writer.row_reading import read_rows
-from delta_writer.writer.table_metadata import TableIdentity, protocol_for, rows_identity
 
 REWRITE: Final = "CDC REWRITE"
 

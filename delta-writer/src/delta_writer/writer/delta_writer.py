@@ -8,8 +8,7 @@ commit after a put that timed out. What a batch does to the table's files is the
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -17,24 +16,17 @@ from typing import Any, Final
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
-from obstore.exceptions import BaseError
-from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import Action, Metadata, Transaction
+from cdc_shared.delta.foreign_commits import ENGINE, CommitGuard
 from cdc_shared.delta.log import DeltaLog, VersionTaken
+from cdc_shared.delta.offsets import ChangeTopic, app_id, check_fence, start_offset, watermark_id
 from cdc_shared.delta.positions import partition_base
 from cdc_shared.delta.schema_diff import schema_digest
 from cdc_shared.delta.schema_history import SCHEMA_VERSION, SchemaCause, SchemaOperation, change_schema, put_change
 from cdc_shared.delta.snapshot import Snapshot
-from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
-from cdc_shared.documents import DocumentSchema
-from cdc_shared.errors import CdcError, Transient
-from cdc_shared.storage.object_store import map_store_error
-from delta_writer.transformers.change_batch import EncodedBatch
-from delta_writer.writer.file_changes import MovedFiles
-from delta_writer.writer.foreign_commits import ENGINE, CommitGuard
-from delta_writer.writer.offsets import ChangeTopic, app_id, check_fence, start_offset, watermark_id
-from delta_writer.writer.table_metadata import (
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import (
     KEY_MASK,
     TableIdentity,
     check_key_mask,
@@ -46,6 +38,12 @@ from delta_writer.writer.table_metadata import (
     schema_of,
     with_schema,
 )
+from cdc_shared.delta.time_travel import COMMIT_INFO_KEY, table_watermark
+from cdc_shared.documents import DocumentSchema
+from cdc_shared.errors import CdcError, Transient
+from cdc_shared.storage.object_store import store_errors
+from delta_writer.transformers.change_batch import EncodedBatch
+from delta_writer.writer.file_changes import MovedFiles
 
 KEY_COLUMN: Final = "_cdc_key"
 PARTITION_COLUMN: Final = "_cdc_partition"
@@ -58,15 +56,6 @@ MAX_UNANSWERED: Final = 1000
 
 class SchemaMoved(CdcError):
     """Another commit changed the table's schema: encode the batch again from its events."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableLocation:
-    """Where a table is: its URL, the store whose root it is, and delta-rs's options for the same store."""
-
-    url: str
-    store: ObjectStore
-    storage_options: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,12 +394,3 @@ class DeltaWriter(ABC):
 def rules_info(batch: EncodedBatch) -> dict[str, int]:
     """Return what the `commitInfo` of a batch says of the rules that made its rows; nothing when there are none."""
     return {"cdcRulesVersion": batch.rules_version} if batch.rules_version else {}
-
-
-@contextmanager
-def store_errors(what: str) -> Iterator[None]:
-    """Turn the store's errors into `Transient` or `Fatal`."""
-    try:
-        yield
-    except (BaseError, OSError) as error:
-        raise map_store_error(error, what) from error

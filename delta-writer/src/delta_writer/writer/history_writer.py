@@ -14,17 +14,12 @@ from typing import Final
 from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action, Metadata
+from cdc_shared.delta.offsets import ChangeTopic, is_offset
 from cdc_shared.delta.positions import PARTITION_BASE, partition_base
 from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
 from cdc_shared.delta.snapshot import Snapshot
-from cdc_shared.errors import Fatal, ResyncNeeded
-from delta_writer.transformers.change_batch import EncodedBatch
-from delta_writer.writer.batch_upload import BatchUpload
-from delta_writer.writer.deletion_vectors import removal
-from delta_writer.writer.delta_writer import CommitResult, DeltaWriter, TableLocation
-from delta_writer.writer.file_changes import FileRewrite, RowsMoved, TableRewrite
-from delta_writer.writer.offsets import ChangeTopic, is_offset
-from delta_writer.writer.table_metadata import (
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import (
     HISTORY,
     KEY_MASK,
     TOPIC_PARTITIONS,
@@ -34,6 +29,12 @@ from delta_writer.writer.table_metadata import (
     protocol_for,
     schema_of,
 )
+from cdc_shared.errors import Fatal, ResyncNeeded
+from delta_writer.transformers.change_batch import EncodedBatch
+from delta_writer.writer.batch_upload import BatchUpload
+from delta_writer.writer.deletion_vectors import removal
+from delta_writer.writer.delta_writer import CommitResult, DeltaWriter
+from delta_writer.writer.file_changes import FileRewrite, RowsMoved, TableRewrite
 
 BEGIN: Final = "CDC BEGIN HISTORY"
 _SHARED: Final = (PARTITION_BASE, TOPIC_PARTITIONS, KEY_MASK)

@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 import msgspec
 
 from cdc_shared.delta.schema_history import SchemaChange, read_schema_history
+from cdc_shared.delta.table_location import table_location
 from cdc_shared.errors import Fatal
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
-from delta_writer.consumer.event_handler import Collection
-from delta_writer.writer.delta_writer import store_errors
-from delta_writer.writer.tables import table_location
+from cdc_shared.storage.object_store import store_errors
 
 
 def schema_history(

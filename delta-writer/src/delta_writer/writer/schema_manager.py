@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from cdc_shared.delta.schema_diff import EventPosition
+from cdc_shared.delta.table_metadata import HISTORY
 from cdc_shared.documents import Decoded, DocumentSchema, FieldPolicies
 from cdc_shared.errors import Fatal
 from cdc_shared.models.data_quality import EvolutionSpec
@@ -22,7 +23,6 @@ from delta_writer.transformers.schema_inferrer import fit_documents
 from delta_writer.transformers.type_resolver import Promotion, TypeResolver, type_at
 from delta_writer.writer.delta_writer import DeltaWriter
 from delta_writer.writer.schema_cache import SchemaCache
-from delta_writer.writer.table_metadata import HISTORY
 
 
 class FieldConflict(Fatal):

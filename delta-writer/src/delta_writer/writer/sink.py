@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from cdc_shared.delta.offsets import OffsetRange
+from cdc_shared.delta.table_metadata import HISTORY
 from delta_writer.writer.delta_writer import DeltaWriter
-from delta_writer.writer.offsets import OffsetRange
 from delta_writer.writer.schema_manager import SchemaManager
-from delta_writer.writer.table_metadata import HISTORY
 
 
 @dataclass(slots=True)

@@ -4,22 +4,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from cdc_shared.delta.offsets import ChangeTopic
+from cdc_shared.delta.table_location import table_location
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.topics import TopicIdentity, change_topic
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import HISTORY_SUFFIX, PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
-from cdc_shared.storage.object_store import open_store, table_url
 from delta_writer.consumer.event_consumer import HeldOffsets
-from delta_writer.consumer.event_handler import Collection
 from delta_writer.writer.copy_on_write_writer import CopyOnWriteWriter
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
-from delta_writer.writer.delta_writer import DeltaWriter, TableLocation
+from delta_writer.writer.delta_writer import DeltaWriter
 from delta_writer.writer.history_writer import HistoryWriter
-from delta_writer.writer.offsets import ChangeTopic
 from delta_writer.writer.schema_cache import SchemaCache
 from delta_writer.writer.schema_manager import SchemaManager
 from delta_writer.writer.sink import Sink
-from delta_writer.writer.table_metadata import TableIdentity
 
 WRITERS: dict[str, type[DeltaWriter]] = {writer.mode: writer for writer in (DeletionVectorWriter, CopyOnWriteWriter)}
 
@@ -81,15 +81,6 @@ class Table:
         """Tell the history where the current state stands: see `HistoryWriter.follow`."""
         if self.history is not None and isinstance(self.history.writer, HistoryWriter):
             self.history.writer.follow(self.writer.snapshot)
-
-
-def table_location(
-    spec: PipelineSpec, stores: ObjectStoreSettings, collection: Collection, *, history: bool = False
-) -> TableLocation:
-    """Return where a collection's table is, or its history. Makes no request."""
-    name = collection.name + HISTORY_SUFFIX * history
-    url = table_url(stores.root_for(spec.sink.root), spec.name, collection.database, name)
-    return TableLocation(url, open_store(url, stores), stores.storage_options())
 
 
 class Tables:

@@ -1,5 +1,8 @@
 """What Kafka's errors mean to the platform, in one place."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from confluent_kafka import KafkaError, KafkaException
 
 from cdc_shared.errors import CdcError, Fatal, Transient
@@ -38,3 +41,12 @@ def map_kafka_error(error: KafkaError | KafkaException, what: str) -> CdcError:
         remedy = _SAME_INSTANCE_ID if "group.instance.id" in text else "restart the service"
         return Fatal(f"{what}: {text}; {remedy}")
     return Transient(f"{what}: {text}")
+
+
+@contextmanager
+def kafka_errors(what: str) -> Iterator[None]:
+    """Turn Kafka's errors into `Transient` or `Fatal`."""
+    try:
+        yield
+    except KafkaException as error:
+        raise map_kafka_error(error, what) from error

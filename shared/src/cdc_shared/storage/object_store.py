@@ -7,6 +7,8 @@ there are two libraries.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,6 +120,15 @@ def map_store_error(error: Exception, what: str = "the object store") -> CdcErro
     if isinstance(error, (obstore_errors.GenericError, OSError)):
         return Transient(f"{what}: {text}")
     return Fatal(f"{what}: {type(error).__name__}: {text}")
+
+
+@contextmanager
+def store_errors(what: str) -> Iterator[None]:
+    """Turn the store's errors into `Transient` or `Fatal`."""
+    try:
+        yield
+    except (obstore_errors.BaseError, OSError) as error:
+        raise map_store_error(error, what) from error
 
 
 def _brief(error: Exception) -> str:

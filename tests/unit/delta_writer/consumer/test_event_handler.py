@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from delta_writer.consumer.event_handler import Collection, dead_letter, read_events
+from cdc_shared.models.collection import Collection
+from delta_writer.consumer.event_handler import dead_letter, read_events
 from delta_writer.writer.batch_processor import RecordBatch
 
 pytestmark = pytest.mark.unit

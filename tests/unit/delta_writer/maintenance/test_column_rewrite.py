@@ -12,6 +12,8 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder
 
 from cdc_shared.delta.schema_history import SchemaCause, SchemaOperation
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity, schema_of, with_schema
 from cdc_shared.documents import DocumentSchema, parquet_schema
 from cdc_shared.documents import types as t
 from cdc_shared.metrics.prometheus_metrics import MaintenanceTask
@@ -20,9 +22,8 @@ from delta_writer.maintenance.budget import Budget
 from delta_writer.maintenance.column_rewrite import ColumnRewrite
 from delta_writer.maintenance.compactor import rewrite_files
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
-from delta_writer.writer.delta_writer import SchemaMoved, TableLocation
+from delta_writer.writer.delta_writer import SchemaMoved
 from delta_writer.writer.file_changes import Overtaken, RowsMoved
-from delta_writer.writer.table_metadata import TableIdentity, schema_of, with_schema
 
 pytestmark = pytest.mark.unit
 

@@ -8,13 +8,17 @@ from deltalake import DeltaTable, QueryBuilder
 from prometheus_client import CollectorRegistry
 from waiting import wait_until
 
+from cdc_shared.delta.offsets import ChangeTopic
 from cdc_shared.delta.schema_history import read_schema_history
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.documents import types as t
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.data_quality import EvolutionSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
-from delta_writer.consumer.event_handler import Collection, read_events
+from delta_writer.consumer.event_handler import read_events
 from delta_writer.maintenance import column_rewrite
 from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.policy import MB, MaintenancePolicy
@@ -31,13 +35,10 @@ from delta_writer.maintenance.table_maintenance import TableMaintenance
 from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.transformers.type_resolver import Promotion, type_at
-from delta_writer.writer.delta_writer import TableLocation
 from delta_writer.writer.history_writer import HistoryWriter
-from delta_writer.writer.offsets import ChangeTopic
 from delta_writer.writer.schema_cache import SchemaCache
 from delta_writer.writer.schema_manager import SchemaManager
 from delta_writer.writer.sink import Sink
-from delta_writer.writer.table_metadata import TableIdentity
 from delta_writer.writer.tables import Table
 
 pytestmark = pytest.mark.unit

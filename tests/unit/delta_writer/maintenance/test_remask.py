@@ -10,7 +10,9 @@ from prometheus_client import CollectorRegistry
 from waiting import wait_until
 
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import Fenced
 from cdc_shared.delta.schema_history import SchemaOperation, read_schema_history
+from cdc_shared.delta.table_metadata import MASKED, masked_by
 from cdc_shared.documents import canonical_row
 from cdc_shared.documents import types as t
 from cdc_shared.documents.canonical import canonical_document
@@ -18,12 +20,13 @@ from cdc_shared.documents.extended_json import parse_document
 from cdc_shared.documents.fitting import fit
 from cdc_shared.errors import Fatal
 from cdc_shared.metrics.prometheus_metrics import WriterMetrics
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.rules.compiled import Rules
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
-from delta_writer.consumer.event_handler import Collection, read_events
+from delta_writer.consumer.event_handler import read_events
 from delta_writer.maintenance import column_changes, column_rewrite, mask_watch
 from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.column_changes import ColumnChanges
@@ -43,11 +46,9 @@ from delta_writer.maintenance.remask_command import remask as remask_command
 from delta_writer.maintenance.retention import Retention
 from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
-from delta_writer.writer.offsets import Fenced
 from delta_writer.writer.schema_cache import SchemaCache
 from delta_writer.writer.schema_manager import SchemaManager
 from delta_writer.writer.sink import Sink
-from delta_writer.writer.table_metadata import MASKED, masked_by
 from delta_writer.writer.tables import Table
 
 pytestmark = pytest.mark.unit

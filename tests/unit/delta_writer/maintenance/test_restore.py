@@ -10,15 +10,15 @@ from deltalake import DeltaTable, Field
 
 from cdc_shared.delta.actions import Action, Transaction
 from cdc_shared.delta.deletion_vector import vector_location
+from cdc_shared.delta.foreign_commits import ENGINE, ForeignCommit
 from cdc_shared.delta.log import DeltaLog, VersionGone, entry_path
+from cdc_shared.delta.offsets import CLOSED, ChangeTopic, Fenced, OffsetRange
 from cdc_shared.delta.schema_history import read_schema_history
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import MASKED, TableIdentity
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
 from delta_writer.maintenance.remask import PURGE, REMASK
 from delta_writer.maintenance.restore import TableRestore
-from delta_writer.writer.delta_writer import TableLocation
-from delta_writer.writer.foreign_commits import ENGINE, ForeignCommit
-from delta_writer.writer.offsets import CLOSED, ChangeTopic, Fenced, OffsetRange
-from delta_writer.writer.table_metadata import MASKED, TableIdentity
 
 pytestmark = pytest.mark.unit
 

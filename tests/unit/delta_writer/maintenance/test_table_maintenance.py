@@ -16,13 +16,17 @@ from deltalake import DeltaTable, QueryBuilder
 from prometheus_client import CollectorRegistry
 from waiting import wait_until
 
+from cdc_shared.delta.offsets import ChangeTopic
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.errors import Transient
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import MaintenanceSpec
 from cdc_shared.models.data_quality import EvolutionSpec
 from cdc_shared.settings import ObjectStoreSettings
-from cdc_shared.storage.object_store import open_store
-from delta_writer.consumer.event_handler import Collection, read_events
+from cdc_shared.storage.object_store import open_store, store_errors
+from delta_writer.consumer.event_handler import read_events
 from delta_writer.maintenance import table_maintenance
 from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.copy_on_write_compactor import MIN_SMALL_FILES
@@ -33,13 +37,10 @@ from delta_writer.maintenance.worker import MaintenanceWorker, Urgency
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.writer.batch_upload import MAX_UPLOAD_AGE_S
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
-from delta_writer.writer.delta_writer import TableLocation, store_errors
 from delta_writer.writer.history_writer import HistoryWriter
-from delta_writer.writer.offsets import ChangeTopic
 from delta_writer.writer.schema_cache import SchemaCache
 from delta_writer.writer.schema_manager import SchemaManager
 from delta_writer.writer.sink import Sink
-from delta_writer.writer.table_metadata import TableIdentity
 from delta_writer.writer.tables import Table
 
 pytestmark = pytest.mark.unit

@@ -18,11 +18,11 @@ from cdc_shared.delta.actions import Action, RemoveFile
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.schema_history import read_schema_history
+from cdc_shared.delta.table_metadata import restored_metadata
 from delta_writer.maintenance.budget import Budget, Stopped
 from delta_writer.maintenance.compactor import rewrite_files
 from delta_writer.maintenance.retention import Retention, retained_log
 from delta_writer.maintenance.vacuum import clean_up_log, vacuum
-from delta_writer.writer.table_metadata import restored_metadata
 
 pytestmark = pytest.mark.unit
 

@@ -9,8 +9,8 @@ import pytest
 from cdc_shared.delta.actions import Metadata, TableFormat
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.errors import Fatal, Transient
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec, SourceSpec
-from delta_writer.consumer.event_handler import Collection
 from delta_writer.snapshots.collection_watch import (
     COLLECTION_UUID,
     REPLACED_BY,

@@ -3,12 +3,12 @@
 import pytest
 
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import CLOSED, ChangeTopic, Fenced, app_id, swept_id
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.errors import ResyncNeeded
-from delta_writer.snapshots.new_start import plan_new_start, start_anew
-from delta_writer.snapshots.table_state import gap_before, has_gap
-from delta_writer.writer.delta_writer import TableLocation
-from delta_writer.writer.offsets import CLOSED, ChangeTopic, Fenced, app_id, swept_id
-from delta_writer.writer.table_metadata import TableIdentity
+from cdc_shared.resync.new_start import plan_new_start, start_anew
+from cdc_shared.snapshots.table_state import gap_before, has_gap
 from delta_writer.writer.tables import WRITERS
 
 pytestmark = pytest.mark.unit

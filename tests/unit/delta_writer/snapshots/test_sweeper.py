@@ -9,15 +9,15 @@ from types import SimpleNamespace
 import pytest
 
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import ChangeTopic, app_id, swept_id
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.errors import Transient
-from delta_writer.consumer.event_handler import Collection
+from cdc_shared.models.collection import Collection
+from cdc_shared.snapshots.notifications import Notification, NotificationKind, SnapshotHistory
+from cdc_shared.snapshots.topic_positions import AttemptBounds
 from delta_writer.maintenance.restore import TableRestore
 from delta_writer.snapshots import sweeper as sweeper_module
-from delta_writer.snapshots.notifications import Notification, NotificationKind, SnapshotHistory
 from delta_writer.snapshots.sweeper import Sweeper
-from delta_writer.snapshots.topic_positions import AttemptBounds
-from delta_writer.writer.offsets import ChangeTopic, app_id, swept_id
-from delta_writer.writer.table_metadata import TableIdentity
 
 pytestmark = pytest.mark.unit
 

@@ -11,10 +11,10 @@ from bson import Binary, DatetimeMS, Decimal128, Int64, MaxKey, ObjectId
 from fake_source import FakeSource
 
 from cdc_shared.documents import canonical_document, key_text
-from delta_writer.consumer.event_handler import Collection
+from cdc_shared.models.collection import Collection
+from cdc_shared.source.errors import RequestRefused
 from delta_writer.source import document_reader
 from delta_writer.source.document_reader import read_documents
-from delta_writer.source.errors import RequestRefused
 
 pytestmark = pytest.mark.unit
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 
+from cdc_shared.delta.offsets import OffsetRange
 from cdc_shared.documents import DocumentSchema
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.transformers.change_batch import ChangeEvents
-from delta_writer.writer.offsets import OffsetRange
 
 pytestmark = pytest.mark.unit
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from cdc_shared.delta.offsets import OffsetRange
 from cdc_shared.models.common import BatchSpec
 from delta_writer.consumer.event_consumer import PartitionEnd
 from delta_writer.watermark.claims import Claims
 from delta_writer.writer.batch_processor import IDLE_COMMIT_S, MAX_ALONE_AT_ONCE, BatchProcessor
-from delta_writer.writer.offsets import OffsetRange
 
 pytestmark = pytest.mark.unit
 

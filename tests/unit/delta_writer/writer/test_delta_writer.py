@@ -11,13 +11,13 @@ from deltalake import DeltaTable, QueryBuilder, write_deltalake
 from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action
+from cdc_shared.delta.foreign_commits import ENGINE
 from cdc_shared.delta.log import DeltaLog, entry_path
+from cdc_shared.delta.offsets import ChangeTopic, Fenced
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.errors import Fatal, ResyncNeeded, Transient
 from delta_writer.writer.delta_writer import MAX_SNAPSHOT_AGE_S, SchemaMoved
-from delta_writer.writer.foreign_commits import ENGINE
 from delta_writer.writer.key_index import KeyIndex
-from delta_writer.writer.offsets import ChangeTopic, Fenced
-from delta_writer.writer.table_metadata import TableIdentity
 from delta_writer.writer.tables import WRITERS
 
 pytestmark = pytest.mark.unit

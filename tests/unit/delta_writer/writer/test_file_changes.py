@@ -15,6 +15,7 @@ import pytest
 from pyroaring import BitMap
 
 from cdc_shared.delta.actions import AddFile
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.errors import Transient
 from delta_writer.maintenance.restore import TableRestore
 from delta_writer.maintenance.rewrite_plan import FileShape
@@ -23,7 +24,6 @@ from delta_writer.writer.index_run import MemoryRun
 from delta_writer.writer.key_hash import hash_keys
 from delta_writer.writer.key_index import KeyIndex
 from delta_writer.writer.parquet_file import encode_data_file
-from delta_writer.writer.table_metadata import TableIdentity
 
 pytestmark = pytest.mark.unit
 

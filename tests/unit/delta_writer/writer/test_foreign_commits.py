@@ -11,10 +11,10 @@ from deltalake import DeltaTable, Field, write_deltalake
 from msgspec.structs import replace
 
 from cdc_shared.delta.actions import Action, Protocol
+from cdc_shared.delta.foreign_commits import ForeignCommit
 from cdc_shared.delta.log import DeltaLog, entry_path
 from cdc_shared.delta.schema_history import HISTORY_DIR
 from cdc_shared.errors import Fatal
-from delta_writer.writer.foreign_commits import ForeignCommit
 
 pytestmark = pytest.mark.unit
 

@@ -9,16 +9,16 @@ from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cdc_shared.delta.actions import AddFile
+from cdc_shared.delta.offsets import CLOSED, ChangeTopic
 from cdc_shared.delta.positions import PARTITION_BASE
 from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TOPIC_PARTITIONS, TableIdentity
 from cdc_shared.errors import Fatal
 from delta_writer.consumer.event_handler import read_events
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
-from delta_writer.writer.delta_writer import TableLocation
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile, RowsMoved
 from delta_writer.writer.history_writer import HistoryWriter
-from delta_writer.writer.offsets import CLOSED, ChangeTopic
-from delta_writer.writer.table_metadata import TOPIC_PARTITIONS, TableIdentity
 
 pytestmark = pytest.mark.unit
 

@@ -23,7 +23,10 @@ from pyroaring import BitMap
 from unreliable_store import PARTITIONS, InHand, Row, Truth, UnreliableStore
 
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import ChangeTopic, Fenced, OffsetRange
 from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.documents import types as t
 from cdc_shared.errors import Transient
 from cdc_shared.settings import ObjectStoreSettings
@@ -38,10 +41,8 @@ from delta_writer.writer import key_index
 from delta_writer.writer.batch_processor import RecordBatch
 from delta_writer.writer.deletion_vector_writer import DeletionVectorWriter
 from delta_writer.writer.deletion_vectors import DeletionVectors
-from delta_writer.writer.delta_writer import SchemaMoved, TableLocation
+from delta_writer.writer.delta_writer import SchemaMoved
 from delta_writer.writer.file_changes import Overtaken, RowDeletion, RowsMoved, TooMuchLeft
-from delta_writer.writer.offsets import ChangeTopic, Fenced, OffsetRange
-from delta_writer.writer.table_metadata import TableIdentity
 
 pytestmark = pytest.mark.unit
 

@@ -11,13 +11,13 @@ from cdc_shared.delta.actions import Action, Protocol
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.delta.schema_history import HISTORY_DIR, SchemaCause, SchemaOperation, change_schema, put_change
+from cdc_shared.delta.table_metadata import TableIdentity, new_metadata, with_schema
 from cdc_shared.documents import DocumentSchema, Field
 from cdc_shared.documents import types as t
 from cdc_shared.errors import Fatal
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
 from delta_writer.writer.schema_history_command import schema_history
-from delta_writer.writer.table_metadata import TableIdentity, new_metadata, with_schema
 
 pytestmark = pytest.mark.unit
 

@@ -9,18 +9,19 @@ import obstore
 import pytest
 from deltalake import DeltaTable, Field
 
+from cdc_shared.delta.foreign_commits import ForeignCommit
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import OffsetRange
 from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.delta.schema_history import HISTORY_DIR, SCHEMA_VERSION, read_schema_history
 from cdc_shared.documents import types as t
+from cdc_shared.models.collection import Collection
 from cdc_shared.models.data_quality import EvolutionSpec
-from delta_writer.consumer.event_handler import Collection, read_events
+from delta_writer.consumer.event_handler import read_events
 from delta_writer.transformers.bson_to_delta import decode_events, encode_batch
 from delta_writer.transformers.change_batch import EncodedBatch
 from delta_writer.transformers.type_resolver import Promotion
 from delta_writer.writer.delta_writer import SchemaMoved
-from delta_writer.writer.foreign_commits import ForeignCommit
-from delta_writer.writer.offsets import OffsetRange
 from delta_writer.writer.schema_cache import TTL_S, SchemaCache
 from delta_writer.writer.schema_manager import FieldConflict, SchemaManager
 from delta_writer.writer.schema_watch import SchemaWatch

@@ -8,11 +8,11 @@ from local_pipeline import LocalPipeline
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.delta.schema_history import SCHEMA_VERSION, SchemaChange, read_schema_history
+from cdc_shared.delta.table_metadata import schema_of
 from cdc_shared.documents import types as t
 from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
-from delta_writer.writer.table_metadata import schema_of
 
 pytestmark = pytest.mark.unit
 

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from delta_writer.writer.offsets import OffsetRange
+from cdc_shared.delta.offsets import OffsetRange
 from delta_writer.writer.sink import Sink
 
 pytestmark = pytest.mark.unit

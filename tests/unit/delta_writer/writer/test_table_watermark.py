@@ -7,9 +7,9 @@ from obstore.store import LocalStore
 
 from cdc_shared.analytics.duckdb_client import as_of_sql, connect
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import Fenced, OffsetRange, watermark_id
 from cdc_shared.delta.time_travel import AsOf, NoSuchMoment, version_as_of
 from cdc_shared.settings import ObjectStoreSettings
-from delta_writer.writer.offsets import Fenced, OffsetRange, watermark_id
 
 pytestmark = pytest.mark.unit
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from cdc_shared.delta.offsets import ChangeTopic, Fenced, OffsetRange, check_fence, start_offset
 from cdc_shared.errors import ResyncNeeded
-from delta_writer.writer.offsets import ChangeTopic, Fenced, OffsetRange, check_fence, start_offset
 
 pytestmark = pytest.mark.unit
 

@@ -8,7 +8,7 @@ from confluent_kafka.admin import AdminClient
 from cdc_shared.errors import Transient
 from cdc_shared.kafka.errors import map_kafka_error
 from cdc_shared.kafka.topics import ensure_connector_topics, notification_topic, topic_id
-from delta_writer.snapshots.notifications import Notification, SnapshotHistory, decode_notification
+from cdc_shared.snapshots.notifications import Notification, SnapshotHistory, decode_notification
 
 MAX_RECORDS_A_READ: Final = 500
 

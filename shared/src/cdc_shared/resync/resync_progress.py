@@ -7,15 +7,15 @@ from typing import Final
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import ChangeTopic, app_id
 from cdc_shared.errors import Fatal, Transient
 from cdc_shared.models.common import PipelineSpec
-from delta_writer.snapshots.notification_reader import NotificationReader
-from delta_writer.snapshots.notifications import Notification, NotificationKind
-from delta_writer.snapshots.resync import Resync, Say
-from delta_writer.snapshots.table_state import is_swept
-from delta_writer.snapshots.topic_positions import AttemptBounds, TopicPositions
-from delta_writer.writer.delta_writer import store_errors
-from delta_writer.writer.offsets import ChangeTopic, app_id
+from cdc_shared.resync.resync import Resync, Say
+from cdc_shared.snapshots.notification_reader import NotificationReader
+from cdc_shared.snapshots.notifications import Notification, NotificationKind
+from cdc_shared.snapshots.table_state import is_swept
+from cdc_shared.snapshots.topic_positions import AttemptBounds, TopicPositions
+from cdc_shared.storage.object_store import store_errors
 
 POLL_S: Final = 0.5
 CONNECTOR_CHECK_S: Final = 5.0

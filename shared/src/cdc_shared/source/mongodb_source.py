@@ -17,7 +17,7 @@ from cdc_shared.errors import CdcError, Fatal
 from cdc_shared.models.common import SourceSpec
 from cdc_shared.security.references import resolve_reference, secret_providers
 from cdc_shared.settings import SecretsSettings
-from delta_writer.source.errors import RequestRefused, map_connection_error, map_source_error
+from cdc_shared.source.errors import RequestRefused, map_connection_error, map_source_error
 
 ANSWER_TIMEOUT_S: Final = 20.0
 """For each answer. Not pymongo's `timeout`: under it an absent server is waited for as long as for an answer."""

@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from cdc_shared.delta.actions import Metadata, Protocol, TableFormat
+from cdc_shared.delta.offsets import StaleRules
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.documents import DocumentSchema, from_delta_schema, to_delta_schema
 from cdc_shared.errors import Fatal, ResyncNeeded
-from delta_writer.writer.offsets import StaleRules
 
 PIPELINE: Final = "cdc.pipeline"
 DATABASE: Final = "cdc.database"

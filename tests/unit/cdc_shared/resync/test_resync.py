@@ -9,10 +9,10 @@ from cdc_shared.connect.connect_client import ConnectorStatus
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.topics import TopicIdentity
 from cdc_shared.models.common import PipelineSpec, SourceSpec
+from cdc_shared.resync import resync as module
+from cdc_shared.resync.new_start import NewStart
+from cdc_shared.resync.resync import Resync
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
-from delta_writer.snapshots import resync as module
-from delta_writer.snapshots.new_start import NewStart
-from delta_writer.snapshots.resync import Resync
 
 pytestmark = pytest.mark.unit
 

@@ -21,6 +21,9 @@ from confluent_kafka.admin import AdminClient
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import captures, collection_regex
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.offsets import ChangeTopic
+from cdc_shared.delta.table_location import TableLocation, table_location
+from cdc_shared.delta.table_metadata import COLLECTION, MODE, TableIdentity
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.compacted_topic import send_record
 from cdc_shared.kafka.spec_topic import publish_spec
@@ -35,16 +38,12 @@ from cdc_shared.kafka.topics import (
     signal_topic,
     topic_id,
 )
+from cdc_shared.models.collection import Collection as CollectionName
 from cdc_shared.models.common import PipelineSpec
+from cdc_shared.resync.new_start import HeldOffsets, plan_new_start, start_anew
 from cdc_shared.retry import retrying
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
-from cdc_shared.storage.object_store import open_store, table_url
-from delta_writer.consumer.event_handler import Collection as CollectionName
-from delta_writer.snapshots.new_start import HeldOffsets, plan_new_start, start_anew
-from delta_writer.writer.delta_writer import TableLocation, store_errors
-from delta_writer.writer.offsets import ChangeTopic
-from delta_writer.writer.table_metadata import COLLECTION, MODE, TableIdentity
-from delta_writer.writer.tables import table_location
+from cdc_shared.storage.object_store import open_store, store_errors, table_url
 
 CONNECT_TIMEOUT_S: Final = 90.0
 SNAPSHOTLESS_MODES: Final = frozenset({"no_data"})

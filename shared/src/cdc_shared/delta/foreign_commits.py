@@ -18,18 +18,18 @@ from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import Action, Metadata
 from cdc_shared.delta.log import DeltaLog, VersionGone
+from cdc_shared.delta.offsets import is_ours
 from cdc_shared.delta.schema_diff import field_changes, schema_digest, told
 from cdc_shared.delta.schema_history import SCHEMA_DIGEST, last_change
 from cdc_shared.delta.snapshot import Snapshot
-from cdc_shared.errors import Fatal
-from delta_writer.writer.offsets import is_ours
-from delta_writer.writer.table_metadata import (
+from cdc_shared.delta.table_metadata import (
     COLUMN_MAPPING,
     HISTORY,
     OWN_PROPERTIES,
     TableIdentity,
     unknown_features,
 )
+from cdc_shared.errors import Fatal
 
 ENGINE: Final = "cdc-delta-writer"
 RESTORE: Final = "RESTORE"

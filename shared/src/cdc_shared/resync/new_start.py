@@ -14,14 +14,15 @@ from typing import Final
 import msgspec
 
 from cdc_shared.delta.actions import Action, Transaction
+from cdc_shared.delta.foreign_commits import ENGINE, CommitGuard
 from cdc_shared.delta.log import DeltaLog, VersionTaken
+from cdc_shared.delta.offsets import CLOSED, ChangeTopic, app_id, is_offset_of_another_topic, start_offset
 from cdc_shared.delta.positions import PARTITION_BASE, partition_base
 from cdc_shared.delta.snapshot import Snapshot
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import RESYNC_SINCE, TOPIC_PARTITIONS, TableIdentity, check_supported
 from cdc_shared.errors import ResyncNeeded
-from delta_writer.writer.delta_writer import TableLocation, store_errors
-from delta_writer.writer.foreign_commits import ENGINE, CommitGuard
-from delta_writer.writer.offsets import CLOSED, ChangeTopic, app_id, is_offset_of_another_topic, start_offset
-from delta_writer.writer.table_metadata import RESYNC_SINCE, TOPIC_PARTITIONS, TableIdentity, check_supported
+from cdc_shared.storage.object_store import store_errors
 
 OPERATION: Final = "CDC NEW START"
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from delta_writer.snapshots.notifications import Notification, NotificationKind, SnapshotHistory, decode_notification
+from cdc_shared.snapshots.notifications import Notification, NotificationKind, SnapshotHistory, decode_notification
 
 pytestmark = pytest.mark.unit
 

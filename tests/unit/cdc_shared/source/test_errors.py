@@ -17,7 +17,7 @@ from pymongo.errors import (
 )
 
 from cdc_shared.errors import Fatal, Transient
-from delta_writer.source.errors import MAX_DETAIL_CHARACTERS, RequestRefused, map_connection_error, map_source_error
+from cdc_shared.source.errors import MAX_DETAIL_CHARACTERS, RequestRefused, map_connection_error, map_source_error
 
 pytestmark = pytest.mark.unit
 

@@ -5,11 +5,11 @@ later is swept, the table may lack changes and hold what is gone. The table's pa
 (docs/adr/0011-resync.md), and no sweep is recorded above it yet.
 """
 
+from cdc_shared.delta.offsets import ChangeTopic, swept_id
 from cdc_shared.delta.positions import partition_base
 from cdc_shared.delta.snapshot import Snapshot
-from delta_writer.snapshots.topic_positions import AttemptBounds
-from delta_writer.writer.offsets import ChangeTopic, swept_id
-from delta_writer.writer.table_metadata import RESYNC_SINCE
+from cdc_shared.delta.table_metadata import RESYNC_SINCE
+from cdc_shared.snapshots.topic_positions import AttemptBounds
 
 
 def has_gap(table: Snapshot, topic: ChangeTopic) -> bool:

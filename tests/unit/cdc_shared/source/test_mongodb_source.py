@@ -9,7 +9,7 @@ from cdc_shared.errors import Fatal
 from cdc_shared.models.common import SourceSpec
 from cdc_shared.security.secret_provider import SecretNotFound
 from cdc_shared.settings import SecretsSettings
-from delta_writer.source.mongodb_source import MongodbSource, operation_time_ms
+from cdc_shared.source.mongodb_source import MongodbSource, operation_time_ms
 
 pytestmark = pytest.mark.unit
 

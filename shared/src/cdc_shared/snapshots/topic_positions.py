@@ -12,10 +12,10 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from cdc_shared.delta.offsets import ChangeTopic
 from cdc_shared.errors import Transient
+from cdc_shared.kafka.errors import kafka_errors
 from cdc_shared.kafka.topics import topic_config, topic_id
-from delta_writer.consumer.event_consumer import kafka_errors
-from delta_writer.writer.offsets import ChangeTopic
 
 TIMEOUT_S: Final = 15.0
 # An attempt's first record came 0.3 to 1.7 s after its STARTED, the last of a killed attempt at least 10 s before it.

@@ -1,0 +1,1 @@
+"""Making tables whole again: new snapshots, of a pipeline or of collections."""

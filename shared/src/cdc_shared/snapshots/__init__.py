@@ -1,0 +1,1 @@
+"""Snapshots of the source: what the connector tells of them, and what a table has of them."""

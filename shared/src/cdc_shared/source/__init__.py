@@ -1,0 +1,1 @@
+"""The source: connecting to MongoDB, and what its errors mean."""
