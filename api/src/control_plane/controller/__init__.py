@@ -1,0 +1,1 @@
+"""What makes the world as people want their pipelines to be."""
