@@ -1,0 +1,60 @@
+"""The application: its services, its middleware from the outermost in, its routers."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from fastapi import FastAPI
+
+from control_plane import problems
+from control_plane.database import Database
+from control_plane.middleware.audit import AuditMiddleware
+from control_plane.migrations import migrate
+from control_plane.platform import Platform
+from control_plane.services.audit_trail import AuditTrail
+from control_plane.services.auth_service import AuthService
+from control_plane.settings import Settings
+
+VERSION: Final = "0.1.0"
+TITLE: Final = "CDC control plane"
+
+OpenPlatform = Callable[[], AbstractAsyncContextManager[Platform]]
+
+
+def create_app(settings: Settings, open_platform: OpenPlatform | None = None) -> FastAPI:
+    """The application; it opens its services when it starts. `open_platform` takes their place in tests."""
+    opened = open_platform or (lambda: _platform(settings))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with opened() as platform:
+            app.state.platform = platform
+            yield
+
+    app = FastAPI(title=TITLE, version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    problems.install(app)
+    _add_routers(app)
+    _add_middleware(app, settings)
+    return app
+
+
+def _add_routers(app: FastAPI) -> None:
+    """Every router is a `routes.guarded_router`."""
+
+
+def _add_middleware(app: FastAPI, settings: Settings) -> None:
+    """What is added last is outermost."""
+    app.add_middleware(AuditMiddleware)
+
+
+@asynccontextmanager
+async def _platform(settings: Settings) -> AsyncIterator[Platform]:
+    """The services over the real parts; closed in the reverse order."""
+    dsn = settings.api.postgres_dsn.get_secret_value()
+    await migrate(dsn)
+    async with AsyncExitStack() as stack:
+        database = await Database.open(dsn, settings.api.postgres_connections)
+        stack.push_async_callback(database.close)
+        audit = await stack.enter_async_context(AuditTrail.open(database))
+        auth = await AuthService.open(settings, database)
+        yield Platform(settings, database, audit, auth)

@@ -1,0 +1,18 @@
+"""The control plane's services, made once at the start and handed to every request."""
+
+from dataclasses import dataclass
+
+from control_plane.database import Database
+from control_plane.services.audit_trail import AuditTrail
+from control_plane.services.auth_service import AuthService
+from control_plane.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """What endpoints work with (`dependencies.ThePlatform`)."""
+
+    settings: Settings
+    database: Database
+    audit: AuditTrail
+    auth: AuthService

@@ -1,0 +1,133 @@
+"""Settings of the control plane, read once from the environment."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field, SecretStr, field_validator
+
+from cdc_shared.security.data_key import DataKeySettings
+from cdc_shared.security.references import REFERENCE_PATTERN
+from cdc_shared.settings import (
+    ConnectSettings,
+    EnvironmentSettings,
+    KafkaSettings,
+    LoggingSettings,
+    ObjectStoreSettings,
+    SecretsSettings,
+    TracingSettings,
+    load_settings,
+)
+
+RATE_PATTERN = r"^[1-9]\d*/(second|minute|hour|day)$"
+
+
+class ApiSettings(EnvironmentSettings):
+    """What is the control plane's alone."""
+
+    postgres_dsn: SecretStr = Field(
+        validation_alias="POSTGRES_DSN",
+        description="Postgres, for example postgresql://cdc:password@localhost:5432/cdc",
+    )
+    postgres_connections: int = Field(
+        default=20, ge=4, le=500, validation_alias="API_POSTGRES_CONNECTIONS", description="connections at most"
+    )
+    host: str = Field(
+        default="127.0.0.1",
+        validation_alias="API_HOST",
+        description="the address that the API is served on; 0.0.0.0 in a container",
+    )
+    port: int = Field(
+        default=8000, ge=0, le=65535, validation_alias="API_PORT", description="the API's port; 0 picks a free one"
+    )
+    signing_keys: str = Field(
+        default="secret:api-signing-keys",
+        pattern=REFERENCE_PATTERN,
+        validation_alias="API_SIGNING_KEYS",
+        description="a reference, secret:<name> or env:<VARIABLE>, to the keys that tokens are signed with",
+    )
+    admin_user: str = Field(
+        default="admin",
+        min_length=1,
+        max_length=100,
+        validation_alias="API_ADMIN_USER",
+        description="the name of the first admin, made at the first start",
+    )
+    admin_password: SecretStr | None = Field(
+        default=None,
+        validation_alias="API_ADMIN_PASSWORD",
+        description="the first admin's password; unset: one is generated and written to API_ADMIN_PASSWORD_FILE",
+    )
+    admin_password_file: Path | None = Field(
+        default=None,
+        validation_alias="API_ADMIN_PASSWORD_FILE",
+        description="the file, made with mode 0600, that a generated password of the first admin is written to",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(),
+        validation_alias="API_CORS_ORIGINS",
+        description='origins of browsers\' pages that may call, as JSON: ["https://console.example"]; none by default',
+    )
+    rate_limit: str = Field(
+        default="600/minute",
+        pattern=RATE_PATTERN,
+        validation_alias="API_RATE_LIMIT",
+        description="requests of one user, and of one address, for example 600/minute",
+    )
+    auth_rate_limit: str = Field(
+        default="20/minute",
+        pattern=RATE_PATTERN,
+        validation_alias="API_AUTH_RATE_LIMIT",
+        description="sign-ins from one address, for example 20/minute",
+    )
+    max_body_bytes: int = Field(
+        default=1024 * 1024,
+        ge=1024,
+        le=64 * 1024 * 1024,
+        validation_alias="API_MAX_BODY_BYTES",
+        description="the largest body of a request",
+    )
+    controller: bool = Field(
+        default=True,
+        validation_alias="API_CONTROLLER",
+        description="whether this process may become the controller; of several that may, one is elected",
+    )
+    connect_secrets_dir: Path | None = Field(
+        default=None,
+        validation_alias="CONNECT_SECRETS_DIR",
+        description="the directory, shared with Kafka Connect's workers, that connectors read their secrets from",
+    )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_are_exact(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        if "*" in origins:
+            raise ValueError("name each origin: * would let every page on the internet call with a user's token")
+        return origins
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that the service needs from its environment."""
+
+    api: ApiSettings
+    kafka: KafkaSettings
+    connect: ConnectSettings
+    stores: ObjectStoreSettings
+    secrets: SecretsSettings
+    data_key: DataKeySettings
+    logging: LoggingSettings
+    tracing: TracingSettings
+
+    @classmethod
+    def from_environment(cls) -> "Settings":
+        """Read the environment. Raises `InvalidSettings` that names each wrong variable and how to set it."""
+        return cls(
+            load_settings(ApiSettings),
+            load_settings(KafkaSettings),
+            load_settings(ConnectSettings),
+            load_settings(ObjectStoreSettings),
+            load_settings(SecretsSettings),
+            load_settings(DataKeySettings),
+            load_settings(LoggingSettings),
+            load_settings(TracingSettings),
+        )
