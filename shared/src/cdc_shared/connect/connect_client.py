@@ -51,34 +51,54 @@ class ConnectorStatus(NamedTuple):
         return f"connector {self.name} {self.state}, {tasks}"
 
 
+class ConnectorView(NamedTuple):
+    """A connector as Connect has it: its configuration as it was put, and what was last heard of it."""
+
+    config: Mapping[str, str]
+    """Without `name`, which Connect adds."""
+    status: ConnectorStatus
+
+
 class ConnectClient:
     """A client of one Connect cluster, at the URL of any of its workers. Not thread-safe; close it when done."""
 
-    def __init__(self, base_url: str, transport: httpx.BaseTransport | None = None) -> None:
-        """`transport` takes the network's place in tests."""
+    def __init__(
+        self, base_url: str, transport: httpx.BaseTransport | None = None, timeout_s: float = REQUEST_TIMEOUT_S
+    ) -> None:
+        """`transport` takes the network's place in tests; `timeout_s` is for each answer."""
         self._base_url = base_url.rstrip("/")
-        self._http = httpx.Client(base_url=self._base_url, timeout=REQUEST_TIMEOUT_S, transport=transport)
+        self._http = httpx.Client(base_url=self._base_url, timeout=timeout_s, transport=transport)
 
     def plugins(self) -> list[str]:
         """Class names of the connectors that the worker has."""
         return [plugin["class"] for plugin in self._request("GET", "/connector-plugins", "list connector plugins")]
 
+    def connectors(self) -> dict[str, ConnectorView]:
+        """Every connector, in one request. One that was made a moment ago may be missing: Connect has no status yet."""
+        answer = self._request("GET", "/connectors?expand=info&expand=status", "list connectors")
+        return {
+            name: ConnectorView(_without_name(told["info"]["config"]), _status(name, told["status"]))
+            for name, told in answer.items()
+            if "info" in told and "status" in told
+        }
+
+    def create_stopped(self, name: str, config: Mapping[str, str]) -> None:
+        """Create the connector in the state STOPPED: it reads nothing before `resume`. `Transient` when it is there."""
+        body = {"name": name, "config": dict(config), "initial_state": "STOPPED"}
+        self._request("POST", "/connectors", f"create connector {name}", json=body)
+
     def put_config(self, name: str, config: Mapping[str, str]) -> None:
         """Create the connector or change its configuration; an equal one restarts nothing that runs."""
         what = f"configure connector {name}"
         current = self._request("GET", _path(name, "/config"), what, absent_ok=True)
-        if current is not None and {k: v for k, v in current.items() if k != "name"} == dict(config):
+        if current is not None and _without_name(current) == dict(config):
             return
         self._request("PUT", _path(name, "/config"), what, json=dict(config))
 
     def status(self, name: str) -> ConnectorStatus | None:
         """What Connect last heard of the connector; None when there is none of that name (yet)."""
         answer = self._request("GET", _path(name, "/status"), f"read status of connector {name}", absent_ok=True)
-        if answer is None:
-            return None
-        tasks = tuple(TaskStatus(t["id"], t["state"], redact_text(t.get("trace", ""))) for t in answer["tasks"])
-        connector = answer["connector"]
-        return ConnectorStatus(name, connector["state"], redact_text(connector.get("trace", "")), tasks)
+        return None if answer is None else _status(name, answer)
 
     def wait_running(
         self,
@@ -170,7 +190,7 @@ class ConnectClient:
         self.close()
 
     def _request(
-        self, method: str, path: str, what: str, *, json: dict[str, str] | None = None, absent_ok: bool = False
+        self, method: str, path: str, what: str, *, json: dict[str, Any] | None = None, absent_ok: bool = False
     ) -> Any:
         """The decoded answer ({} for an empty one), or None for 404 with `absent_ok`."""
         try:
@@ -186,13 +206,24 @@ class ConnectClient:
         if response.status_code == httpx.codes.NOT_FOUND and absent_ok:
             return None
         if response.is_error:
-            raise _rejected(what, response, secrets=[v for k, v in (json or {}).items() if _is_sensitive(k)])
+            sent = {**(json or {}), **(json or {}).get("config", {})}
+            raise _rejected(what, response, secrets=[v for k, v in sent.items() if _is_sensitive(k)])
         try:
             return response.json() if response.content else {}
         except ValueError as error:
             raise Fatal(
                 f"{what}: {redact_text(self._base_url)} does not answer as Kafka Connect; correct CONNECT_URL"
             ) from error
+
+
+def _status(name: str, told: Mapping[str, Any]) -> ConnectorStatus:
+    tasks = tuple(TaskStatus(t["id"], t["state"], redact_text(t.get("trace", ""))) for t in told["tasks"])
+    connector = told["connector"]
+    return ConnectorStatus(name, connector["state"], redact_text(connector.get("trace", "")), tasks)
+
+
+def _without_name(config: Mapping[str, str]) -> dict[str, str]:
+    return {key: value for key, value in config.items() if key != "name"}
 
 
 def _rejected(what: str, response: httpx.Response, secrets: list[str]) -> CdcError:
