@@ -86,7 +86,7 @@ def problem_of(error: BaseException) -> Problem:
                 422, "invalid_request", "a text holds characters that cannot be stored, or a number is too large"
             )
         case asyncpg.PostgresConnectionError() | asyncpg.InterfaceError() | OSError() | TimeoutError():
-            return _unavailable("the database does not answer; try again")
+            return _unavailable("something that this needs does not answer; see /ready, and try again")
         case asyncpg.InsufficientResourcesError() | asyncpg.OperatorInterventionError():
             return _unavailable("the database is overloaded or restarts; try again")
         case asyncpg.SerializationError() | asyncpg.DeadlockDetectedError():
@@ -119,12 +119,12 @@ def problem_response(request: Request, error: BaseException) -> JSONResponse:
 
 
 def install(app: FastAPI) -> None:
-    """Have the application answer with problems only."""
+    """Have the application answer with problems only; what no route expects is caught by the audit middleware."""
 
     async def answer(request: Request, error: Exception) -> JSONResponse:
         return problem_response(request, error)
 
-    for kind in (Problem, RequestValidationError, HTTPException, CdcError, asyncpg.PostgresError, Exception):
+    for kind in (Problem, RequestValidationError, HTTPException, CdcError, asyncpg.PostgresError):
         app.add_exception_handler(kind, answer)
 
 

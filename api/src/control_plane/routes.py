@@ -23,7 +23,8 @@ class GuardedRoute(APIRoute):
     @property
     def guard(self) -> Guard:
         """What the route declares. Raises `UnguardedRoute` unless it is exactly one."""
-        guards = [each.dependency for each in self.dependencies if isinstance(each.dependency, Guard)]
+        declared: list[object] = [each.dependency for each in self.dependencies]
+        guards = [each for each in declared if isinstance(each, Guard)]
         if len(guards) != 1:
             raise UnguardedRoute(f"{self.path} declares {len(guards)} guards: give it dependencies=[guard(…)]")
         return guards[0]

@@ -1,12 +1,14 @@
-"""Every call leaves an audit entry: with its changes when the route has stored it, else by itself, before the answer."""
+"""Every call leaves an audit entry: with its changes when the route stored it, else by itself, before the answer."""
 
 import time
 import uuid
 from datetime import UTC, datetime
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from control_plane.models.audit import AuditDraft
+from control_plane.problems import problem_response
 
 
 class AuditMiddleware:
@@ -30,4 +32,7 @@ class AuditMiddleware:
                 draft.stored = True
             await send(message)
 
-        await self._app(scope, receive, answer)
+        try:
+            await self._app(scope, receive, answer)
+        except Exception as error:
+            await problem_response(Request(scope), error)(scope, receive, answer)
