@@ -160,6 +160,9 @@ class PipelineSpec(SpecModel):
     evolution: EvolutionSpec = EvolutionSpec()
     topic_partitions: int = Field(default=1, ge=1, le=1000)
     """Partitions of each change topic, fixed when the topic is created; a later change means a resync."""
+    desired: Literal["running", "stopped"] = "running"
+    """`stopped`: writers end the pipeline and keep its tables and offsets; `running` again, they go on from there. A
+    pipeline whose connector alone is paused is `running`: what Kafka has is still to come into the tables."""
 
     @model_validator(mode="after")
     def _rules_make_sense(self) -> Self:
