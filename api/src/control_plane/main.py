@@ -4,17 +4,23 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Final
 
+from anyio import to_thread
 from fastapi import FastAPI
 
+from cdc_shared.tracing.otel_config import Tracing, configure_tracing
 from control_plane import problems
 from control_plane.database import Database
 from control_plane.middleware.audit import AuditMiddleware
+from control_plane.middleware.logging import LoggingMiddleware
+from control_plane.middleware.request_context import RequestContextMiddleware
+from control_plane.middleware.tracing import TracingMiddleware
 from control_plane.migrations import migrate
 from control_plane.platform import Platform
 from control_plane.services.audit_trail import AuditTrail
 from control_plane.services.auth_service import AuthService
 from control_plane.settings import Settings
 
+SERVICE: Final = "control-plane"
 VERSION: Final = "0.1.0"
 TITLE: Final = "CDC control plane"
 
@@ -25,16 +31,21 @@ def create_app(settings: Settings, open_platform: OpenPlatform | None = None) ->
     """The application; it opens its services when it starts. `open_platform` takes their place in tests."""
     opened = open_platform or (lambda: _platform(settings))
 
+    tracing = configure_tracing(SERVICE, settings.tracing.otlp_endpoint)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened() as platform:
-            app.state.platform = platform
-            yield
+        try:
+            async with opened() as platform:
+                app.state.platform = platform
+                yield
+        finally:
+            await to_thread.run_sync(tracing.shutdown)
 
     app = FastAPI(title=TITLE, version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     problems.install(app)
     _add_routers(app)
-    _add_middleware(app, settings)
+    _add_middleware(app, tracing)
     return app
 
 
@@ -42,9 +53,12 @@ def _add_routers(app: FastAPI) -> None:
     """Every router is a `routes.guarded_router`."""
 
 
-def _add_middleware(app: FastAPI, settings: Settings) -> None:
+def _add_middleware(app: FastAPI, tracing: Tracing) -> None:
     """What is added last is outermost."""
     app.add_middleware(AuditMiddleware)
+    app.add_middleware(LoggingMiddleware)
+    app.add_middleware(TracingMiddleware, tracing=tracing)
+    app.add_middleware(RequestContextMiddleware)
 
 
 @asynccontextmanager
@@ -55,6 +69,6 @@ async def _platform(settings: Settings) -> AsyncIterator[Platform]:
     async with AsyncExitStack() as stack:
         database = await Database.open(dsn, settings.api.postgres_connections)
         stack.push_async_callback(database.close)
-        audit = await stack.enter_async_context(AuditTrail.open(database))
+        audit = await stack.enter_async_context(AuditTrail.open(dsn))
         auth = await AuthService.open(settings, database)
         yield Platform(settings, database, audit, auth)

@@ -101,19 +101,17 @@ def duration_us(entry: AuditEntry) -> int:
 
 
 def _storable(entry: AuditEntry) -> AuditEntry:
-    """Some texts come from callers: no control characters, which Postgres or a terminal would stumble over, no novels."""
+    """Some texts come from callers: without control characters, which Postgres and terminals mind, and not endless."""
     return replace(
         entry,
-        user=_text(entry.user),
-        resource=_text(entry.resource),
-        code=_text(entry.code),
+        user=entry.user and _text(entry.user),
+        resource=entry.resource and _text(entry.resource),
+        code=entry.code and _text(entry.code),
         request_id=_text(entry.request_id),
-        address=_text(entry.address),
+        address=entry.address and _text(entry.address),
     )
 
 
-def _text(text: str | None) -> str | None:
-    if text is None:
-        return None
+def _text(text: str) -> str:
     shown = _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text[:MAX_TEXT_CHARS])
     return shown if len(shown) <= MAX_TEXT_CHARS else shown[: MAX_TEXT_CHARS - 1] + "…"
