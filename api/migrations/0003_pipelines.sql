@@ -52,12 +52,16 @@ CREATE TABLE operations (
     pipeline text COLLATE "C" NOT NULL,
     pipeline_id uuid NOT NULL,
     kind text NOT NULL CHECK (kind IN ('restart', 'resync', 'reset', 'delete')),
-    parameters jsonb NOT NULL,
+    arguments jsonb NOT NULL,
     state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'running', 'succeeded', 'failed', 'cancelled')),
+    -- How many times in a row the step at hand has gone wrong.
     attempts integer NOT NULL DEFAULT 0,
-    -- For people: how far it is. For the controller: where to go on after a restart.
-    progress jsonb,
-    checkpoint jsonb,
+    -- What the last step returned: for people, and for the next step, which may be another process's.
+    message text,
+    memory jsonb,
+    -- The controller leaves the pipeline's connector alone meanwhile.
+    holds_connector boolean NOT NULL DEFAULT true,
+    -- Of the last attempt, if that went wrong.
     error text,
     requested_by text NOT NULL,
     requested_at timestamptz NOT NULL DEFAULT now(),

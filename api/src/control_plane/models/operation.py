@@ -37,12 +37,12 @@ class Operation(BaseModel):
     id: UUID
     pipeline: str
     kind: OperationKind
-    parameters: dict[str, Any]
+    arguments: dict[str, Any]
     """Of a resync `collections` and `filter`, of a reset `keep_tables`, of a deletion `keep_tables`, `keep_offsets` and
     `force`."""
     state: OperationState
-    attempts: int
-    progress: dict[str, Any] | None = None
+    attempts: int = Field(default=0, description="how many times in a row the step at hand has gone wrong")
+    message: str | None = Field(default=None, description="how far it is")
     error: str | None = Field(default=None, description="of the last attempt; while unfinished it is tried again")
     requested_by: str
     requested_at: datetime

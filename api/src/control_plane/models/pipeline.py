@@ -25,6 +25,14 @@ from control_plane.models.operation import Operation
 MAX_COLLECTIONS_PER_RESYNC: Final = 1000
 
 
+class Desired(StrEnum):
+    """What a pipeline is wanted to be."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+
+
 class PipelineConfig(SpecModel):
     """What people say of a pipeline: a `PipelineSpec` without what the platform adds to it when it is published, which
     is the version of its rules and the state it is wanted in. The text of a rule's secret is never in it, only a
@@ -53,21 +61,17 @@ class PipelineConfig(SpecModel):
             raise ValueError("; ".join(messages)) from None
         return self
 
-    def spec(self) -> PipelineSpec:
-        """The spec that is published, as yet without a version of its rules."""
-        return PipelineSpec.model_validate({name: getattr(self, name) for name in type(self).model_fields})
+    def spec(self, desired: Desired = Desired.RUNNING) -> PipelineSpec:
+        """The spec that is published, as yet without a version of its rules. A paused pipeline's says `running`: what
+        Kafka has is still to come into the tables.
+        """
+        wanted = "stopped" if desired is Desired.STOPPED else "running"
+        parts = {name: getattr(self, name) for name in type(self).model_fields}
+        return PipelineSpec.model_validate({**parts, "desired": wanted})
 
     def stored(self) -> dict[str, Any]:
         """The content of `pipelines.spec`, and of `spec` in answers. `model_validate` reads it back."""
         return self.model_dump(mode="json", exclude={"quality": {"version"}})
-
-
-class Desired(StrEnum):
-    """What a pipeline is wanted to be."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    STOPPED = "stopped"
 
 
 class State(StrEnum):
@@ -110,14 +114,15 @@ class Reason(StrEnum):
     PAUSED = "Paused"
     STOPPED = "Stopped"
     ABSENT = "Absent"
-    """There is none: no connector, no writer that has the pipeline."""
+    """There is none: no connector, no writer that has taken the pipeline, no spec that was ever published."""
+    SILENT = "Silent"
+    """The writer that had the pipeline has said nothing for so long that it is gone."""
     FAILED = "Failed"
-    """It says itself that it goes no further, or what it was told is refused for good."""
-    UNREACHABLE = "Unreachable"
+    """It says itself that it goes no further."""
+    REFUSED = "Refused"
+    """What it was told will never be accepted."""
+    UNAVAILABLE = "Unavailable"
     """It could not be asked."""
-    PUBLISHED = "Published"
-    OUTDATED = "Outdated"
-    """Not yet what is wanted now."""
 
 
 class Condition(BaseModel):

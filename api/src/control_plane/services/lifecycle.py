@@ -129,7 +129,7 @@ def is_reached(record: PipelineRecord) -> bool:
     writer = _reason(record, ConditionKind.WRITER_RUNNING)
     published = _status(record, ConditionKind.SPEC_PUBLISHED) is ConditionStatus.TRUE
     if record.desired is Desired.STOPPED:
-        gone = {Reason.STOPPED, Reason.ABSENT}
+        gone = {Reason.STOPPED, Reason.ABSENT, Reason.SILENT}
         told = published or _reason(record, ConditionKind.SPEC_PUBLISHED) == Reason.ABSENT  # nobody ever knew of it
         return told and connector in gone and writer in gone
     if record.desired is Desired.PAUSED:
@@ -156,7 +156,7 @@ def config_of(record: PipelineRecord) -> PipelineConfig:
 
 def _has_failed(record: PipelineRecord) -> bool:
     fateful = (ConditionKind.CONNECTOR_RUNNING, ConditionKind.SPEC_PUBLISHED, ConditionKind.WRITER_RUNNING)
-    return any(_reason(record, kind) == Reason.FAILED for kind in fateful)
+    return any(_reason(record, kind) in (Reason.FAILED, Reason.REFUSED) for kind in fateful)
 
 
 def _is_resyncing(record: PipelineRecord) -> bool:
