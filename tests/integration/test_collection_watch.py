@@ -20,7 +20,7 @@ from waiting import wait_until
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.kafka.topics import STATUS_TOPIC
 from cdc_shared.resync.resync import Resync
-from cdc_shared.resync.resync_progress import ResyncProgress
+from cdc_shared.resync.resync_progress import ResyncProgress, follow
 from cdc_shared.settings import KafkaSettings
 
 pytestmark = pytest.mark.integration
@@ -61,7 +61,11 @@ def resync(pipeline: MongoPipeline) -> None:
     )
     with ConnectClient(pipeline.stack.connect_url) as connect:
         request = Resync(pipeline.spec, kafka, pipeline.stack.object_store, connect, [], print)
-        ResyncProgress(request, pipeline.spec, request.start(), pipeline.stack.kafka, connect, print).run()
+        target = request.start()
+        with ResyncProgress(
+            pipeline.spec, pipeline.stack.object_store, target, pipeline.stack.kafka, print
+        ) as progress:
+            follow(progress, pipeline.name, connect, print)
 
 
 @pytest.mark.timeout(300)

@@ -18,7 +18,7 @@ from cdc_shared.kafka.spec_topic import UnknownPipeline, delete_spec, read_spec
 from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.models.common import InvalidSpec, load_spec
 from cdc_shared.resync.resync import Resync
-from cdc_shared.resync.resync_progress import ResyncProgress
+from cdc_shared.resync.resync_progress import ResyncProgress, follow
 from cdc_shared.settings import ConnectSettings, KafkaSettings, ObjectStoreSettings, load_settings
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.dead_letters_command import dead_letters_app
@@ -216,10 +216,11 @@ def resync(
         spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
         with ConnectClient(load_settings(ConnectSettings).url) as connect:
             request = Resync(spec, kafka, stores, connect, collection or [], typer.echo)
-            topics = request.start()
+            target = request.start()
             if not wait:
                 return
             try:
-                ResyncProgress(request, spec, topics, kafka.bootstrap_servers, connect, typer.echo).run()
+                with ResyncProgress(spec, stores, target, kafka.bootstrap_servers, typer.echo) as progress:
+                    follow(progress, spec.name, connect, typer.echo)
             except KeyboardInterrupt:
                 typer.echo("no longer waiting; the resync goes on")

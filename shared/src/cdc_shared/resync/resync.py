@@ -9,9 +9,9 @@ first. May be repeated; what an interrupted resync has begun goes on by itself o
 import json
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import obstore
@@ -52,8 +52,24 @@ Say = Callable[[str], None]
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class ResyncTarget:
+    """What must become whole.
+
+    Attributes:
+        since: the snapshot that was asked for begins at this offset of the notification topic, or later.
+        topics: the collections (without their database) that it is of, with their topics as they were then.
+    """
+
+    since: int
+    topics: Mapping[str, ChangeTopic]
+
+
 class Resync:
-    """One resync of one pipeline. Blocks on Kafka, Connect and the store; raises `Transient` when one is away."""
+    """One resync of one pipeline, at once (`start`) or in steps, which whoever drives it takes in their order.
+
+    Each step may be repeated. They block on Kafka, Connect and the store, and raise `Transient` when one is away.
+    """
 
     def __init__(
         self,
@@ -77,48 +93,79 @@ class Resync:
         self._wanted = sorted(set(collections))
         self._say = say
         self._admin = AdminClient({"bootstrap.servers": kafka.bootstrap_servers})
-        self.since = 0
-        """The snapshot that was asked for begins at this offset of the notification topic, or later."""
 
     @property
     def is_whole(self) -> bool:
         """Whether it is of the whole pipeline."""
         return not self._wanted
 
-    def start(self) -> dict[str, ChangeTopic]:
-        """Ask for the snapshot; return the collections that it is of, with their topics as they are then.
+    def start(self) -> ResyncTarget:
+        """Take all steps: ask for the snapshot, waiting out what fails for a while. Returns when the connector runs.
 
         Raises `Fatal` when there is no connector, or one that takes no snapshots.
         """
+        self.check()
+        collections = self._patiently(self.collections)
+        must_stop = self._patiently(lambda: self.must_stop(collections))
+        with self._stopped_connector() if must_stop else nullcontext():
+            if self.is_whole:  # first, because it also fences a task of the connector that has not ended yet
+                self._say(f"connector {self._spec.name} forgets its position and begins with a snapshot")
+                self._connect.forget_offsets(self._spec.name, CONNECT_TIMEOUT_S)
+            target = self._patiently(lambda: self.make_ready(collections))
+        self._connect.wait_running(self._spec.name, CONNECT_TIMEOUT_S)
+        if not self.is_whole:
+            self.signal(collections)
+        self.wake_writers()
+        return target
+
+    def check(self) -> None:
+        """Raise `Fatal` when there is no connector, or one that takes no snapshots; make the topics that it needs."""
         name = self._spec.name
         if self._connect.status(name) is None:
             raise Fatal(f"Kafka Connect has no connector {name}: deploy the pipeline first")
         if self.is_whole and self._spec.source.snapshot_mode in SNAPSHOTLESS_MODES:
             raise Fatal(
                 f"pipeline {name} has source.snapshot_mode {self._spec.source.snapshot_mode}, so its connector never "
-                "begins with a snapshot; name the collections with --collection"
+                "begins with a snapshot; name the collections to resync"
             )
         ensure_connector_topics(self._admin, name)
-        collections = self._wanted or self._patiently(self._tables)
-        must_stop = self.is_whole or any(self._patiently(partial(self._must_start_anew, each)) for each in collections)
-        with self._stopped_connector() if must_stop else nullcontext():
-            if self.is_whole:  # first, because it also fences a task of the connector that has not ended yet
-                self._say(f"connector {name} forgets its position and begins with a snapshot")
-                self._connect.forget_offsets(name, CONNECT_TIMEOUT_S)
-            notifications = notification_topic(name)
-            ((_, self.since),) = held_offsets(self._admin, notifications, 1).values()
-            since = f"{topic_id(self._admin, notifications).id}:{self.since}"
-            topics = {each: self._patiently(partial(self._ready_table, each, since)) for each in collections}
-        self._connect.wait_running(name, CONNECT_TIMEOUT_S)
-        if not self.is_whole:
-            self._signal(collections)
-        # Writers that had ended begin again.
-        publish_spec(self._kafka.bootstrap_servers, self._spec, topic=self._kafka.pipelines_topic)
-        return topics
 
-    def location(self, collection: str) -> TableLocation:
-        """Where a collection's table is."""
-        return table_location(self._spec, self._stores, CollectionName(self._spec.source.database, collection))
+    def collections(self) -> list[str]:
+        """Return the collections that it is of: those asked for, or all that have a table of their current state."""
+        return self._wanted or self._tables()
+
+    def must_stop(self, collections: Collection[str]) -> bool:
+        """Tell whether the connector must be stopped (and, of the whole pipeline, forget its offsets) before the next
+        step, and started again behind it.
+        """
+        return self.is_whole or any(self._must_start_anew(each) for each in collections)
+
+    def make_ready(self, collections: Collection[str]) -> ResyncTarget:
+        """Have those tables start anew that must; return what must become whole then."""
+        notifications = notification_topic(self._spec.name)
+        ((_, since),) = held_offsets(self._admin, notifications, 1).values()
+        resync_since = f"{topic_id(self._admin, notifications).id}:{since}"
+        return ResyncTarget(since, {each: self._ready_table(each, resync_since) for each in collections})
+
+    def signal(self, collections: Collection[str]) -> None:
+        """Have the connector snapshot the collections; of the whole pipeline it does so by itself.
+
+        Its signals are kept until it has taken them.
+        """
+        name, request = self._spec.name, str(uuid.uuid4())
+        patterns = [collection_regex(self._spec.source, each) for each in collections]
+        signal = {
+            "id": request,
+            "type": "execute-snapshot",
+            "data": {"data-collections": patterns, "type": "BLOCKING"},
+        }
+        producer = Producer({"bootstrap.servers": self._kafka.bootstrap_servers, "enable.idempotence": True})
+        send_record(producer, signal_topic(name), name.encode(), json.dumps(signal).encode())
+        self._say(f"connector {name} was asked for a snapshot of {', '.join(collections)}")
+
+    def wake_writers(self) -> None:
+        """Have writers that had ended the pipeline begin again: publish its spec once more."""
+        publish_spec(self._kafka.bootstrap_servers, self._spec, topic=self._kafka.pipelines_topic)
 
     @contextmanager
     def _stopped_connector(self) -> Iterator[None]:
@@ -142,7 +189,7 @@ class Resync:
 
     def _must_start_anew(self, collection: str) -> bool:
         name = self._topic_name(collection)
-        location = self.location(collection)
+        location = self._location(collection)
         with store_errors(f"reading the log of {location.url}"):
             table = DeltaLog(location.store).load()
         if table.metadata is None:
@@ -159,12 +206,15 @@ class Resync:
         database = self._spec.source.database
         identity = TableIdentity(self._spec.name, database, collection)
         start = start_anew(
-            self.location(collection), identity, self._spec.sink.mode, topic, self._held(topic), resync_since
+            self._location(collection), identity, self._spec.sink.mode, topic, self._held(topic), resync_since
         )
         if start is not None:
             offsets = ", ".join(f"{p} at {offset:,}" for p, offset in start.offsets.items())
             self._say(f"{database}.{collection} starts anew, partition {offsets}: {start.reason}")
         return topic
+
+    def _location(self, collection: str) -> TableLocation:
+        return table_location(self._spec, self._stores, CollectionName(self._spec.source.database, collection))
 
     def _topic(self, collection: str) -> ChangeTopic:
         """Return the collection's topic. Made when it is missing: offsets of a topic yet to be cannot be committed."""
@@ -191,16 +241,3 @@ class Resync:
             tables = [DeltaLog(open_store(url, self._stores)).load().metadata for url in urls]
         own = (each.configuration for each in tables if each and each.configuration.get(MODE) == self._spec.sink.mode)
         return sorted(each[COLLECTION] for each in own)
-
-    def _signal(self, collections: Collection[str]) -> None:
-        """Have the connector snapshot the collections. Its signals are kept until it has taken them."""
-        name, request = self._spec.name, str(uuid.uuid4())
-        patterns = [collection_regex(self._spec.source, each) for each in collections]
-        signal = {
-            "id": request,
-            "type": "execute-snapshot",
-            "data": {"data-collections": patterns, "type": "BLOCKING"},
-        }
-        producer = Producer({"bootstrap.servers": self._kafka.bootstrap_servers, "enable.idempotence": True})
-        send_record(producer, signal_topic(name), name.encode(), json.dumps(signal).encode())
-        self._say(f"connector {name} was asked for a snapshot of {', '.join(collections)}")

@@ -5,7 +5,9 @@ later is swept, the table may lack changes and hold what is gone. The table's pa
 (docs/adr/0011-resync.md), and no sweep is recorded above it yet.
 """
 
-from cdc_shared.delta.offsets import ChangeTopic, swept_id
+from collections.abc import Callable, Mapping
+
+from cdc_shared.delta.offsets import ChangeTopic, app_id, swept_id
 from cdc_shared.delta.positions import partition_base
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.delta.table_metadata import RESYNC_SINCE
@@ -36,3 +38,18 @@ def is_swept(table: Snapshot, topic: ChangeTopic, bounds: AttemptBounds) -> bool
     if base == 0 and not any(before.values()):
         return True
     return all(table.txns.get(swept_id(topic, partition), -1) >= offset for partition, offset in before.items())
+
+
+def has_arrived(
+    table: Snapshot,
+    topic: ChangeTopic,
+    ends: Mapping[int, int],
+    has_change: Callable[[ChangeTopic, int, int, int], bool],
+) -> bool:
+    """Tell whether the table holds every change before these offsets of the partitions.
+
+    `has_change(topic, partition, start, end)` is `TopicPositions.has_change`: nothing but markers may end a partition,
+    and the table's offset would say so only a minute later.
+    """
+    stands = {p: table.txns.get(app_id(topic, p), 0) for p in ends}
+    return all(stands[p] >= end or not has_change(topic, p, stands[p], end) for p, end in ends.items())

@@ -11,7 +11,7 @@ from cdc_shared.kafka.topics import TopicIdentity
 from cdc_shared.models.common import PipelineSpec, SourceSpec
 from cdc_shared.resync import resync as module
 from cdc_shared.resync.new_start import NewStart
-from cdc_shared.resync.resync import Resync
+from cdc_shared.resync.resync import Resync, ResyncTarget
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
 
 pytestmark = pytest.mark.unit
@@ -81,9 +81,8 @@ def world(monkeypatch, tmp_path):
 
 def test_of_the_whole_pipeline_the_connector_forgets_its_position(world):
     request = world.resync()
-    assert request.start() == {}  # there is no table yet
+    assert request.start() == ResyncTarget(7, {})  # there is no table yet
     assert world.connect.asked == ["stop", "forget offsets", "resume", "wait"]
-    assert request.since == 7
     assert world.sent == []
     assert world.published == 1
 
@@ -118,7 +117,7 @@ def test_whatever_fails_meanwhile_the_connector_is_started_again(world):
 def test_what_cannot_be_resynced_is_refused_before_anything_is_done(world):
     with pytest.raises(Fatal, match="does not capture b"):
         world.resync("a", "b", include_collections=("a",))
-    with pytest.raises(Fatal, match="name the collections with --collection"):
+    with pytest.raises(Fatal, match="name the collections to resync"):
         world.resync(snapshot_mode="no_data").start()
     world.connect.known = False
     with pytest.raises(Fatal, match="deploy the pipeline first"):
