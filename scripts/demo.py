@@ -28,6 +28,7 @@ from rich.text import Text
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
+from cdc_shared.connect.connector_secrets import ConnectorSecrets
 from cdc_shared.errors import CdcError, Transient
 from cdc_shared.kafka.errors import map_kafka_error
 from cdc_shared.kafka.spec_topic import delete_spec, publish_spec
@@ -77,7 +78,8 @@ class Demo:
     def __init__(self, endpoints: Mapping[str, str], stores: ObjectStoreSettings) -> None:
         self.name = f"demo-{uuid.uuid4().hex[:6]}"
         self._uri, self._kafka = endpoints["MONGODB_URI"], endpoints["KAFKA_BOOTSTRAP_SERVERS"]
-        self._connect = ConnectClient(endpoints["CONNECT_URL"])
+        self._secrets = ConnectorSecrets(Path(endpoints["CONNECT_SECRETS_DIR"]))
+        self._connect = ConnectClient(endpoints["CONNECT_URL"], hide=self._secrets.hide)
         self._admin = AdminClient({"bootstrap.servers": self._kafka})
         self._ready_url = f"{endpoints['WRITER_URL']}/ready"
         self._events = 0
@@ -106,7 +108,8 @@ class Demo:
     def deploy(self) -> None:
         """Publish the pipeline's spec and start its connector."""
         publish_spec(self._kafka, self._spec)
-        config = render_connector_config(load_template(TEMPLATE), self._spec, Secret(self._uri), self._kafka)
+        connection = self._secrets.put(self.name, Secret(self._uri))
+        config = render_connector_config(load_template(TEMPLATE), self._spec, connection, self._kafka)
         self._connect.put_config(self.name, config)
         self._connect.wait_running(self.name, CONNECTOR_TIMEOUT_S)
 
@@ -128,6 +131,7 @@ class Demo:
             undo.callback(self._drop_database)  # the writer keeps its sentinel there
             undo.callback(self._wait_until_writer_has_left)
             undo.callback(delete_spec, self._kafka, self.name)
+            undo.callback(self._secrets.remove, self.name)
             undo.callback(self._connect.delete, self.name)
             yield
 

@@ -7,6 +7,7 @@ from confluent_kafka.admin import AdminClient
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
+from cdc_shared.connect.connector_secrets import ConnectorSecrets
 from cdc_shared.errors import CdcError
 from cdc_shared.kafka.spec_topic import publish_spec
 from cdc_shared.kafka.topics import ensure_connector_topics
@@ -34,14 +35,17 @@ def deploy(spec_file: Path, template_file: Path, endpoints: Mapping[str, str]) -
         connection = resolve_reference(spec.source.connection, secret_providers(secrets, endpoints))
         # Debezium reads its signals from one of them; brokers do not make topics by themselves.
         ensure_connector_topics(AdminClient({"bootstrap.servers": bootstrap}), spec.name)
-        config = render_connector_config(load_template(template_file), spec, connection, bootstrap)
+        kept = ConnectorSecrets(Path(endpoints["CONNECT_SECRETS_DIR"]))
+        settings = kept.put(spec.name, connection)
+        config = render_connector_config(load_template(template_file), spec, settings, bootstrap)
         publish_spec(bootstrap, spec)
-        with ConnectClient(endpoints["CONNECT_URL"]) as connect:
+        with ConnectClient(endpoints["CONNECT_URL"], hide=kept.hide) as connect:
             connect.put_config(spec.name, config)
             status = connect.status(spec.name)
             if status is not None and status.failure is not None:
                 connect.restart(spec.name)
             connect.wait_running(spec.name, RUNNING_TIMEOUT_S)
+        kept.keep_only(spec.name, config)
     except CdcError as error:
         raise StackError(f"{spec_file.name} cannot be deployed: {error}") from None
     return spec

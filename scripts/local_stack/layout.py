@@ -59,6 +59,11 @@ class Layout:
         return self.local / "secrets"
 
     @property
+    def connect_secrets(self) -> Path:
+        """What Kafka Connect's worker reads the connectors' secrets from. It does not start without the directory."""
+        return self.secrets / "connect"
+
+    @property
     def endpoints(self) -> Path:
         return self.local / "endpoints.env"
 
@@ -100,7 +105,7 @@ class Layout:
         """Create what is missing, closed to others except on the way to Postgres's data, which may run as `nobody`."""
         for path in (self.local, self.data):
             path.mkdir(exist_ok=True)
-        for path in (self.logs, self.config, self.local / "run", self.secrets):
+        for path in (self.logs, self.config, self.local / "run", self.secrets, self.connect_secrets):
             path.mkdir(mode=0o700, exist_ok=True)
         self.cache.mkdir(parents=True, exist_ok=True)
         socket_directory = self.supervisor_socket.parent

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import httpx
@@ -9,6 +10,7 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from cdc_shared.connect.connect_client import ConnectClient
+from cdc_shared.connect.connector_secrets import ConnectorSecrets
 from cdc_shared.errors import CdcError, Fatal
 from cdc_shared.kafka.spec_topic import SpecReader, delete_spec
 from cdc_shared.kafka.topics import (
@@ -50,6 +52,7 @@ def undeploy(name: str, endpoints: Mapping[str, str], progress: Callable[[str], 
             raise StackError(f"there is no pipeline {name!r}; there are: {', '.join(existing) or 'none'}")
         progress(f"removing connector {name}")
         _remove_connector(name, endpoints["CONNECT_URL"])
+        ConnectorSecrets(Path(endpoints["CONNECT_SECRETS_DIR"])).remove(name)
         delete_spec(bootstrap, name)
         progress(f"waiting for the delta-writer to leave {name}")
         _wait_until_writer_has_left(name, endpoints["WRITER_URL"])

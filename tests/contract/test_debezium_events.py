@@ -29,6 +29,7 @@ from stack_endpoints import Stack
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
+from cdc_shared.connect.connector_secrets import ConnectorSecrets
 from cdc_shared.kafka.topics import change_topic, notification_topic, signal_topic
 from cdc_shared.models.common import PipelineSpec, SourceSpec
 from cdc_shared.security.secret_provider import Secret
@@ -211,7 +212,10 @@ def live_events(stack: Stack) -> Iterator[list[Captured]]:
         ids, rich = client[name]["ids"], client[name]["rich"]
         ids.insert_many([{"_id": value, "v": 1} for value in IDS])
         rich.insert_one({"_id": ObjectId(), **RICH})
-        connect.put_config(name, render_connector_config(load_template(TEMPLATE), spec, Secret(uri), kafka))
+        secrets = ConnectorSecrets(stack.connect_secrets_dir)
+        undo.callback(secrets.remove, name)
+        connection = secrets.put(name, Secret(uri))
+        connect.put_config(name, render_connector_config(load_template(TEMPLATE), spec, connection, kafka))
         connect.wait_running(name, CAPTURE_TIMEOUT_S)
         reader = _Reader(consumer, topics)
         reader.read_until(lambda seen: sum(event.op == "r" for event in seen) == len(IDS) + 1)

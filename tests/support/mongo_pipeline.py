@@ -16,6 +16,7 @@ from trial_pipeline import EQUAL_TIMEOUT_S, TrialPipeline
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import load_template, render_connector_config
+from cdc_shared.connect.connector_secrets import ConnectorSecrets
 from cdc_shared.documents import canonical_document, key_text
 from cdc_shared.kafka.topics import ensure_connector_topics
 from cdc_shared.security.secret_provider import Secret
@@ -47,6 +48,7 @@ class MongoPipeline(TrialPipeline):
         super().__init__(stack, name, root, directory, **options)
         self._connector = dict(connector or {})
         self._environment = dict(writer or {})
+        self._secrets = ConnectorSecrets(stack.connect_secrets_dir)
         self._client = MongoClient[dict[str, Any]](stack.mongodb_uri)
         self.db: Database[dict[str, Any]] = self._client.get_database(self.database, codec_options=EXACT)
 
@@ -54,9 +56,8 @@ class MongoPipeline(TrialPipeline):
         """Publish the spec, start the writer and the connector, and wait until all run."""
         ensure_connector_topics(self.admin, self.name)
         self.publish()
-        config = render_connector_config(
-            load_template(CONNECTOR_TEMPLATE), self.spec, Secret(self.stack.mongodb_uri), self.stack.kafka
-        )
+        connection = self._secrets.put(self.name, Secret(self.stack.mongodb_uri))
+        config = render_connector_config(load_template(CONNECTOR_TEMPLATE), self.spec, connection, self.stack.kafka)
         with ConnectClient(self.stack.connect_url) as connect:
             connect.put_config(self.name, config | self._connector)
             self.start_writer(self._environment)
@@ -88,3 +89,4 @@ class MongoPipeline(TrialPipeline):
     def _delete_connector(self) -> None:
         with ConnectClient(self.stack.connect_url) as connect:
             connect.delete(self.name)
+        self._secrets.remove(self.name)

@@ -49,12 +49,14 @@ class PrivateConnect:
         self._suffix = uuid.uuid4().hex[:8]
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        self.stack = replace(stack, connect_url=f"http://{HOST}:{self._port}")
+        self.stack = replace(
+            stack, connect_url=f"http://{HOST}:{self._port}", connect_secrets_dir=directory / "connect-secrets"
+        )
         """The running stack with this worker in place of its own."""
 
     def start(self) -> None:
         """Start it and wait until it is in its group and answers."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self.stack.connect_secrets_dir.mkdir(parents=True, exist_ok=True)  # the worker does not start without it
         properties = self._directory / "connect.properties"
         properties.write_text(self._properties())
         jars = jars_directory(Layout.of(ROOT))
@@ -101,6 +103,7 @@ class PrivateConnect:
             CONNECT_PORT=self._port,
             PLUGINS=jars_directory(Layout.of(ROOT)) / "plugins",
             MAX_MESSAGE_BYTES=MAX_MESSAGE_BYTES,
+            SECRETS=self.stack.connect_secrets_dir,
         )
         for name in OWN_SETTINGS:
             text, found = re.subn(rf"(?m)^({re.escape(name)}=.*)$", rf"\1_{self._suffix}", text)

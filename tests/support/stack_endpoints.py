@@ -24,6 +24,7 @@ REQUIRED = (
     "MONGODB_URI",
     "KAFKA_BOOTSTRAP_SERVERS",
     "CONNECT_URL",
+    "CONNECT_SECRETS_DIR",
     "S3_ENDPOINT",
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",
@@ -43,6 +44,7 @@ class Stack:
     mongodb_uri: str = field(repr=False)
     kafka: str
     connect_url: str
+    connect_secrets_dir: Path
     s3_endpoint: str
     access_key_id: str = field(repr=False)
     secret_access_key: str = field(repr=False)
@@ -63,6 +65,7 @@ class Stack:
             mongodb_uri=values["MONGODB_URI"],
             kafka=values["KAFKA_BOOTSTRAP_SERVERS"],
             connect_url=values["CONNECT_URL"],
+            connect_secrets_dir=Path(values["CONNECT_SECRETS_DIR"]),
             s3_endpoint=values["S3_ENDPOINT"],
             access_key_id=values["AWS_ACCESS_KEY_ID"],
             secret_access_key=values["AWS_SECRET_ACCESS_KEY"],

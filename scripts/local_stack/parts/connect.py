@@ -18,7 +18,12 @@ def connect(stack: Stack) -> Part:
     data = stack.layout.data / "connect"
     properties = stack.layout.config / "connect.properties"
 
-    text = stack.render("connect.properties", PLUGINS=stack.jars / "plugins", MAX_MESSAGE_BYTES=MAX_MESSAGE_BYTES)
+    text = stack.render(
+        "connect.properties",
+        PLUGINS=stack.jars / "plugins",
+        MAX_MESSAGE_BYTES=MAX_MESSAGE_BYTES,
+        SECRETS=stack.layout.connect_secrets,
+    )
     return Part(
         name="connect",
         endpoint=stack.connect_url,

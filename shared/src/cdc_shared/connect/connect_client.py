@@ -1,7 +1,8 @@
 """Kafka Connect's REST interface: what the platform needs of it.
 
 Every failure is `Transient` (Connect is away, rebalancing, or timed out) or `Fatal` with the remedy. No message and no
-log line holds a configuration: it carries the source's password, and Connect repeats it in its own error texts.
+trace holds a secret: configurations only name them (`connector_secrets`), but Connect puts the values in before it
+checks and starts a connector, and repeats them in its own error texts.
 """
 
 import time
@@ -13,7 +14,7 @@ from urllib.parse import quote
 import httpx
 
 from cdc_shared.errors import CdcError, Fatal, Transient
-from cdc_shared.logging.redaction import is_secret_key, redact_text
+from cdc_shared.logging.redaction import redact_text
 
 REQUEST_TIMEOUT_S = 100.0  # Connect answers a slow request (a validation that waits for the source) after its own 90 s
 POLL_S = 0.5
@@ -59,14 +60,26 @@ class ConnectorView(NamedTuple):
     status: ConnectorStatus
 
 
+Hide = Callable[[str, str], str]
+"""(name of the connector, text) → the text without secrets."""
+
+
 class ConnectClient:
     """A client of one Connect cluster, at the URL of any of its workers. Not thread-safe; close it when done."""
 
     def __init__(
-        self, base_url: str, transport: httpx.BaseTransport | None = None, timeout_s: float = REQUEST_TIMEOUT_S
+        self,
+        base_url: str,
+        transport: httpx.BaseTransport | None = None,
+        timeout_s: float = REQUEST_TIMEOUT_S,
+        hide: Hide = lambda _, text: redact_text(text),
     ) -> None:
-        """`transport` takes the network's place in tests; `timeout_s` is for each answer."""
+        """`transport` takes the network's place in tests; `timeout_s` is for each answer.
+
+        `hide` is for what is shown of Connect's texts: `ConnectorSecrets.hide` where the secrets are known.
+        """
         self._base_url = base_url.rstrip("/")
+        self._hide = hide
         self._http = httpx.Client(base_url=self._base_url, timeout=timeout_s, transport=transport)
 
     def plugins(self) -> list[str]:
@@ -77,7 +90,7 @@ class ConnectClient:
         """Every connector, in one request. One that was made a moment ago may be missing: Connect has no status yet."""
         answer = self._request("GET", "/connectors?expand=info&expand=status", "list connectors")
         return {
-            name: ConnectorView(_without_name(told["info"]["config"]), _status(name, told["status"]))
+            name: ConnectorView(_without_name(told["info"]["config"]), self._status(name, told["status"]))
             for name, told in answer.items()
             if "info" in told and "status" in told
         }
@@ -85,20 +98,34 @@ class ConnectClient:
     def create_stopped(self, name: str, config: Mapping[str, str]) -> None:
         """Create the connector in the state STOPPED: it reads nothing before `resume`. `Transient` when it is there."""
         body = {"name": name, "config": dict(config), "initial_state": "STOPPED"}
-        self._request("POST", "/connectors", f"create connector {name}", json=body)
+        self._request("POST", "/connectors", f"create connector {name}", json=body, connector=name)
 
     def put_config(self, name: str, config: Mapping[str, str]) -> None:
         """Create the connector or change its configuration; an equal one restarts nothing that runs."""
         what = f"configure connector {name}"
-        current = self._request("GET", _path(name, "/config"), what, absent_ok=True)
+        current = self._request("GET", _path(name, "/config"), what, absent_ok=True, connector=name)
         if current is not None and _without_name(current) == dict(config):
             return
-        self._request("PUT", _path(name, "/config"), what, json=dict(config))
+        self._request("PUT", _path(name, "/config"), what, json=dict(config), connector=name)
+
+    def validate(self, name: str, config: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+        """What Connect and the connector's plugin have to say against a configuration: setting → messages.
+
+        Nothing is stored. The plugin may connect to the source for it. `Fatal` when the worker has no such plugin.
+        """
+        plugin = quote(config["connector.class"], safe="")
+        path, what = f"/connector-plugins/{plugin}/config/validate", f"validate the configuration of connector {name}"
+        answer = self._request("PUT", path, what, json={**config, "name": name}, connector=name)
+        told = [each["value"] for each in answer["configs"] if each["value"]]  # some have a definition alone
+        return {
+            each["name"]: tuple(self._hide(name, text) for text in each["errors"]) for each in told if each["errors"]
+        }
 
     def status(self, name: str) -> ConnectorStatus | None:
         """What Connect last heard of the connector; None when there is none of that name (yet)."""
-        answer = self._request("GET", _path(name, "/status"), f"read status of connector {name}", absent_ok=True)
-        return None if answer is None else _status(name, answer)
+        what = f"read status of connector {name}"
+        answer = self._request("GET", _path(name, "/status"), what, absent_ok=True, connector=name)
+        return None if answer is None else self._status(name, answer)
 
     def wait_running(
         self,
@@ -141,24 +168,29 @@ class ConnectClient:
     def restart(self, name: str, *, only_failed: bool = True) -> None:
         """Restart the connector and its tasks: what has failed of them, or all."""
         path = _path(name, f"/restart?includeTasks=true&onlyFailed={str(only_failed).lower()}")
-        self._request("POST", path, f"restart connector {name}")
+        self._request("POST", path, f"restart connector {name}", connector=name)
 
     def stop(self, name: str, timeout_s: float) -> None:
         """Stop the connector and its tasks, and wait until they have ended; it keeps its configuration and offsets."""
-        self._request("PUT", _path(name, "/stop"), f"stop connector {name}")
+        self._request("PUT", _path(name, "/stop"), f"stop connector {name}", connector=name)
         deadline_s = time.monotonic() + timeout_s
         while (status := self.status(name)) is None or status.state != "STOPPED" or status.tasks:
             if time.monotonic() >= deadline_s:
                 raise Transient(f"connector {name} has not stopped after {timeout_s:.0f} s: {status}")
             time.sleep(POLL_S)
 
+    def pause(self, name: str) -> None:
+        """Have the connector read nothing more, its tasks ready to go on. Returns before they have paused."""
+        self._request("PUT", _path(name, "/pause"), f"pause connector {name}")
+
     def resume(self, name: str) -> None:
         """Start a stopped or paused connector again."""
-        self._request("PUT", _path(name, "/resume"), f"resume connector {name}")
+        self._request("PUT", _path(name, "/resume"), f"resume connector {name}", connector=name)
 
     def offsets(self, name: str) -> list[dict[str, Any]]:
         """The connector's committed positions in its source, one for each part of it; none before the first."""
-        answer = self._request("GET", _path(name, "/offsets"), f"read the offsets of connector {name}")
+        what = f"read the offsets of connector {name}"
+        answer = self._request("GET", _path(name, "/offsets"), what, connector=name)
         return [each["offset"] for each in answer["offsets"] if each.get("offset")]
 
     def forget_offsets(self, name: str, timeout_s: float) -> None:
@@ -166,7 +198,8 @@ class ConnectClient:
         deadline_s = time.monotonic() + timeout_s
         while True:
             try:
-                self._request("DELETE", _path(name, "/offsets"), f"forget the offsets of connector {name}")
+                what = f"forget the offsets of connector {name}"
+                self._request("DELETE", _path(name, "/offsets"), what, connector=name)
                 return
             except CdcError:  # refused, as a wrong request would be, until the last task's producer is fenced out
                 if time.monotonic() >= deadline_s:
@@ -176,7 +209,7 @@ class ConnectClient:
     def delete(self, name: str) -> bool:
         """Remove the connector; False when there was none. Its offsets stay: made again, it goes on from there."""
         what = f"delete connector {name}"
-        return self._request("DELETE", _path(name), what, absent_ok=True) is not None
+        return self._request("DELETE", _path(name), what, absent_ok=True, connector=name) is not None
 
     def close(self) -> None:
         self._http.close()
@@ -189,8 +222,24 @@ class ConnectClient:
     ) -> None:
         self.close()
 
+    def _status(self, name: str, told: Mapping[str, Any]) -> ConnectorStatus:
+        def trace(part: Mapping[str, Any]) -> str:
+            text = str(part.get("trace", ""))
+            return self._hide(name, text) if text else ""
+
+        connector = told["connector"]
+        tasks = tuple(TaskStatus(task["id"], task["state"], trace(task)) for task in told["tasks"])
+        return ConnectorStatus(name, connector["state"], trace(connector), tasks)
+
     def _request(
-        self, method: str, path: str, what: str, *, json: dict[str, Any] | None = None, absent_ok: bool = False
+        self,
+        method: str,
+        path: str,
+        what: str,
+        *,
+        json: dict[str, Any] | None = None,
+        absent_ok: bool = False,
+        connector: str = "",
     ) -> Any:
         """The decoded answer ({} for an empty one), or None for 404 with `absent_ok`."""
         try:
@@ -206,8 +255,7 @@ class ConnectClient:
         if response.status_code == httpx.codes.NOT_FOUND and absent_ok:
             return None
         if response.is_error:
-            sent = {**(json or {}), **(json or {}).get("config", {})}
-            raise _rejected(what, response, secrets=[v for k, v in sent.items() if _is_sensitive(k)])
+            raise _rejected(what, response, lambda text: self._hide(connector, text))
         try:
             return response.json() if response.content else {}
         except ValueError as error:
@@ -216,24 +264,16 @@ class ConnectClient:
             ) from error
 
 
-def _status(name: str, told: Mapping[str, Any]) -> ConnectorStatus:
-    tasks = tuple(TaskStatus(t["id"], t["state"], redact_text(t.get("trace", ""))) for t in told["tasks"])
-    connector = told["connector"]
-    return ConnectorStatus(name, connector["state"], redact_text(connector.get("trace", "")), tasks)
-
-
 def _without_name(config: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in config.items() if key != "name"}
 
 
-def _rejected(what: str, response: httpx.Response, secrets: list[str]) -> CdcError:
+def _rejected(what: str, response: httpx.Response, hide: Callable[[str], str]) -> CdcError:
     try:
         detail = str(response.json()["message"])
     except (ValueError, KeyError, TypeError):
         detail = response.reason_phrase
-    for secret in secrets:
-        detail = detail.replace(secret, "***")
-    detail = redact_text(" ".join(detail.split()))[:MAX_DETAIL_CHARS]
+    detail = " ".join(hide(detail).split())[:MAX_DETAIL_CHARS]
     message = f"{what}: Kafka Connect answered {response.status_code}: {detail}"
     if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
         return Fatal(f"{message}; check the credentials for Kafka Connect")
@@ -243,10 +283,6 @@ def _rejected(what: str, response: httpx.Response, secrets: list[str]) -> CdcErr
     if response.status_code in (408, 409, 429) or response.is_server_error:
         return Transient(message)
     return Fatal(f"{message}; correct the connector's configuration")
-
-
-def _is_sensitive(key: str) -> bool:
-    return is_secret_key(key) or key == "mongodb.connection.string"
 
 
 def _path(name: str, rest: str = "") -> str:

@@ -4,12 +4,10 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.topics import notification_topic, sentinel_topic, signal_topic
 from cdc_shared.models.common import SENTINEL_COLLECTION, PipelineSpec, SourceSpec
-from cdc_shared.security.secret_provider import Secret
 
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
 
@@ -30,20 +28,18 @@ def load_template(path: Path) -> dict[str, str]:
 def render_connector_config(
     template: Mapping[str, str],
     spec: PipelineSpec,
-    connection: Secret,
+    connection: Mapping[str, str],
     bootstrap_servers: str,
     replication_factor: int = 1,
 ) -> dict[str, str]:
     """What to PUT to Connect as the configuration of connector `spec.name`.
 
-    `connection` is what `spec.source.connection` refers to, `bootstrap_servers` the brokers as Connect reaches them.
-    The result holds the secret: do not log it, show it through `redact_value`. Raises `Fatal` for an unknown
-    placeholder or a connection string that is none.
+    `connection` is what `ConnectorSecrets.put` gives for the secret that `spec.source.connection` refers to,
+    `bootstrap_servers` the brokers as Connect reaches them. The result holds no secret. Raises `Fatal` for an unknown
+    placeholder.
     """
-    connection_string, credentials = split_credentials(connection)
     values = {
         "pipeline_name": spec.name,
-        "connection_string": connection_string,
         "database_pattern": database_pattern(spec.source),
         "collection_pattern": collection_pattern(spec.source),
         "capture_mode": spec.source.capture_mode,
@@ -55,7 +51,7 @@ def render_connector_config(
         "sentinel_topic_pattern": re.escape(sentinel_topic(spec.name, spec.source.database)),
         "bootstrap_servers": bootstrap_servers,
     }
-    return {key: _filled(key, text, values) for key, text in template.items()} | credentials
+    return {key: _filled(key, text, values) for key, text in template.items()} | dict(connection)
 
 
 def database_pattern(source: SourceSpec) -> str:
@@ -93,33 +89,6 @@ def captures(source: SourceSpec, collection: str) -> bool:
     if source.include_collections:
         return collection in source.include_collections
     return collection not in source.exclude_collections
-
-
-def split_credentials(connection: Secret) -> tuple[str, dict[str, str]]:
-    """The connection string without user and password, and the settings that carry them instead.
-
-    With an authentication mechanism other than SCRAM, which Debezium's own settings cannot express, the string stays
-    whole.
-    """
-    text = connection.reveal()
-    if not text.startswith(("mongodb://", "mongodb+srv://")):
-        raise Fatal("the source's connection string must begin with mongodb:// or mongodb+srv://")
-    parts = urlsplit(text)
-    user_info, _, hosts = parts.netloc.rpartition("@")
-    options = parse_qsl(parts.query, keep_blank_values=True)
-    lowered = {name.lower(): value for name, value in options}
-    if not hosts:
-        raise Fatal("the source's connection string names no host")
-    if not user_info or not lowered.get("authmechanism", "SCRAM").startswith("SCRAM"):
-        return text, {}
-    user, _, password = user_info.partition(":")
-    kept = [(name, value) for name, value in options if name.lower() not in ("authsource", "authmechanism")]
-    settings = {
-        "mongodb.user": unquote(user),
-        "mongodb.password": unquote(password),
-        "mongodb.authsource": lowered.get("authsource") or unquote(parts.path.strip("/")) or "admin",
-    }
-    return urlunsplit((parts.scheme, hosts, parts.path or "/", urlencode(kept), "")), settings
 
 
 def _filled(key: str, text: str, values: Mapping[str, str]) -> str:

@@ -175,7 +175,12 @@ def test_errors_by_kind(
         client.put_config("shop", CONFIG)
 
 
-def test_a_refused_configuration_is_explained_without_its_secrets(client: ConnectClient, connect: FakeConnect) -> None:
+def test_a_refused_configuration_is_explained_without_its_secrets(connect: FakeConnect) -> None:
+    def hide(name: str, text: str) -> str:
+        assert name == "shop"
+        return text.replace(CONFIG["mongodb.connection.string"], "***").replace("hunter2", "***")
+
+    client = ConnectClient("http://connect:8083", httpx.MockTransport(connect), hide=hide)
     echo = f"Connector configuration is invalid: Value {CONFIG['mongodb.connection.string']} and hunter2 are wrong"
     connect.override = [httpx.Response(404), httpx.Response(400, json={"error_code": 400, "message": echo})]
     with pytest.raises(
@@ -184,6 +189,38 @@ def test_a_refused_configuration_is_explained_without_its_secrets(client: Connec
         client.put_config("shop", CONFIG)
     assert "hunter2" not in str(caught.value)
     assert "replicaSet" not in str(caught.value)
+
+    connect.config, connect.states = CONFIG, [("FAILED", ["FAILED"])]
+    status = client.status("shop")
+    assert status is not None
+    assert "***" in status.tasks[0].trace
+    assert "hunter2" not in repr(status)
+
+
+def test_a_validation_names_settings_and_shows_no_value(connect: FakeConnect) -> None:
+    def value(name: str, text: str, *errors: str) -> dict[str, object]:
+        return {"definition": {"name": name}, "value": {"name": name, "value": text, "errors": list(errors)}}
+
+    answers = [
+        value("mongodb.password", "hunter2"),
+        value("mongodb.connection.string", "${file:/s/shop.properties:x}", "no such host: mongodb://u:hunter2@h"),
+        value("tasks.max", "${", "not a number"),
+        {"definition": {"name": "topics"}, "value": None},
+    ]
+    connect.override = [httpx.Response(200, json={"name": "x", "error_count": 2, "configs": answers})]
+    client = ConnectClient("http://connect:8083", httpx.MockTransport(connect))
+    config = {
+        "connector.class": "x.MongoDbConnector",
+        "mongodb.password": "${file:/s/shop.properties:mongodb.password}",
+    }
+    told = client.validate("shop", config | {"mongodb.connection.string": "${file:/s/shop.properties:x}"})
+
+    assert connect.requests == ["PUT /connector-plugins/x.MongoDbConnector/config/validate"]
+    assert told == {
+        "mongodb.connection.string": ("no such host: mongodb://u:***@h",),
+        "tasks.max": ("not a number",),
+    }
+    assert "hunter2" not in repr(told)
 
 
 def test_delete_and_restart(client: ConnectClient, connect: FakeConnect) -> None:

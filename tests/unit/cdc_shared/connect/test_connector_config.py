@@ -14,14 +14,13 @@ from cdc_shared.connect.connector_config import (
     database_pattern,
     load_template,
     render_connector_config,
-    split_credentials,
 )
 from cdc_shared.errors import Fatal
 from cdc_shared.models.common import SENTINEL_COLLECTION, PipelineSpec, SourceSpec
-from cdc_shared.security.secret_provider import Secret
 
 pytestmark = pytest.mark.unit
 
+CONNECTION = {"mongodb.connection.string": "${file:/secrets/crm.1.properties:mongodb.connection.string}"}
 TEMPLATE = Path(__file__).parents[4] / "config" / "kafka-connect" / "debezium-mongodb.json"
 
 
@@ -90,17 +89,12 @@ def test_the_database_pattern_is_exact() -> None:
 
 def test_the_template_renders_for_a_pipeline() -> None:
     spec = PipelineSpec(name="crm", source=source(snapshot_mode="when_needed"), topic_partitions=3)
-    config = render_connector_config(
-        load_template(TEMPLATE), spec, Secret("mongodb://u:p%40w@h1:1,h2:2/?replicaSet=rs"), "kafka:9092", 2
-    )
+    config = render_connector_config(load_template(TEMPLATE), spec, CONNECTION, "kafka:9092", 2)
     assert all(isinstance(value, str) and "{{" not in value for value in config.values())
     expected = {
         "connector.class": "io.debezium.connector.mongodb.MongoDbConnector",
         "topic.prefix": "crm",
-        "mongodb.connection.string": "mongodb://h1:1,h2:2/?replicaSet=rs",
-        "mongodb.user": "u",
-        "mongodb.password": "p@w",
-        "mongodb.authsource": "admin",
+        **CONNECTION,
         "snapshot.mode": "when_needed",
         "capture.mode": "change_streams_update_full",
         "exactly.once.support": "required",
@@ -144,13 +138,13 @@ def test_every_placeholder_of_the_template_is_documented() -> None:
 def test_an_unknown_placeholder_names_itself_and_its_key() -> None:
     with pytest.raises(Fatal, match=r"topic\.prefix has the unknown placeholder \{\{pipeline\}\}"):
         render_connector_config(
-            {"topic.prefix": "{{pipeline}}"}, PipelineSpec(name="a", source=source()), Secret("mongodb://h"), "k:1"
+            {"topic.prefix": "{{pipeline}}"}, PipelineSpec(name="a", source=source()), CONNECTION, "k:1"
         )
 
 
 def test_values_are_not_read_as_placeholders() -> None:
     spec = PipelineSpec(name="a", source=source(include_collections=("{{pipeline_name}}",)))
-    config = render_connector_config({"c": "{{collection_pattern}}"}, spec, Secret("mongodb://h"), "k:1")
+    config = render_connector_config({"c": "{{collection_pattern}}"}, spec, CONNECTION, "k:1")
     assert config["c"] == collection_pattern(spec.source)
 
 
@@ -164,42 +158,6 @@ def test_a_broken_template_is_named(tmp_path: Path, content: str, part: str) -> 
         load_template(path)
     with pytest.raises(Fatal, match="cannot be read"):
         load_template(tmp_path / "missing.json")
-
-
-@pytest.mark.parametrize(
-    ("text", "stripped", "auth_source"),
-    [
-        ("mongodb://u:p@h:1/shop", "mongodb://h:1/shop", "shop"),
-        ("mongodb://u:p@h:1/shop?authSource=users&tls=true", "mongodb://h:1/shop?tls=true", "users"),
-        ("mongodb://u:p@h1,h2", "mongodb://h1,h2/", "admin"),
-        ("mongodb+srv://u:p@c.example.com/?w=majority", "mongodb+srv://c.example.com/?w=majority", "admin"),
-        ("mongodb://u:p@h/?authMechanism=SCRAM-SHA-256", "mongodb://h/", "admin"),
-    ],
-)
-def test_credentials_are_taken_out_of_the_connection_string(text: str, stripped: str, auth_source: str) -> None:
-    assert split_credentials(Secret(text)) == (
-        stripped,
-        {"mongodb.user": "u", "mongodb.password": "p", "mongodb.authsource": auth_source},
-    )
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "mongodb://h:1/?replicaSet=rs",
-        "mongodb://u@h/?authMechanism=MONGODB-X509",
-        "mongodb://u:p@h/?authMechanism=PLAIN",
-    ],
-)
-def test_strings_whose_credentials_cannot_be_given_apart_stay_whole(text: str) -> None:
-    assert split_credentials(Secret(text)) == (text, {})
-
-
-@pytest.mark.parametrize("text", ["", "http://u:hunter2@h", "u:hunter2@h", "mongodb://u:hunter2@", "mongodb://"])
-def test_what_is_no_connection_string_is_refused_and_not_shown(text: str) -> None:
-    with pytest.raises(Fatal, match="connection string") as caught:
-        split_credentials(Secret(text))
-    assert "hunter2" not in str(caught.value)
 
 
 def test_the_largest_record_fits_through_every_part() -> None:
