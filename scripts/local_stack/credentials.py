@@ -28,6 +28,8 @@ class Credentials:
     """Key-encryption key of the object store, 32 bytes in hex. Without it the stored objects cannot be read."""
     postgres_password: str = field(repr=False)
     kafka_cluster_id: str
+    api_admin_password: str = field(repr=False)
+    """Of the control plane's first admin, as long as nobody has changed it."""
 
     @classmethod
     def generate(cls) -> "Credentials":
@@ -37,6 +39,7 @@ class Credentials:
             s3_encryption_key=secrets.token_hex(32),
             postgres_password=secrets.token_hex(20),
             kafka_cluster_id=_cluster_id(),
+            api_admin_password=_admin_password(),
         )
 
 
@@ -48,13 +51,13 @@ def load_or_generate(directory: Path, *, has_data: bool) -> Credentials:
     """
     path = directory / "credentials.json"
     if path.exists():
-        return _parse(path)
+        return _read(path)
     if has_data:
         raise StackError(
             f"{path} is gone but the data it unlocks is still there: put it back, or start anew with `make clean up`"
         )
     credentials = Credentials.generate()
-    write_private(path, json.dumps(asdict(credentials), indent=2) + "\n")
+    _write(path, credentials)
     return credentials
 
 
@@ -79,14 +82,27 @@ def ensure_data_key(directory: Path) -> None:
         raise StackError(f"{path} cannot be used: {error}") from None
 
 
-def _parse(path: Path) -> Credentials:
+def _read(path: Path) -> Credentials:
+    """The credentials of the file. Those made before there was a control plane get its admin's password added."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return Credentials(**{item.name: str(content[item.name]) for item in fields(Credentials)})
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        content = {"api_admin_password": _admin_password(), **stored}
+        credentials = Credentials(**{item.name: str(content[item.name]) for item in fields(Credentials)})
     except (ValueError, KeyError, TypeError) as error:
         raise StackError(
             f"{path} cannot be read ({type(error).__name__}): put it back, or start anew with `make clean up`"
         ) from None
+    if stored.keys() != content.keys():
+        _write(path, credentials)
+    return credentials
+
+
+def _write(path: Path, credentials: Credentials) -> None:
+    write_private(path, json.dumps(asdict(credentials), indent=2) + "\n")
+
+
+def _admin_password() -> str:
+    return secrets.token_urlsafe(18)
 
 
 def _cluster_id() -> str:

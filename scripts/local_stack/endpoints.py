@@ -14,19 +14,20 @@ HEADER = """\
 # Written by `make up`; do not edit. Load it with: set -a; . .local/endpoints.env; set +a
 # Holds the local stack's credentials: keep it to yourself.
 """
-CONTROL_PLANE_NOTE = "# The control plane is not part of the stack yet: these stay empty until it is.\n"
-CONTROL_PLANE = ("API_URL", "API_ADMIN_USER", "API_ADMIN_PASSWORD")
+DEFAULT_ADMIN = "admin"
 
 
 def endpoint_values(stack: Stack, *, prometheus: bool) -> dict[str, str]:
     """Every variable of the contract, in order. `prometheus`: it runs; otherwise its URL is empty."""
     secrets = stack.layout.secrets
     credentials = stack.credentials
+    own = stack.settings.variables
     database = f"postgresql://cdc:{credentials.postgres_password}@{stack.address('POSTGRES_PORT')}/cdc"
     return {
         "MONGODB_URI": stack.mongodb_uri,
         "KAFKA_BOOTSTRAP_SERVERS": stack.kafka,
         "CONNECT_URL": stack.connect_url,
+        "CONNECT_SECRETS_DIR": str(stack.layout.connect_secrets),
         "S3_ENDPOINT": stack.s3_url,
         "AWS_ACCESS_KEY_ID": credentials.s3_access_key_id,
         "AWS_SECRET_ACCESS_KEY": credentials.s3_secret_access_key,
@@ -40,7 +41,9 @@ def endpoint_values(stack: Stack, *, prometheus: bool) -> dict[str, str]:
         "CDC_SECRETS_KEY_FILE": str(secrets / "secrets.key"),
         "CDC_DATA_KEY": f"secret:{DATA_KEY}",
         "PROMETHEUS_URL": stack.prometheus_url if prometheus else "",
-        **dict.fromkeys(CONTROL_PLANE, ""),
+        "API_URL": stack.api_url,
+        "API_ADMIN_USER": own.get("API_ADMIN_USER", DEFAULT_ADMIN),
+        "API_ADMIN_PASSWORD": own.get("API_ADMIN_PASSWORD", credentials.api_admin_password),
     }
 
 
@@ -52,9 +55,7 @@ def render_endpoints(values: Mapping[str, str]) -> str:
     unquotable = [name for name, value in values.items() if "'" in value or "\\" in value]
     if unquotable:
         raise StackError(f"{unquotable[0]} holds a single quote or a backslash: write it as %27 or %5C")
-    lines = [f"{name}={shlex.quote(value) if value else ''}\n" for name, value in values.items()]
-    first = next(index for index, line in enumerate(lines) if line.startswith(f"{CONTROL_PLANE[0]}="))
-    return HEADER + "".join([*lines[:first], CONTROL_PLANE_NOTE, *lines[first:]])
+    return HEADER + "".join(f"{name}={shlex.quote(value) if value else ''}\n" for name, value in values.items())
 
 
 def read_endpoints(path: Path) -> dict[str, str]:

@@ -43,6 +43,7 @@ PORTS = (
     PortSpec("POSTGRES_PORT", 5432),
     PortSpec("PROMETHEUS_PORT", 9090),
     PortSpec("WRITER_HTTP_PORT", 8090),
+    PortSpec("API_PORT", 8000),
 )
 
 

@@ -31,8 +31,8 @@ class StackSettings:
     sample: bool = True
     sample_rate: float = DEFAULT_SAMPLE_RATE
     """Changes a second that the sample's generator makes."""
-    writer: Mapping[str, str] = field(default_factory=dict)
-    """What else `.env` holds, as keys that specs refer to: variables of the writer."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What else `.env` holds: variables of the writer and of the API, as keys that specs refer to."""
 
 
 def embedded_mongodb_uri(port: int) -> str:
@@ -66,7 +66,7 @@ def load_settings(root: Path, environment: Mapping[str, str], kept_ports: Mappin
         bucket=values.get("S3_BUCKET", "cdc"),
         sample=_sample(values),
         sample_rate=_rate(values.get("SAMPLE_RATE")),
-        writer={name: _variable(name, values[name]) for name in file if name not in _KNOWN},
+        variables={name: _variable(name, values[name]) for name in file if name not in _KNOWN},
     )
 
 

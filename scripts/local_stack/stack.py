@@ -52,6 +52,10 @@ class Stack:
         return f"http://{self.address('WRITER_HTTP_PORT')}"
 
     @property
+    def api_url(self) -> str:
+        return f"http://{self.address('API_PORT')}"
+
+    @property
     def prometheus_url(self) -> str:
         return f"http://{self.address('PROMETHEUS_PORT')}"
 

@@ -24,6 +24,7 @@ LOG_BACKUPS = 2
 START_RETRIES = 10
 """supervisord waits one second longer before each retry: a part that cannot start is tried for about a minute."""
 START_TIMEOUT_S = 20
+CODE_SUFFIXES = (".py", ".sql")
 
 MARKER = "CDC_LOCAL_STACK"
 """Environment variable of every process of a stack; its value is the checkout's path. Finds what a killed supervisord
@@ -96,7 +97,12 @@ def _render_program(layout: Layout, part: Part) -> str:
 
 
 def _code(directories: Iterable[Path]) -> list[str]:
-    return [path.read_text() for directory in directories for path in sorted(directory.rglob("*.py"))]
+    return [
+        path.read_text()
+        for directory in directories
+        for path in sorted(directory.rglob("*"))
+        if path.suffix in CODE_SUFFIXES
+    ]
 
 
 def _digest(texts: Iterable[str]) -> str:

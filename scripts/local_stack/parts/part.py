@@ -28,7 +28,7 @@ class Part:
     files: Mapping[Path, str] = field(default_factory=dict)
     """Configuration files and their content, written (mode 0600) before the process starts; a change restarts it."""
     sources: tuple[Path, ...] = ()
-    """Directories of this checkout with the program's Python code; a change, as an update brings, restarts it."""
+    """Directories of this checkout with the program's Python and SQL; a change, as an update brings, restarts it."""
     prepare: Callable[[], None] = nothing_to_prepare
     """Idempotent; runs before the process starts. What an interrupted run left behind does not disturb it."""
     after_ready: Callable[[], None] = nothing_to_prepare

@@ -11,7 +11,8 @@ from local_stack.parts.part import Part
 from local_stack.stack import Stack
 
 CHECK_TIMEOUT_S = 3.0
-NOT_FOR_THE_WRITER = ("POSTGRES_DSN",)
+NOT_FOR_THE_WRITER = ("POSTGRES_DSN", "API_", "CONNECT_SECRETS_")
+"""How the names begin of what is the control plane's alone."""
 
 
 def writer(stack: Stack) -> Part:
@@ -23,8 +24,11 @@ def writer(stack: Stack) -> Part:
         healthy=lambda: check_pipelines(stack.writer_url),
         command=(str(stack.layout.venv_bin / "delta-writer"), "run"),
         environment={
-            **stack.settings.writer,
-            **{name: value for name, value in endpoints.items() if value and name not in NOT_FOR_THE_WRITER},
+            **{
+                name: value
+                for name, value in {**stack.settings.variables, **endpoints}.items()
+                if value and not name.startswith(NOT_FOR_THE_WRITER)
+            },
             "WRITER_CACHE_DIR": str(stack.layout.data / "writer"),
             # The only writer: after a crash it goes on at once, without waiting for its own session to end.
             "WRITER_INSTANCE_ID": "embedded",

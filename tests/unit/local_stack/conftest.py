@@ -19,6 +19,7 @@ CREDENTIALS = Credentials(
     s3_encryption_key="5e" * 32,
     postgres_password="postgres-password-of-the-test",
     kafka_cluster_id="AAAAAAAAAAAAAAAAAAAAAA",
+    api_admin_password="admin-password-of-the-test",
 )
 
 

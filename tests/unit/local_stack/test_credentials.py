@@ -2,6 +2,7 @@
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,12 +43,32 @@ def test_damaged_credentials_are_named_and_kept(tmp_path: Path, content: str) ->
     assert path.read_text() == content
 
 
+def test_credentials_from_before_the_control_plane_get_its_admins_password_once(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.json"
+    first = load_or_generate(tmp_path, has_data=False)
+    older = json.loads(path.read_text())
+    del older["api_admin_password"]
+    path.write_text(json.dumps(older))
+
+    completed = load_or_generate(tmp_path, has_data=True)
+
+    assert replace(completed, api_admin_password=first.api_admin_password) == first
+    assert len(completed.api_admin_password) >= 20
+    assert load_or_generate(tmp_path, has_data=True) == completed
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_secrets_do_not_show(tmp_path: Path) -> None:
     credentials = load_or_generate(tmp_path, has_data=False)
 
     shown = repr(credentials)
 
-    for secret in (credentials.s3_secret_access_key, credentials.s3_encryption_key, credentials.postgres_password):
+    for secret in (
+        credentials.s3_secret_access_key,
+        credentials.s3_encryption_key,
+        credentials.postgres_password,
+        credentials.api_admin_password,
+    ):
         assert secret not in shown
         assert secret in json.loads((tmp_path / "credentials.json").read_text()).values()
 

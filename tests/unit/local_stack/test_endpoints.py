@@ -1,6 +1,7 @@
 """`.local/endpoints.env`: the contract's names, readable by a shell and by dotenv alike."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ CONTRACT = (
     *("MONGODB_URI", "KAFKA_BOOTSTRAP_SERVERS", "CONNECT_URL", "S3_ENDPOINT", "AWS_ACCESS_KEY_ID"),
     *("AWS_SECRET_ACCESS_KEY", "DELTA_ROOT", "POSTGRES_DSN", "API_URL", "API_ADMIN_USER", "API_ADMIN_PASSWORD"),
     *("PROMETHEUS_URL", "WRITER_URL", "WRITER_HTTP_PORT", "CDC_SECRETS_FILE", "CDC_SECRETS_KEY_FILE", "CDC_DATA_KEY"),
+    "CONNECT_SECRETS_DIR",
 )
 
 
@@ -31,8 +33,17 @@ def test_what_does_not_run_is_present_but_empty(stack: Stack) -> None:
     values = endpoint_values(stack, prometheus=False)
 
     empty = {name for name, value in values.items() if not value}
-    assert empty == {"PROMETHEUS_URL", "API_URL", "API_ADMIN_USER", "API_ADMIN_PASSWORD"}
-    assert "control plane is not part of the stack yet" in render_endpoints(values)
+    assert empty == {"PROMETHEUS_URL"}
+
+
+def test_tools_sign_in_as_the_first_admin_or_as_env_says(stack: Stack) -> None:
+    own = {"API_ADMIN_USER": "root", "API_ADMIN_PASSWORD": "changed-since"}
+    generated = endpoint_values(stack, prometheus=False)
+    changed = endpoint_values(replace(stack, settings=replace(stack.settings, variables=own)), prometheus=False)
+
+    assert (generated["API_URL"], generated["API_ADMIN_USER"]) == ("http://127.0.0.1:8000", "admin")
+    assert generated["API_ADMIN_PASSWORD"] == stack.credentials.api_admin_password
+    assert (changed["API_ADMIN_USER"], changed["API_ADMIN_PASSWORD"]) == ("root", "changed-since")
 
 
 def test_dotenv_and_a_shell_read_what_was_written(stack: Stack, tmp_path: Path) -> None:

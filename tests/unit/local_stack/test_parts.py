@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 from local_stack.assembly import parts_of
+from local_stack.errors import NotReady
 from local_stack.layout import Layout
+from local_stack.parts import api as api_part
 from local_stack.parts import postgres as postgres_part
+from local_stack.parts.api import api
 from local_stack.parts.kafka import MAX_MESSAGE_BYTES
 from local_stack.parts.mongodb import mongodb
 from local_stack.parts.object_store import object_store
@@ -32,7 +35,12 @@ def properties(text: str) -> dict[str, str]:
 
 def test_no_secret_is_on_a_command_line_or_in_an_endpoint(stack: Stack) -> None:
     credentials = stack.credentials
-    secrets = (credentials.s3_secret_access_key, credentials.s3_encryption_key, credentials.postgres_password)
+    secrets = (
+        credentials.s3_secret_access_key,
+        credentials.s3_encryption_key,
+        credentials.postgres_password,
+        credentials.api_admin_password,
+    )
 
     for part in all_parts(stack):
         for secret in secrets:
@@ -141,9 +149,37 @@ def test_the_writers_finding_names_its_pipelines() -> None:
     assert running_pipelines([]) == "0 pipelines running"
 
 
-def test_the_writer_gets_what_else_is_in_env_but_not_in_place_of_what_the_stack_says(stack: Stack) -> None:
-    own = {"MASK_KEY": "k", "WRITER_CACHE_DIR": "/elsewhere"}
-    environment = writer(replace(stack, settings=replace(stack.settings, writer=own))).environment
+def test_what_else_is_in_env_reaches_writer_and_api_but_not_in_place_of_what_the_stack_says(stack: Stack) -> None:
+    own = {"MASK_KEY": "k", "WRITER_CACHE_DIR": "/elsewhere", "API_HOST": "0.0.0.0", "API_RATE_LIMIT": "9/second"}
+    given = replace(stack, settings=replace(stack.settings, variables=own))
 
-    assert environment["MASK_KEY"] == "k"
-    assert environment["WRITER_CACHE_DIR"] == str(stack.layout.data / "writer")
+    assert writer(given).environment["MASK_KEY"] == api(given).environment["MASK_KEY"] == "k"
+    assert writer(given).environment["WRITER_CACHE_DIR"] == str(stack.layout.data / "writer")
+    assert api(given).environment["API_HOST"] == "127.0.0.1"
+    assert api(given).environment["API_RATE_LIMIT"] == "9/second"
+
+
+def test_the_control_planes_credentials_are_not_the_writers(stack: Stack) -> None:
+    own = {"API_ADMIN_PASSWORD": "changed-since"}
+    environment = writer(replace(stack, settings=replace(stack.settings, variables=own))).environment
+
+    assert not [name for name in environment if name.startswith("API_")]
+    for secret in (stack.credentials.postgres_password, stack.credentials.api_admin_password, "changed-since"):
+        assert not [name for name, value in environment.items() if secret in value]
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((503, {"dependencies": {"kafka": {"state": "failed", "detail": "no broker"}, "postgres": {"state": "ok"}}}),
+         "kafka: no broker"),
+        ((503, {}), "/ready says 503"),
+    ],
+)  # fmt: skip
+def test_the_api_names_what_it_misses(
+    monkeypatch: pytest.MonkeyPatch, answer: tuple[int, dict[str, object]], reason: str
+) -> None:
+    monkeypatch.setattr(api_part, "_ask", lambda *_: answer)
+
+    with pytest.raises(NotReady, match=reason):
+        api_part.check_dependencies("http://127.0.0.1:8000")

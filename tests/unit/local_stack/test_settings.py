@@ -73,10 +73,10 @@ def test_a_wrong_value_is_refused_by_name(tmp_path: Path, variable: str, value: 
     assert "hunter2" not in str(caught.value)
 
 
-def test_what_else_is_in_the_file_is_for_the_writer(tmp_path: Path) -> None:
+def test_what_else_is_in_the_file_is_for_the_writer_and_the_api(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("MASK_KEY=a, b%c=\nOTHER=file\nS3_PORT=9000\nSAMPLE=0\n")
 
-    assert load_settings(tmp_path, {"OTHER": "shell", "HOME": "/root"}, {}).writer == {
+    assert load_settings(tmp_path, {"OTHER": "shell", "HOME": "/root"}, {}).variables == {
         "MASK_KEY": "a, b%c=",
         "OTHER": "shell",
     }
