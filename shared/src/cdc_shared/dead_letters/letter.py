@@ -143,7 +143,7 @@ class LetterFilter:
     """Which letters are meant: those that all given parts fit.
 
     `collection` is the name in MongoDB. `since_ms` (included) and `until_ms` (not included) are of the time when the
-    letter was written, ms since 1970.
+    letter was written, ms since 1970. `places`: some letters by name.
     """
 
     pipeline: str | None = None
@@ -153,11 +153,13 @@ class LetterFilter:
     rule: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
+    places: frozenset[Place] | None = None
 
     def fits(self, letter: Letter, written_ms: int) -> bool:
         """Whether the letter is one of those that are meant."""
         return (
             self.pipeline in (None, letter.pipeline)
+            and (self.places is None or letter.place in self.places)
             and self.topic in (None, letter.place.topic)
             and self.code in (None, letter.code)
             and self.rule in (None, letter.rule)
