@@ -16,6 +16,7 @@ from control_plane.middleware.request_context import RequestContextMiddleware
 from control_plane.middleware.tracing import TracingMiddleware
 from control_plane.migrations import migrate
 from control_plane.platform import Platform
+from control_plane.routers import audit
 from control_plane.services.audit_trail import AuditTrail
 from control_plane.services.auth_service import AuthService
 from control_plane.settings import Settings
@@ -51,6 +52,7 @@ def create_app(settings: Settings, open_platform: OpenPlatform | None = None) ->
 
 def _add_routers(app: FastAPI) -> None:
     """Every router is a `routes.guarded_router`."""
+    app.include_router(audit.router)
 
 
 def _add_middleware(app: FastAPI, tracing: Tracing) -> None:

@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from control_plane.models.auth import Principal
+from control_plane.models.pages import MAX_CURSOR_CHARS, MAX_LIMIT
 
 
 class Action(StrEnum):
@@ -141,3 +145,63 @@ def outcome_of(status: int) -> Outcome:
     if status in (401, 403, 429):
         return Outcome.REFUSED
     return Outcome.FAILED if status >= 400 else Outcome.ALLOWED
+
+
+class AuditLog(BaseModel):
+    """An entry, as the API tells it."""
+
+    id: int = Field(description="its place in the chain: 1, 2, 3 …")
+    at: AwareDatetime = Field(description="when the call came")
+    user_id: str | None
+    user: str | None = Field(description="who called, or was meant at a sign-in that failed")
+    roles: list[str] = Field(description="of the user, at that time")
+    action: str
+    resource: str | None = Field(description="what was acted on; of a call of no route, its path")
+    outcome: Outcome
+    status: int = Field(description="of the answer; 499: the caller was gone before its request was whole")
+    code: str | None = Field(description="of the problem, when the call was refused or failed")
+    request_id: str
+    address: str | None
+    duration_ms: float = Field(description="until the answer began")
+    hash: str = Field(description="SHA-256 over the hash before it and this entry, in hex")
+
+
+class AuditQuery(BaseModel):
+    """Which entries; all that is given must hold."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    user: str | None = Field(default=None, max_length=200, description="a user's or service token's name or id")
+    action: Action | None = None
+    resource: str | None = Field(default=None, max_length=500, description="exactly this, such as a pipeline's name")
+    outcome: Outcome | None = None
+    since: AwareDatetime | None = Field(default=None, alias="from", description="calls from this time on")
+    until: AwareDatetime | None = Field(default=None, alias="to", description="calls before this time")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.since and self.until and self.since >= self.until:
+            raise ValueError("`from` must lie before `to`")
+        return self
+
+
+class AuditPageQuery(AuditQuery):
+    limit: int = Field(default=50, ge=1, le=MAX_LIMIT, description="entries a page")
+    cursor: str | None = Field(default=None, max_length=MAX_CURSOR_CHARS, description="`next` of the page before")
+
+
+class AuditExportQuery(AuditQuery):
+    format: Literal["csv", "jsonl"] = "csv"
+
+
+class AuditVerification(BaseModel):
+    """How far the chain was checked, and the first place where it does not hold."""
+
+    intact: bool = Field(description="nothing that was checked is altered, removed or slipped in")
+    after: int = Field(description="the check began behind this place; 0 is the beginning")
+    checked: int = Field(description="entries that were checked")
+    entries: int = Field(description="entries in the trail when the check began")
+    hash: str = Field(description="of the newest entry, in hex: noted elsewhere, it shows a trail rewritten as a whole")
+    first_broken: int | None = None
+    why: str | None = None
+    next: int | None = Field(default=None, description="give it as `after` to go on; null: checked to the end")

@@ -45,9 +45,12 @@ async def append(connection: Connection, entries: Sequence[AuditEntry]) -> None:
     await connection.execute("UPDATE audit_head SET entries = $1, hash = $2", chained[-1].id, chained[-1].hash)
 
 
-async def head(connection: Connection) -> Head:
-    """The newest entry's place and hash."""
-    return _head(await connection.fetchrow("SELECT entries, hash FROM audit_head"))
+async def ends(connection: Connection) -> tuple[Head, int]:
+    """The head, and the place of the last entry there is: the same, unless somebody meddled."""
+    row = await connection.fetchrow(
+        "SELECT entries, hash, (SELECT coalesce(max(id), 0) FROM audit_logs) AS last FROM audit_head"
+    )
+    return _head(row), row["last"] if row else 0
 
 
 async def newest(connection: Connection, wanted: AuditFilter, before: int | None, limit: int) -> list[ChainedEntry]:
@@ -85,19 +88,19 @@ def _conditions(wanted: AuditFilter) -> tuple[list[str], list[Any]]:
     asked: list[tuple[str, Any]] = []
     if wanted.user is not None:
         user_id = _uuid(wanted.user)
-        asked.append(("user_id =", user_id) if user_id else ("lower(user_name) =", wanted.user.lower()))
+        asked.append(("user_id = ${}", user_id) if user_id else ("lower(user_name) = lower(${})", wanted.user))
     asked += [
-        (column, value)
-        for column, value in (
-            ("action =", wanted.action),
-            ("resource =", wanted.resource),
-            ("outcome =", wanted.outcome),
-            ("at >=", wanted.since),
-            ("at <", wanted.until),
+        (condition, value)
+        for condition, value in (
+            ("action = ${}", wanted.action),
+            ("resource = ${}", wanted.resource),
+            ("outcome = ${}", wanted.outcome),
+            ("at >= ${}", wanted.since),
+            ("at < ${}", wanted.until),
         )
         if value is not None
     ]
-    return [f"{column} ${n}" for n, (column, _) in enumerate(asked, 1)], [value for _, value in asked]
+    return [condition.format(n) for n, (condition, _) in enumerate(asked, 1)], [value for _, value in asked]
 
 
 def _uuid(text: str) -> UUID | None:
