@@ -8,6 +8,7 @@ from letters import KEYS, MemoryKafka, MemoryTopic, letter
 from cdc_shared.dead_letters.dead_letters import DeadLetters
 from cdc_shared.dead_letters.letter import Place
 from cdc_shared.dead_letters.letter_topic import LetterTopic
+from cdc_shared.dead_letters.rejection import ReasonCode
 from cdc_shared.dead_letters.sealed_record import RawRecord
 from cdc_shared.documents import event_key
 from cdc_shared.kafka.topics import TopicIdentity
@@ -103,7 +104,7 @@ def test_shown_masked_unless_revealed(rig: Rig) -> None:
 def test_discards_what_is_named_and_what_fits(rig: Rig) -> None:
     named, fitting, other = rig.write(1), rig.write(2, code="undecodable_key"), rig.write(3)
     assert rig.letters.discard("p", LettersMeant(letters=(named,))).discarded == 1
-    assert rig.letters.discard("p", LettersMeant(code="undecodable_key")).discarded == 1
+    assert rig.letters.discard("p", LettersMeant(code=ReasonCode.UNDECODABLE_KEY)).discarded == 1
     assert fitting not in rig.names("p")
     assert rig.names("p") == [other]
     with pytest.raises(Problem):

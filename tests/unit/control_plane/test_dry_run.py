@@ -25,8 +25,7 @@ RULES = {
 
 
 def record(document: dict[str, object] | None, offset: int = 0, value: bytes | None = None) -> Record:
-    op = "c" if document is not None else "d"
-    made = event_value(op, document, pipeline="p", database="d", collection="c", ts_ms=1)
+    made = event_value("d" if document is None else "c", document, pipeline="p", database="d", collection="c", ts_ms=1)
     return Record("p.d.c", 0, offset, event_key(1), value or made)
 
 

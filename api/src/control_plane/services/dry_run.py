@@ -67,17 +67,16 @@ def _answer(
 ) -> DryRunEvent:
     return DryRunEvent(
         event=place,
-        rejected=rejection
-        and RejectedBy(
-            code=rejection.code,
-            rule=rejection.rule,
-            message=rejection.message,
-            policy=rejection.policy or dirty_data.policy,
-        ),
+        rejected=None if rejection is None else _rejected(rejection, dirty_data),
         changed=[] if before is None or after is None else sorted(_changed(before, after)),
         before=_shown(before, reveal=reveal),
         after=_shown(after, reveal=reveal),
     )
+
+
+def _rejected(rejection: Rejection, dirty_data: DirtyDataSpec) -> RejectedBy:
+    policy = rejection.policy or dirty_data.policy
+    return RejectedBy(code=rejection.code, rule=rejection.rule, message=rejection.message, policy=policy)
 
 
 def _shown(document: Document | None, *, reveal: bool) -> Any:
