@@ -16,7 +16,7 @@ RETRY_FOR_S: Final = 30.0
 FIRST_WAIT_S: Final = 0.25
 MAX_WAIT_S: Final = 5.0
 PAGE_SIZE: Final = 200
-_HARMLESS_TO_REPEAT: Final = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+_CHANGES_NOTHING: Final = frozenset({"GET", "HEAD"})
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -56,18 +56,18 @@ class Connection:
     ) -> httpx.Response:
         """The answer, of a status below 400. Raises `ApiError` with the reason otherwise.
 
-        While the API is away or asks to wait, requests that do the same when repeated are, for `retry_for_s`: all but a
-        POST without an idempotency key.
+        While the API is away or asks to wait, it is sent again, for `retry_for_s`. One that changes something is only
+        where that cannot do it twice: it never arrived, was not looked at (429), or carries an idempotency key.
         """
-        repeatable = method in _HARMLESS_TO_REPEAT or "Idempotency-Key" in (headers or {})
-        deadline = self._clock() + (self._retry_for_s if repeatable else 0.0)
+        repeatable = method in _CHANGES_NOTHING or "Idempotency-Key" in (headers or {})
+        deadline = self._clock() + self._retry_for_s
         wait_s = FIRST_WAIT_S
         while True:
             try:
                 return self._once(method, path, json=json, params=_given(params), headers=headers)
             except Unavailable as error:
                 pause_s = error.retry_after_s if error.retry_after_s is not None else wait_s
-                if self._clock() + pause_s >= deadline:
+                if not (repeatable or error.did_nothing) or self._clock() + pause_s >= deadline:
                     raise
                 self._sleep(pause_s)
                 wait_s = min(2 * wait_s, MAX_WAIT_S)

@@ -1,7 +1,7 @@
 """What the API refused, as typed errors: one class for each way that callers react to."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import httpx
 
@@ -61,7 +61,9 @@ class ApiError(CdcError):
     def no_answer(cls, error: httpx.TransportError, url: str) -> "Unavailable":
         """The error of a request to which nothing came back."""
         why = "does not answer in time" if isinstance(error, httpx.TimeoutException) else f"does not answer ({error})"
-        return Unavailable(f"the control plane at {url} {why}")
+        unavailable = Unavailable(f"the control plane at {url} {why}")
+        unavailable.was_sent = not isinstance(error, _NEVER_SENT)
+        return unavailable
 
 
 class Unauthorized(ApiError):
@@ -91,8 +93,19 @@ class Invalid(ApiError):
 class Unavailable(ApiError, Transient):
     """429, 5xx or no answer: may succeed when tried again, after `retry_after_s` where the API said so."""
 
+    was_sent = True
+    """False: the request never reached the API."""
 
-_KINDS: Mapping[int, type[ApiError]] = {
+    @property
+    def did_nothing(self) -> bool:
+        """Whether it is certain that the request has changed nothing."""
+        return not self.was_sent or self.status == httpx.codes.TOO_MANY_REQUESTS
+
+
+_NEVER_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+
+
+_KINDS: Final[Mapping[int, type[ApiError]]] = {
     400: Invalid,
     401: Unauthorized,
     403: Forbidden,
@@ -116,11 +129,11 @@ def _problem(response: httpx.Response) -> Mapping[str, Any]:
 def _field_errors(errors: object) -> list[FieldError]:
     if not isinstance(errors, list):
         return []
-    return [FieldError(_field(each), str(each.get("message", ""))) for each in errors if isinstance(each, dict)]
-
-
-def _field(error: Mapping[str, Any]) -> str:
-    return str(error.get("field", ""))
+    return [
+        FieldError(str(each.get("field", "")), str(each.get("message", "")))
+        for each in errors
+        if isinstance(each, dict)
+    ]
 
 
 def _seconds(header: str | None) -> float | None:
