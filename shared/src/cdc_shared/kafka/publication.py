@@ -47,12 +47,36 @@ def publish(
     is_changed = counted.quality.version != last.version
     notices: tuple[str, ...] = ()
     if is_changed and _was_published(bootstrap_servers, spec.name, last, topic):
-        _check_keys(last, counted)
-        notices = tuple(_notices(last, counted))
+        check_keys(last, counted)
+        notices = tuple(notices_of(last, counted))
     if is_changed:
         _store(bootstrap_servers, spec.name, counted.quality, rules_topic)
     publish_spec(bootstrap_servers, counted, topic=topic)
     return Publication(counted, notices)
+
+
+def check_keys(last: QualitySpec, spec: PipelineSpec) -> None:
+    """Raises `InvalidSpec` when the spec's rules would give rows that were made by the `last` ones other keys."""
+    if _key_rules(last.transformation) == _key_rules(spec.quality.transformation):
+        return
+    raise InvalidSpec(
+        f"pipeline {spec.name}: a hash rule for {KEY_PATH} changes every row's key, so the rows that are there would "
+        "never be found again, and each document would get a second one; leave these rules as they are, or publish "
+        "the pipeline under another name, whose tables start anew"
+    )
+
+
+def notices_of(last: QualitySpec, spec: PipelineSpec) -> Iterable[str]:
+    """What people should know when the spec's rules follow the `last` ones, of a pipeline that has rows."""
+    masks = [rule for rule in spec.quality.transformation if isinstance(rule, get_args(MaskRule))]
+    added = [rule for rule in masks if rule not in last.transformation]
+    if added:
+        fields = ", ".join(dict.fromkeys(rule.path for rule in added))
+        yield (
+            f"masked from the next batch on: {fields}. Rows that are in the tables already, and earlier versions of "
+            f"them, keep the plain values until `delta-writer remask {spec.name}` has rewritten them; until that is "
+            "done the pipeline's findings say so"
+        )
 
 
 def _counted(spec: PipelineSpec, last: QualitySpec) -> PipelineSpec:
@@ -96,27 +120,5 @@ def _was_published(bootstrap_servers: str, name: str, last: QualitySpec, topic: 
     return True
 
 
-def _check_keys(last: QualitySpec, spec: PipelineSpec) -> None:
-    if _key_rules(last.transformation) == _key_rules(spec.quality.transformation):
-        return
-    raise InvalidSpec(
-        f"pipeline {spec.name}: a hash rule for {KEY_PATH} changes every row's key, so the rows that are there would "
-        "never be found again, and each document would get a second one; leave these rules as they are, or publish "
-        "the pipeline under another name, whose tables start anew"
-    )
-
-
 def _key_rules(rules: Iterable[object]) -> list[Hash]:
     return [rule for rule in rules if isinstance(rule, Hash) and rule.path == KEY_PATH]
-
-
-def _notices(last: QualitySpec, spec: PipelineSpec) -> Iterable[str]:
-    masks = [rule for rule in spec.quality.transformation if isinstance(rule, get_args(MaskRule))]
-    added = [rule for rule in masks if rule not in last.transformation]
-    if added:
-        fields = ", ".join(dict.fromkeys(rule.path for rule in added))
-        yield (
-            f"masked from the next batch on: {fields}. Rows that are in the tables already, and earlier versions of "
-            f"them, keep the plain values until `delta-writer remask {spec.name}` has rewritten them; until that is "
-            "done the pipeline's findings say so"
-        )
