@@ -5,20 +5,17 @@ Renames are in the unit tests: a collection keeps its UUID over one in MongoDB, 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from kafka_reading import records_since
 from mongo_pipeline import MongoPipeline
 from stack_endpoints import Stack
+from status_reports import last_reports
 from trial_pipeline import trial_name
 from waiting import wait_until
 
 from cdc_shared.connect.connect_client import ConnectClient
-from cdc_shared.kafka.topics import STATUS_TOPIC
 from cdc_shared.resync.resync import Resync
 from cdc_shared.resync.resync_progress import ResyncProgress, follow
 from cdc_shared.settings import KafkaSettings
@@ -47,12 +44,6 @@ def pipeline(stack: Stack, tests_root: str, tmp_path: Path, request: pytest.Fixt
 def findings(pipeline: MongoPipeline) -> list[str]:
     """What /health says of the pipeline's collections."""
     return list(pipeline.writer.get("/health").json()["pipelines"].get(pipeline.name, {}).get("findings", []))
-
-
-def published_status(pipeline: MongoPipeline) -> dict[str, Any]:
-    """The last record of the pipeline in `cdc.status`."""
-    records = records_since(pipeline.stack.kafka, STATUS_TOPIC, 0)
-    return dict(json.loads([each.value() for each in records if each.key() == pipeline.name.encode()][-1] or b""))
 
 
 def resync(pipeline: MongoPipeline) -> None:
@@ -95,6 +86,5 @@ def test_collections_that_are_no_longer_the_same_are_reported(pipeline: MongoPip
     (found,) = findings(pipeline)
     assert "items was dropped; its table stays" in found
     assert writer.metric("cdc_source_collections_changed", collection="items", change="dropped") == 1
-    status = published_status(pipeline)
-    assert status["findings"] == [found]
-    assert status["state"] == "running"
+    report = last_reports(pipeline.stack.kafka, name)[writer.instance]
+    assert (report.findings, report.state) == ((found,), "running")

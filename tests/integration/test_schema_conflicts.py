@@ -10,15 +10,14 @@ import obstore
 import pytest
 from delta_reading import versions
 from deltalake import DeltaTable, Field
-from kafka_reading import records_since
 from msgspec.structs import replace
+from status_reports import last_report
 from topic_pipeline import TopicPipeline
 from typer.testing import CliRunner
 
 from cdc_shared.delta.actions import Action
 from cdc_shared.delta.log import LOG_DIR, DeltaLog
 from cdc_shared.delta.schema_history import read_schema_history
-from cdc_shared.kafka.topics import STATUS_TOPIC
 from cdc_shared.storage.object_store import open_store
 from delta_writer.command_line import app
 
@@ -32,13 +31,6 @@ def command(pipeline: TopicPipeline, *words: str) -> tuple[int, str]:
     environment = {**pipeline.stack.writer_environment, "CDC_PIPELINES_TOPIC": pipeline.specs_topic}
     result = CliRunner().invoke(app, list(words), env=environment)
     return result.exit_code, result.output
-
-
-def published_reason(pipeline: TopicPipeline) -> str:
-    """The reason in the pipeline's last record in `cdc.status`."""
-    records = records_since(pipeline.stack.kafka, STATUS_TOPIC, 0)
-    last = [each.value() for each in records if each.key() == pipeline.name.encode()][-1]
-    return str(json.loads(last or b"")["reason"])
 
 
 def test_a_table_altered_by_hand_is_reported_and_never_overwritten(topic_pipeline: TopicPipeline) -> None:
@@ -55,7 +47,7 @@ def test_a_table_altered_by_hand_is_reported_and_never_overwritten(topic_pipelin
     items.flush()
     reason = pipeline.writer.wait_state(pipeline.name, "failed", TIMEOUT_S) or ""
     assert "column mine (string) was added" in reason
-    assert published_reason(pipeline) == reason
+    assert last_report(pipeline.stack.kafka, pipeline.name).reason == reason
     assert f"version {altered - 1} of {items.url}" in reason
     assert versions(items.url, pipeline.stack.object_store) == altered
     status, told = command(pipeline, "schema-history", pipeline.name, "items")

@@ -73,6 +73,12 @@ class WriterProcess:
         started = wait_until(self._started, START_TIMEOUT_S, "the writer serves HTTP")
         return str(started["http"])
 
+    @cached_property
+    def instance(self) -> str:
+        """What it calls itself in its reports; waits as `url`."""
+        started = wait_until(self._started, START_TIMEOUT_S, "the writer serves HTTP")
+        return str(started["writer"])
+
     def get(self, path: str) -> httpx.Response:
         """One answer of its HTTP server, whatever the status."""
         return httpx.get(f"{self.url}{path}", timeout=HTTP_TIMEOUT_S, trust_env=False)

@@ -128,6 +128,7 @@ class Pipeline:
                 self._show_lag()
             for batch in self._batches.take_all():
                 self._apply(batch)
+            self._show_lag()
 
     def _apply(self, batch: RecordBatch) -> None:
         """Bring one batch into its table, or drop it and read again from where the table stands."""
@@ -281,7 +282,8 @@ class Pipeline:
 
     def _show_lag(self) -> None:
         stands = self._batches.next_offsets()
-        self._observer.lagging({(topic, p): self._consumer.lag(topic, p, at) for (topic, p), at in stands.items()})
+        lags = {(topic, p): self._consumer.lag(topic, p, at) for (topic, p), at in stands.items()}
+        self._observer.lagging(stands, lags)
 
     # -- positions ----------------------------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from cdc_shared.documents import REREAD
@@ -16,6 +16,8 @@ from cdc_shared.models.data_quality import OnFailure
 from cdc_shared.retry import RetryAttempt
 from delta_writer.consumer.event_handler import DeadLetter
 from delta_writer.metrics.data_quality_metrics import DataQualityMetrics
+from delta_writer.pipeline_status import PipelineStatus
+from delta_writer.reporting.progress import PipelineProgress
 from delta_writer.snapshots.collection_watch import Finding
 from delta_writer.transformers.bson_to_delta import DecodedEvents
 from delta_writer.transformers.change_batch import ChangeEvents, EncodedBatch
@@ -36,16 +38,6 @@ _REJECTED: Final[dict[OnFailure, str]] = {
 log = get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PipelineStatus:
-    """A pipeline's state and, when it failed or waits, why."""
-
-    state: PipelineState
-    reason: str | None = None
-    findings: tuple[str, ...] = ()
-    """What somebody should look at although the pipeline goes on."""
-
-
 class PipelineObserver:
     """Called from the pipeline's thread; `status` may be read from any. `clock` is the wall clock in seconds."""
 
@@ -57,13 +49,15 @@ class PipelineObserver:
         on_status: Callable[[str, PipelineStatus], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`on_status` is called, in whatever thread, after the state or the findings have changed."""
+        self.progress = PipelineProgress(pipeline, clock)
         self._pipeline = pipeline
         self._metrics = metrics
         self._data_quality = data_quality
         self._on_status = on_status
         self._clock = clock
         self._lock = threading.Lock()
-        self._status = PipelineStatus(PipelineState.STARTING)
+        self._status = PipelineStatus(PipelineState.STARTING, since_ms=self._now_ms())
         self._event_times: dict[str, EventTimes] = {}
         self._next_setback_warning = 0.0
         self._findings: dict[str, tuple[str, ...]] = {}
@@ -88,6 +82,7 @@ class PipelineObserver:
         state, reason = _state_after(error), shown(error)
         event = "pipeline paused" if state is PipelineState.PAUSED else "pipeline stopped"
         log.error(event, pipeline=self._pipeline, reason=reason, exc_info=not isinstance(error, Fatal))
+        self.progress.failed(reason)
         self._become(PipelineStatus(state, reason))
 
     def collections_changed(self, findings: Collection[Finding]) -> None:
@@ -112,6 +107,7 @@ class PipelineObserver:
 
         def note(attempt: RetryAttempt) -> None:
             self._metrics.retries.labels(self._pipeline, operation).inc()
+            self.progress.retried(str(attempt.error))
             log.warning(
                 "waiting to try again",
                 pipeline=self._pipeline,
@@ -153,6 +149,7 @@ class PipelineObserver:
         """The record is not applied; `policy` says what becomes of it."""
         self._metrics.events_invalid.labels(self._pipeline, letter.topic, letter.rejection.code).inc()
         self._data_quality.rejected(self._pipeline, letter.topic, letter.rejection, policy)
+        self.progress.rejected(letter.topic, letter.rejection.message, dead_lettered=policy == "dlq")
         log.warning(
             _REJECTED[policy],
             pipeline=self._pipeline,
@@ -187,6 +184,7 @@ class PipelineObserver:
         """The batch, made of these documents, is in one of the collection's tables."""
         if sink is table.current:  # else it will be, or was
             self._data_in(table, documents)
+            self.progress.rescued(table.writer.topic.name, batch.rescued_values)
         labels = self._labels(table, sink)
         self._metrics.rescued_values.labels(*labels).inc(batch.rescued_values)
         self._metrics.walked_rows.labels(*labels).inc(batch.walked_rows)
@@ -238,6 +236,7 @@ class PipelineObserver:
         for outcome, count in _reread_outcomes(events).items():
             metrics.rereads.labels(*labels, outcome).inc(count)
         if len(events):
+            self.progress.committed(table.writer.topic.name, len(events), events.source_ts_ms[-1])
             now = self._clock()
             metrics.end_to_end_lag.labels(*labels).set(max(0.0, now - events.source_ts_ms[-1] / 1000))
             metrics.end_to_end_latency.labels(*labels).observe(max(0.0, now - min(events.source_ts_ms) / 1000))
@@ -252,21 +251,23 @@ class PipelineObserver:
             # Reckoned when it is asked for: it must grow when the pipeline stands still.
             self._metrics.table_watermark_age.labels(*labels).set_function(lambda: self._clock() - time_ms / 1000)
 
-    def lagging(self, lags: dict[tuple[str, int], int]) -> None:
-        """So many offsets lie between the table and the end of each partition."""
+    def lagging(self, stands: Mapping[tuple[str, int], int], lags: Mapping[tuple[str, int], int]) -> None:
+        """The pipeline's loop came round. In each partition the table stands there, so many offsets from the end."""
+        self.progress.came_round(stands, lags)
         for (topic, partition), lag in lags.items():
             self._metrics.consumer_lag_events.labels(self._pipeline, topic, partition).set(lag)
 
     def _become(self, status: PipelineStatus) -> None:
         with self._lock:
-            status = replace(status, findings=self._status.findings)
-            if status == self._status:
-                return
             changed_state = status.state is not self._status.state
-            self._status = status
+            since_ms = self._now_ms() if changed_state else self._status.since_ms
+            self._status = replace(status, findings=self._status.findings, since_ms=since_ms)
         if changed_state:
             self._metrics.set_pipeline_state(self._pipeline, status.state)
             self._on_status(self._pipeline, status)
+
+    def _now_ms(self) -> int:
+        return int(self._clock() * 1000)
 
     def _stage(self, stage: BatchStage, seconds: float) -> None:
         self._metrics.batch_seconds.labels(self._pipeline, stage).observe(seconds)

@@ -65,6 +65,11 @@ class QualityInForce:
         self._edition = _Edition(quality, secrets)
 
     @property
+    def version(self) -> int:
+        """The version of the rules."""
+        return self._edition.quality.version
+
+    @property
     def dirty_data(self) -> DirtyDataSpec:
         """What becomes of records that are no change of a document."""
         return self._edition.quality.dirty_data

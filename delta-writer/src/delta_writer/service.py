@@ -1,6 +1,7 @@
 """The delta-writer process: runs the pipelines that the spec topic (`cdc.pipelines`) names, each in its own thread."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -10,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from confluent_kafka.admin import AdminClient
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -18,14 +18,8 @@ from cdc_shared.dead_letters.letter_topic import ensure_dead_letters_topic
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.rules_topic import read_versions
 from cdc_shared.kafka.spec_topic import SpecReader
-from cdc_shared.kafka.topics import (
-    COMPACTED,
-    STATUS_TOPIC,
-    ensure_topic,
-    held_offsets,
-    notification_topic,
-    topic_id,
-)
+from cdc_shared.kafka.status_topic import WriterReport, ensure_status_topic
+from cdc_shared.kafka.topics import held_offsets, notification_topic, topic_id
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import PipelineState, WriterMetrics
 from cdc_shared.models.common import InvalidSpec, PipelineSpec
@@ -45,8 +39,10 @@ from delta_writer.maintenance.rewrite_directory import remove_left_overs
 from delta_writer.maintenance.worker import MaintenanceWorker
 from delta_writer.metrics.data_quality_metrics import DataQualityMetrics
 from delta_writer.pipeline import Pipeline
-from delta_writer.pipeline_observer import PipelineObserver, PipelineStatus
+from delta_writer.pipeline_observer import PipelineObserver
 from delta_writer.quality_in_force import QualityInForce
+from delta_writer.reporting.status_publisher import StatusPublisher
+from delta_writer.reporting.table_watch import TableWatch
 from delta_writer.settings import Settings
 from delta_writer.snapshots.collection_watch import CollectionWatch, look_at_source
 from delta_writer.snapshots.sweeper import Sweeper
@@ -66,7 +62,6 @@ from delta_writer.writer.schema_watch import SchemaWatch
 from delta_writer.writer.tables import Table, Tables
 
 ENDED_BADLY: Final = frozenset({PipelineState.FAILED, PipelineState.RESYNC_NEEDED, PipelineState.PAUSED})
-LAST_STATUS_TIMEOUT_S: Final = 5.0
 
 log = get_logger(__name__)
 
@@ -97,6 +92,9 @@ class WriterService:
         self._secrets = secret_providers(settings.secrets)
         self._data_keys = DataKeys.resolve(settings.data_key.reference, self._secrets)
         self._maintenance = MaintenanceWorker()
+        self._status = StatusPublisher(self._bootstrap, self._producer)
+        self._writer = ""
+        """How others tell it from other writers; known once it serves."""
         self._pipelines: dict[str, _Running] = {}
         self._specs_read = False
 
@@ -111,7 +109,9 @@ class WriterService:
             raise Fatal(
                 f"cannot serve on {host}:{port}: {error.strerror}; set WRITER_HTTP_PORT to a free port"
             ) from error
-        log.info("delta-writer started", http=f"http://{host}:{server.port}")
+        self._writer = self._settings.writer.instance_id or f"{socket.gethostname()}:{server.port}"
+        log.info("delta-writer started", http=f"http://{host}:{server.port}", writer=self._writer)
+        self._status.start()
         try:
             retrying(self._follow_specs, _log_retry, self._stop)
         except RetryInterrupted:
@@ -119,27 +119,35 @@ class WriterService:
         finally:
             self._stop_all()
             self._maintenance.close()
-            self._producer.flush(LAST_STATUS_TIMEOUT_S)
+            self._status.close()
             server.close()
             log.info("delta-writer stopped")
 
     def _follow_specs(self) -> None:
         ensure_dead_letters_topic(self._admin, self._settings.writer.dead_letter_retention_days)
-        ensure_topic(self._admin, STATUS_TOPIC, 1, COMPACTED)
+        ensure_status_topic(self._admin)
         with SpecReader.open(self._bootstrap, _log_invalid_spec, topic=self._settings.kafka.pipelines_topic) as reader:
             specs = reader.read_existing(self._stop)
             for name in self._pipelines.keys() - specs.keys():
-                self._end(name)
+                self._take_back(name)
             for spec in specs.values():
-                self._begin(spec)
+                self._follow(spec)
             self._specs_read = True
+            self._status.settle(self._writer, specs.keys())
             for change in reader.changes(self._stop):
                 if change.spec is None:
-                    self._end(change.name)
+                    self._take_back(change.name)
                 else:
-                    self._begin(change.spec)
+                    self._follow(change.spec)
 
     # -- pipelines ----------------------------------------------------------------------------------------------------
+
+    def _follow(self, spec: PipelineSpec) -> None:
+        """Do what a spec asks for that was published."""
+        if spec.desired == "stopped":
+            self._end(spec.name)
+        else:
+            self._begin(spec)
 
     def _begin(self, spec: PipelineSpec) -> None:
         """Start a pipeline, or start it anew when its spec changed or it ended; publishing a spec again restarts it.
@@ -155,8 +163,11 @@ class WriterService:
             self._end(spec.name)
         log.info("pipeline starting", pipeline=spec.name)
         stop = threading.Event()
-        observer = PipelineObserver(spec.name, self._metrics, self._data_quality, self._publish_status)
+        observer = PipelineObserver(
+            spec.name, self._metrics, self._data_quality, lambda name, _: self._status.changed(name)
+        )
         quality = QualityInForce(spec.quality, self._secret, partial(observer.found, "rules"))
+        self._status.add(spec.name, partial(self._report, observer, quality))
         thread = threading.Thread(
             target=self._run_pipeline, args=(spec, observer, quality, stop), name=f"pipeline-{spec.name}"
         )
@@ -222,6 +233,7 @@ class WriterService:
                     self._watermarks(spec, source, claims, sweeper, observer),
                     LetterExpiry(letter_store.expire),
                     SchemaWatch(),
+                    TableWatch(observer.progress),
                 ]
             ),
             observer=observer,
@@ -280,10 +292,17 @@ class WriterService:
             return
         running.stop.set()
         running.thread.join()
+        running.observer.stopped()  # also one that had failed is not to be run here any more
+        self._status.ended(name)
         self._metrics.forget_pipeline(name)
         self._data_quality.forget_pipeline(name)
         del self._pipelines[name]  # last: whoever sees it gone may delete its tables, which it no longer writes
         log.info("pipeline ended", pipeline=name)
+
+    def _take_back(self, name: str) -> None:
+        """The pipeline's spec was deleted."""
+        self._end(name)
+        self._status.take_back(name, self._writer)
 
     def _stop_all(self) -> None:
         for running in self._pipelines.values():
@@ -293,19 +312,8 @@ class WriterService:
 
     # -- what others see ----------------------------------------------------------------------------------------------
 
-    def _publish_status(self, pipeline: str, status: PipelineStatus) -> None:
-        record = {
-            "pipeline": pipeline,
-            "state": status.state,
-            "reason": status.reason,
-            **({"findings": status.findings} if status.findings else {}),
-            "at_ms": int(time.time() * 1000),
-        }
-        try:
-            self._producer.produce(STATUS_TOPIC, key=pipeline.encode(), value=msgspec.json.encode(record), partition=0)
-            self._producer.poll(0)
-        except BufferError as error:
-            log.warning("status not published", pipeline=pipeline, reason=str(error))
+    def _report(self, observer: PipelineObserver, quality: QualityInForce) -> WriterReport:
+        return observer.progress.report(observer.status, self._writer, quality.version)
 
     def _statuses(self) -> dict[str, dict[str, Any]]:
         return {

@@ -82,13 +82,15 @@ class CollectionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     latency_ms: int | None = None
     """From source to commit, of the newest event of the last batch."""
     events: int = 0
-    """Change events committed, snapshots' and re-reads included."""
+    """Change events dealt with and committed: snapshots', re-reads, and those whose document was rejected included."""
     events_per_s: float = 0.0
     """Over the last minute."""
     rescued: int = 0
     """Values that did not fit their column."""
     rejected: int = 0
     """Records that were not applied, whatever became of them."""
+    rejected_per_s: float = 0.0
+    """Over the last minute."""
     dead_letters: int = 0
     """Of these, those in the dead-letter topic."""
     last_rejection: str | None = None

@@ -1,0 +1,1 @@
+"""What the writer tells others of its pipelines, through the topic `cdc.status`."""

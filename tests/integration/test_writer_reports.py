@@ -1,0 +1,110 @@
+"""What writers report through `cdc.status` of pipelines that run, are stopped by their spec, and are taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from status_reports import last_reports
+from topic_pipeline import TopicPipeline
+from waiting import wait_until
+
+from cdc_shared.kafka.status_topic import CollectionReport, StatusReader, WriterReport
+from cdc_shared.metrics.prometheus_metrics import PipelineState
+
+pytestmark = pytest.mark.integration
+
+TIMEOUT_S = 30.0
+
+
+@pytest.fixture
+def reader(topic_pipeline: TopicPipeline) -> Iterator[StatusReader]:
+    with StatusReader(topic_pipeline.stack.kafka) as reader:
+        assert reader.wait_caught_up(TIMEOUT_S)
+        yield reader
+
+
+def reports(reader: StatusReader, pipeline: TopicPipeline) -> dict[str, WriterReport]:
+    return {each.report.writer: each.report for each in reader.reports(pipeline.name)}
+
+
+def items(report: WriterReport) -> CollectionReport:
+    return next(each for each in report.collections if each.collection == "items")
+
+
+def desire(pipeline: TopicPipeline, desired: str) -> None:
+    pipeline.publish(pipeline.spec.model_copy(update={"desired": desired}))
+
+
+@pytest.mark.timeout(120)
+def test_a_pipeline_is_reported_stopped_and_started_by_its_spec(
+    topic_pipeline: TopicPipeline, reader: StatusReader
+) -> None:
+    pipeline, writer = topic_pipeline, topic_pipeline.writer
+    pipeline.items.insert(*({"_id": n, "v": n} for n in range(20)))
+    pipeline.items.send(b'{"id":"99"}', b"no event")
+    pipeline.items.await_equal(TIMEOUT_S)
+
+    def complete() -> bool:
+        report = reports(reader, pipeline).get(writer.instance)
+        return report is not None and bool(report.collections) and items(report).dead_letters == 1
+
+    wait_until(complete, TIMEOUT_S, "the writer reports what it did")
+    report = reports(reader, pipeline)[writer.instance]
+    told = items(report)
+    assert report.state is PipelineState.RUNNING
+    assert (told.events, told.rejected, told.topic) == (20, 1, pipeline.items.topic)
+    assert told.last_rejection is not None
+    assert told.schema_version == 1
+    assert [each.partition for each in told.partitions] == [0]
+
+    desire(pipeline, "stopped")
+    writer.wait_gone(pipeline.name)
+    stopped = f"{writer.instance} reports that it has stopped"
+    wait_until(lambda: reports(reader, pipeline)[writer.instance].state is PipelineState.STOPPED, TIMEOUT_S, stopped)
+    stands = pipeline.offsets("items")
+    (partition,) = items(reports(reader, pipeline)[writer.instance]).partitions
+    assert (partition.offset, partition.lag) == (21, 0)
+    # It stands at the end, the letter included: a clean stop commits what it has read.
+    assert stands == {0: 21}
+    pipeline.items.insert({"_id": 100, "v": 1})
+    pipeline.items.flush()
+    assert writer.get("/ready").is_success, "a pipeline that shall not run keeps no writer from being ready"
+    assert pipeline.offsets("items") == stands
+
+    desire(pipeline, "running")
+    pipeline.items.await_equal(TIMEOUT_S)
+    assert reports(reader, pipeline)[writer.instance].state is PipelineState.RUNNING
+
+    pipeline.unpublish()
+    wait_until(lambda: not reader.reports(pipeline.name), TIMEOUT_S, "nothing is left of it")
+
+
+@pytest.mark.timeout(120)
+def test_what_a_killed_writer_left_is_corrected_when_it_is_back(
+    topic_pipeline: TopicPipeline, reader: StatusReader
+) -> None:
+    pipeline, kafka = topic_pipeline, topic_pipeline.stack.kafka
+    one = {"WRITER_INSTANCE_ID": f"{pipeline.name}-one"}
+    killed = pipeline.start_writer(one, ready=False, name="one")
+
+    def states() -> dict[str, PipelineState]:
+        return {name: report.state for name, report in reports(reader, pipeline).items()}
+
+    running = {killed.instance: PipelineState.RUNNING, pipeline.writers[""].instance: PipelineState.RUNNING}
+    wait_until(lambda: states() == running, TIMEOUT_S, "each writer has a report of its own")
+    killed.kill()
+    desire(pipeline, "stopped")
+    wait_until(
+        lambda: states() == {**running, pipeline.writers[""].instance: PipelineState.STOPPED},
+        TIMEOUT_S,
+        "the other one stops, and nobody corrects the dead one",
+    )
+    back = pipeline.start_writer(one, name="one")
+    wait_until(lambda: set(states().values()) == {PipelineState.STOPPED}, TIMEOUT_S, "it corrects itself")
+    assert back.pipeline_state(pipeline.name) == ("", None)
+    back.kill()
+    pipeline.unpublish()
+    wait_until(lambda: list(states()) == [killed.instance], TIMEOUT_S, "the one that is there takes its report back")
+    pipeline.start_writer(one, name="one")
+    wait_until(lambda: not last_reports(kafka, pipeline.name), TIMEOUT_S, "and so does the other, once it is back")
