@@ -1,7 +1,7 @@
 """The application: its services, its middleware from the outermost in, its routers."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from anyio import to_thread
@@ -9,16 +9,13 @@ from fastapi import FastAPI
 
 from cdc_shared.tracing.otel_config import Tracing, configure_tracing
 from control_plane import problems
-from control_plane.database import Database
+from control_plane.assembly import open_platform
 from control_plane.middleware.audit import AuditMiddleware
 from control_plane.middleware.logging import LoggingMiddleware
 from control_plane.middleware.request_context import RequestContextMiddleware
 from control_plane.middleware.tracing import TracingMiddleware
-from control_plane.migrations import migrate
 from control_plane.platform import Platform
-from control_plane.routers import audit
-from control_plane.services.audit_trail import AuditTrail
-from control_plane.services.auth_service import AuthService
+from control_plane.routers import audit, auth, data_quality, dead_letters
 from control_plane.settings import Settings
 
 SERVICE: Final = "control-plane"
@@ -28,17 +25,17 @@ TITLE: Final = "CDC control plane"
 OpenPlatform = Callable[[], AbstractAsyncContextManager[Platform]]
 
 
-def create_app(settings: Settings, open_platform: OpenPlatform | None = None) -> FastAPI:
-    """The application; it opens its services when it starts. `open_platform` takes their place in tests."""
-    opened = open_platform or (lambda: _platform(settings))
+def create_app(settings: Settings, platform: OpenPlatform | None = None) -> FastAPI:
+    """The application; it opens its services when it starts. `platform` takes their place in tests."""
+    opened = platform or (lambda: open_platform(settings))
 
     tracing = configure_tracing(SERVICE, settings.tracing.otlp_endpoint)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with opened() as platform:
-                app.state.platform = platform
+            async with opened() as services:
+                app.state.platform = services
                 yield
         finally:
             await to_thread.run_sync(tracing.shutdown)
@@ -52,7 +49,8 @@ def create_app(settings: Settings, open_platform: OpenPlatform | None = None) ->
 
 def _add_routers(app: FastAPI) -> None:
     """Every router is a `routes.guarded_router`."""
-    app.include_router(audit.router)
+    for each in (auth, audit, data_quality, dead_letters):
+        app.include_router(each.router)
 
 
 def _add_middleware(app: FastAPI, tracing: Tracing) -> None:
@@ -61,16 +59,3 @@ def _add_middleware(app: FastAPI, tracing: Tracing) -> None:
     app.add_middleware(LoggingMiddleware)
     app.add_middleware(TracingMiddleware, tracing=tracing)
     app.add_middleware(RequestContextMiddleware)
-
-
-@asynccontextmanager
-async def _platform(settings: Settings) -> AsyncIterator[Platform]:
-    """The services over the real parts; closed in the reverse order."""
-    dsn = settings.api.postgres_dsn.get_secret_value()
-    await migrate(dsn)
-    async with AsyncExitStack() as stack:
-        database = await Database.open(dsn, settings.api.postgres_connections)
-        stack.push_async_callback(database.close)
-        audit = await stack.enter_async_context(AuditTrail.open(dsn))
-        auth = await AuthService.open(settings, database)
-        yield Platform(settings, database, audit, auth)

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+from control_plane.blocking import BlockingCalls
 from control_plane.database import Database
 from control_plane.services.audit_trail import AuditTrail
 from control_plane.services.auth_service import AuthService
+from control_plane.services.data_quality import RulesService
+from control_plane.services.dead_letters import PipelineLetters
+from control_plane.services.pipeline_manager import PipelineManager
 from control_plane.settings import Settings
 
 
@@ -16,3 +20,7 @@ class Platform:
     database: Database
     audit: AuditTrail
     auth: AuthService
+    blocking: BlockingCalls
+    pipelines: PipelineManager
+    rules: RulesService
+    dead_letters: PipelineLetters

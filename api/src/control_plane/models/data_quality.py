@@ -54,6 +54,8 @@ class RulesView(BaseModel):
     rules: RulesBody
     pipeline_version: int
     """Of the pipeline, as in the ETag: a change of the rules is a change of the pipeline."""
+    notices: list[str] = []
+    """After a change: what should be done about rows that are there already."""
 
 
 class RulesVersion(BaseModel):

@@ -1,0 +1,53 @@
+"""The services over the real parts, put together once at the start."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from cdc_shared.dead_letters.dead_letters import DeadLetters
+from cdc_shared.kafka.spec_topic import read_spec
+from cdc_shared.security.data_key import DataKeys
+from cdc_shared.security.references import resolve_reference, secret_providers
+from control_plane.blocking import BlockingCalls
+from control_plane.database import Database
+from control_plane.migrations import migrate
+from control_plane.platform import Platform
+from control_plane.services.audit_trail import AuditTrail
+from control_plane.services.auth_service import AuthService
+from control_plane.services.data_quality import RulesService
+from control_plane.services.dead_letters import PipelineLetters
+from control_plane.services.pipeline_manager import PipelineManager
+from control_plane.settings import Settings
+
+
+@asynccontextmanager
+async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
+    """Bring the database forward and open every service; they are closed in the reverse order.
+
+    Raises `Transient` while Postgres does not answer, `Fatal` for what a person must correct.
+    """
+    dsn = settings.api.postgres_dsn.get_secret_value()
+    await migrate(dsn)
+    providers = secret_providers(settings.secrets)
+    kafka = settings.kafka
+    async with AsyncExitStack() as stack:
+        database = await Database.open(dsn, settings.api.postgres_connections)
+        stack.push_async_callback(database.close)
+        yield Platform(
+            settings=settings,
+            database=database,
+            audit=await stack.enter_async_context(AuditTrail.open(dsn)),
+            auth=await AuthService.open(settings, database),
+            blocking=BlockingCalls(),
+            pipelines=PipelineManager(),
+            rules=RulesService(
+                kafka.bootstrap_servers, lambda reference: resolve_reference(reference, providers).reveal().encode()
+            ),
+            dead_letters=PipelineLetters(
+                lambda: DeadLetters.on(
+                    kafka.bootstrap_servers,
+                    lambda: DataKeys.resolve(settings.data_key.reference, providers),
+                    settings.stores,
+                    lambda name: read_spec(kafka.bootstrap_servers, name, kafka.pipelines_topic),
+                )
+            ),
+        )
