@@ -82,9 +82,9 @@ def problem_of(error: BaseException) -> Problem:
         case CdcError():
             return Problem(422, "invalid_request", redact_text(str(error)))
         case asyncpg.DataError() | UnicodeEncodeError():
-            return Problem(
-                422, "invalid_request", "a text holds characters that cannot be stored, or a number is too large"
-            )
+            return _unstorable()
+        case asyncpg.InterfaceError() if isinstance(error, ValueError):  # the driver itself refuses to send a value
+            return _unstorable()
         case asyncpg.PostgresConnectionError() | asyncpg.InterfaceError() | OSError() | TimeoutError():
             return _unavailable("something that this needs does not answer; see /ready, and try again")
         case asyncpg.InsufficientResourcesError() | asyncpg.OperatorInterventionError():
@@ -134,6 +134,10 @@ def _invalid_request(error: RequestValidationError) -> Problem:
         for each in error.errors()
     ]
     return Problem(422, "invalid_request", "the request is not valid; see `errors`", errors=errors)
+
+
+def _unstorable() -> Problem:
+    return Problem(422, "invalid_request", "a text holds characters that cannot be stored, or a number is too large")
 
 
 def _unavailable(detail: str) -> Problem:
