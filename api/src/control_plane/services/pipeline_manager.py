@@ -12,6 +12,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from cdc_shared.models.data_quality import QualitySpec
+from cdc_shared.source.document_filter import InvalidFilter, parse_filter
 from control_plane.database import Connection
 from control_plane.models.operation import Operation, OperationKind
 from control_plane.models.pipeline import PipelineConfig, PipelineRecord, ResetRequest, ResyncRequest, State
@@ -230,8 +231,13 @@ def _check_resync(config: PipelineConfig, wanted: ResyncRequest) -> None:
             "not_captured",
             f"the pipeline does not capture {', '.join(strange)}: correct the name, or the spec first",
         )
-    if wanted.filter is not None and len(wanted.collections) != 1:
-        raise Problem(422, "invalid_request", "a filter is for one collection: name it in collections")
+    if wanted.filter is not None:
+        if len(wanted.collections) != 1:
+            raise Problem(422, "invalid_request", "a filter is for one collection: name it in collections")
+        try:
+            parse_filter(wanted.filter)
+        except InvalidFilter as error:
+            raise Problem(422, "invalid_filter", str(error)) from None
     if not wanted.collections and source.snapshot_mode == SNAPSHOTLESS_MODE:
         raise Problem(
             422,
