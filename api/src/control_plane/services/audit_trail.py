@@ -42,17 +42,30 @@ class AuditTrail:
     @classmethod
     @asynccontextmanager
     async def open(cls, dsn: str) -> AsyncIterator[Self]:
-        """Raises `Transient` when Postgres does not answer, `Fatal` when it refuses."""
+        """Raises `Transient` when Postgres does not answer, `Fatal` when it refuses.
+
+        The newest hash is logged: a trail that somebody rewrote as a whole still differs from the logs.
+        """
         database = await Database.open(dsn, CONNECTIONS)
-        trail = cls(database)
-        storing = asyncio.create_task(trail._store_while_open(), name="audit-trail")
         try:
-            yield trail
+            async with database.connection() as connection:
+                head, _ = await audit_repo.ends(connection)
+            log.info("audit trail", entries=head.entries, hash=head.hash.hex())
+            async with cls(database).storing() as trail:
+                yield trail
         finally:
-            trail._closing = True
-            trail._wake.set()
-            await storing
             await database.close()
+
+    @asynccontextmanager
+    async def storing(self) -> AsyncIterator[Self]:
+        """Store what is recorded, until the end; then what still waits."""
+        storing = asyncio.create_task(self._store_while_open(), name="audit-trail")
+        try:
+            yield self
+        finally:
+            self._closing = True
+            self._wake.set()
+            await storing
 
     async def append(self, connection: Connection, entry: AuditEntry) -> None:
         """Store an entry in the caller's transaction, as its last statement: the chain is locked until it ends."""
