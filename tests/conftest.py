@@ -6,10 +6,10 @@ import os
 import random
 import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 from api_database import DatabaseServer, TrialDatabase
@@ -18,6 +18,9 @@ from skip_gate import SkipGate
 from stack_endpoints import Stack, StackNotUp
 from topic_pipeline import TopicPipeline
 from trial_pipeline import trial_name
+
+if TYPE_CHECKING:
+    from api_app import Api
 
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 SEED_VARIABLE = "TEST_SEED"
@@ -128,6 +131,15 @@ def database(database_server: DatabaseServer) -> Iterator[TrialDatabase]:
 def anyio_backend() -> str:
     """What tests marked `anyio` (the coroutines) run on."""
     return "asyncio"
+
+
+@pytest.fixture
+async def api(stack: Stack, database: TrialDatabase, tmp_path: Path) -> AsyncIterator[Api]:
+    """The control plane in this process, on a database of the test's own; for tests marked `anyio`."""
+    from api_app import open_api, settings_for  # only its tests pay for the import
+
+    async with open_api(settings_for(stack, database, tmp_path), database) as opened:
+        yield opened
 
 
 @contextmanager

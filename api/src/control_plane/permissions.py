@@ -40,6 +40,10 @@ class Permission(StrEnum):
 
 
 OF_EVERYONE: Final = frozenset({Permission.PUBLIC, Permission.SELF})
+OF_PEOPLE: Final = frozenset({Permission.USERS_MANAGE, Permission.SERVICE_TOKENS_MANAGE})
+"""No service token has these: a machine gives nobody rights."""
+GLOBAL: Final = OF_PEOPLE | {Permission.AUDIT_READ}
+"""What cannot be limited to some pipelines."""
 _READ: Final = frozenset({Permission.PIPELINES_READ, Permission.METRICS_READ})
 
 GRANTS: Final[Mapping[Role, frozenset[Permission]]] = MappingProxyType(

@@ -49,14 +49,19 @@ class UnitOfWork:
         self._connection = None
         self._draft.stored = True
 
+    async def abandon(self) -> None:
+        """Roll back what was begun, and give the connection back."""
+        try:
+            if self._connection is not None and not self._connection.is_closed():
+                await self._transaction.rollback()
+        finally:
+            self._connection = None
+            await self._stack.aclose()
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        try:
-            if self._connection is not None and not self._connection.is_closed():
-                await self._transaction.rollback()
-        finally:
-            await self._stack.aclose()
+        await self.abandon()

@@ -1,8 +1,11 @@
 """Who calls, and what people sign in with."""
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from control_plane.permissions import Permission, Role
 
@@ -28,3 +31,56 @@ class Principal:
 
     def may_touch(self, pipeline: str) -> bool:
         return self.pipelines is None or pipeline in self.pipelines
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SignInForm(_Body):
+    """OAuth 2's password form (RFC 6749, 4.3). Clients and scopes are accepted and mean nothing here."""
+
+    grant_type: Literal["password"] = "password"
+    username: str = Field(min_length=1, max_length=200, examples=["admin"])
+    password: str = Field(min_length=1, max_length=1024, json_schema_extra={"format": "password"})
+    scope: str = Field(default="", max_length=1024)
+    client_id: str | None = Field(default=None, max_length=200)
+    client_secret: str | None = Field(default=None, max_length=1024)
+
+
+class RefreshRequest(_Body):
+    refresh_token: str = Field(min_length=1, max_length=200)
+
+
+class PasswordChange(_Body):
+    current_password: str = Field(min_length=1, max_length=1024, json_schema_extra={"format": "password"})
+    new_password: str = Field(min_length=1, max_length=1024, json_schema_extra={"format": "password"})
+
+
+class Tokens(BaseModel):
+    """What a sign-in or a refresh gives."""
+
+    access_token: str
+    """A bearer token for every other call."""
+    token_type: Literal["bearer"] = "bearer"
+    expires_in: int
+    """How long the access token is good, in seconds."""
+    refresh_token: str
+    """Good once, for new tokens."""
+    must_change_password: bool
+    """Nothing else is allowed before."""
+
+
+class Me(BaseModel):
+    """Who is signed in, and what they may do."""
+
+    id: UUID
+    name: str
+    kind: Literal["user", "service"]
+    roles: list[Role]
+    permissions: list[Permission]
+    pipelines: list[str] | None
+    """The only ones that one may see and touch; null: all."""
+    must_change_password: bool
+    at: datetime
+    """The server's clock."""

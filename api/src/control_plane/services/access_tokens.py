@@ -58,9 +58,7 @@ class AccessTokens:
             "nbf": now,
             "exp": now + LIFETIME,
         }
-        token: str = jwt.encode(
-            claims, keys.private, algorithm=ALGORITHM, headers={"kid": keys.newest, "typ": TYPE}
-        )
+        token: str = jwt.encode(claims, keys.private, algorithm=ALGORITHM, headers={"kid": keys.newest, "typ": TYPE})
         return token
 
     async def verify(self, token: str) -> Claims:

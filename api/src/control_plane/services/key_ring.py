@@ -13,7 +13,7 @@ from control_plane.services.signing_keys import SigningKeys
 
 REREAD_AFTER_S: Final = 30.0
 REREAD_FOR_UNKNOWN_AFTER_S: Final = 2.0
-"""A token of an unknown key may come of another process that read the new key first, or from a forger, many a second."""
+"""A token of an unknown key comes from a process that read the new key first, or from a forger, many a second."""
 
 log = get_logger(__name__)
 

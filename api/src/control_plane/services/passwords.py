@@ -14,7 +14,7 @@ from passlib.context import CryptContext
 from control_plane.problems import Problem
 
 MIN_CHARS: Final = 12
-MAX_CHARS: Final = 256
+MAX_BYTES: Final = 1024
 MIN_DIFFERENT_CHARS: Final = 6
 GENERATED_BYTES: Final = 18
 MEMORY_KIB: Final = 19 * 1024
@@ -50,20 +50,24 @@ class Passwords:
 
     async def hash(self, password: str) -> str:
         """What is kept of a password."""
-        hashed: str = await self._in_thread(partial(self._context.hash, _normal(password)))
-        return hashed
+        return await anyio.to_thread.run_sync(partial(self._hash, _normal(password)), limiter=self._limiter)
 
     async def verify(self, password: str, kept: str | None) -> Verdict:
         """Compare with what is kept; None, for a user that does not exist, takes as long and is wrong."""
-        if len(password) > MAX_CHARS:
-            password = ""  # nosec B105 # takes as long, and is nobody's
-        right, new_hash = await self._in_thread(
-            partial(self._context.verify_and_update, _normal(password), kept or self._nobodys)
+        plain = _normal(password)
+        if len(plain.encode(errors="replace")) > MAX_BYTES:
+            plain = ""  # nosec B105 # takes as long, and is nobody's
+        verdict = await anyio.to_thread.run_sync(
+            partial(self._verify, plain, kept or self._nobodys), limiter=self._limiter
         )
-        return Verdict(bool(right) and kept is not None, new_hash if kept is not None else None)
+        return verdict if kept is not None else Verdict(right=False)
 
-    async def _in_thread(self, work: "partial[object]") -> "object":
-        return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+    def _hash(self, plain: str) -> str:
+        return str(self._context.hash(plain))
+
+    def _verify(self, plain: str, kept: str) -> Verdict:
+        right, new_hash = self._context.verify_and_update(plain, kept)
+        return Verdict(bool(right), new_hash)
 
 
 def generate_password() -> str:
@@ -83,8 +87,8 @@ def weakness(password: str, user: str) -> str | None:
     letters = re.sub(r"[\W\d_]+", "", plain)
     if len(password) < MIN_CHARS:
         return f"it needs {MIN_CHARS} characters at least"
-    if len(password) > MAX_CHARS:
-        return f"it may have {MAX_CHARS} characters at most"
+    if len(plain.encode(errors="replace")) > MAX_BYTES:
+        return f"it may have {MAX_BYTES} bytes at most"
     if "\x00" in password:
         return "it holds a NUL character"
     if len(set(plain)) < MIN_DIFFERENT_CHARS:

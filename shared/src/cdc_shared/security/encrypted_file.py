@@ -57,6 +57,16 @@ class EncryptedFileProvider:
                 self._write(entries)
         return Secret(value, known["version"])
 
+    def add(self, name: str, value: str) -> Secret:
+        """Store a secret unless there is one of that name; the one that is there now. Of two who do so, one wins."""
+        with self._writing():
+            entries = self._read()
+            known = entries.get(name)
+            if known is None:
+                known = entries[name] = _Entry(value=value, version=1)
+                self._write(entries)
+        return Secret(known["value"], known["version"])
+
     def delete(self, name: str) -> bool:
         """Remove a secret; False when there was none."""
         with self._writing():

@@ -53,6 +53,10 @@ class SecretsFileProvider:
             )
         return self._file.get(name)
 
+    def add(self, name: str, value: str) -> Secret:
+        """As `EncryptedFileProvider.add`."""
+        return self._file.add(name, value)
+
 
 def secret_providers(settings: SecretsSettings, environ: Mapping[str, str] = os.environ) -> dict[str, SecretProvider]:
     """The providers by scheme: always `env`, and `secret` when a secrets file is configured.
