@@ -76,6 +76,11 @@ class Connection:
         """What is at `path`."""
         return model.model_validate_json(self.request("GET", path, params=params).content)
 
+    def post(self, model: type[M], path: str, body: BaseModel | None = None) -> M:
+        """The answer to `body`, or to a POST without one."""
+        json = None if body is None else body.model_dump(mode="json", exclude_unset=True)
+        return model.model_validate_json(self.request("POST", path, json=json).content)
+
     def items(self, model: type[M], path: str, **params: object) -> Iterator[M]:
         """Every item of a list; the pages are fetched as they are needed."""
         cursor: object = None
