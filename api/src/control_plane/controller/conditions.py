@@ -3,69 +3,61 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from datetime import datetime
+from typing import Final
 
 from cdc_shared.connect.connect_client import ConnectorStatus, ConnectorView
 from cdc_shared.errors import CdcError, Transient, shown
-from cdc_shared.kafka.status_topic import Heard
+from cdc_shared.kafka.status_topic import SILENT_AFTER_S, Heard
 from cdc_shared.metrics.prometheus_metrics import PipelineState
+from control_plane.controller.connector import PAUSED, STOPPED, is_quiet
+from control_plane.models.pipeline import Condition, ConditionKind, ConditionStatus, Reason
+
+UNDATED: Final = datetime.min
+"""Since when a condition is as it is, Postgres finds out: it compares with what was stored before."""
 
 
-class Kind(StrEnum):
-    """What a condition is about."""
-
-    CONNECTOR_RUNNING = "ConnectorRunning"
-    SPEC_PUBLISHED = "SpecPublished"
-    WRITER_RUNNING = "WriterRunning"
-    SOURCE_REACHABLE = "SourceReachable"
-    OPLOG_AT_RISK = "OplogAtRisk"
-    RESYNC_NEEDED = "ResyncNeeded"
+def is_so(kind: ConditionKind, reason: str, message: str) -> Condition:
+    """The condition holds. `reason` is one word for programs, `message` a sentence for people, without secrets."""
+    return Condition(kind=kind, status=ConditionStatus.TRUE, reason=reason, message=message, since=UNDATED)
 
 
-class Truth(StrEnum):
-    TRUE = "true"
-    FALSE = "false"
-    UNKNOWN = "unknown"
+def is_not(kind: ConditionKind, reason: str, message: str) -> Condition:
+    """The condition does not hold."""
+    return Condition(kind=kind, status=ConditionStatus.FALSE, reason=reason, message=message, since=UNDATED)
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What was found. `reason` is one word for programs, `message` a sentence for people; neither holds a secret."""
-
-    kind: Kind
-    status: Truth
-    reason: str
-    message: str
-
-
-def not_known(kind: Kind, error: CdcError) -> Condition:
+def not_known(kind: ConditionKind, message: str) -> Condition:
     """What could not be found out, because something is away."""
-    return Condition(kind, Truth.UNKNOWN, "Unavailable", shown(error))
+    status, reason = ConditionStatus.UNKNOWN, Reason.UNAVAILABLE
+    return Condition(kind=kind, status=status, reason=reason, message=message, since=UNDATED)
 
 
-def refused(kind: Kind, error: CdcError) -> Condition:
-    """What could not be made true. An absent system says nothing about how things are; a refusal does."""
-    if isinstance(error, Transient):
-        return not_known(kind, error)
-    return Condition(kind, Truth.FALSE, "Refused", shown(error))
+def refused(kind: ConditionKind, error: CdcError) -> Condition:
+    """What could not be made true. That a system is away says nothing about how things are; that it refuses does."""
+    message = shown(error)
+    return not_known(kind, message) if isinstance(error, Transient) else is_not(kind, Reason.REFUSED, message)
 
 
 def connector_condition(view: ConnectorView | None) -> Condition:
-    """Whether the connector and all its tasks run."""
-    kind = Kind.CONNECTOR_RUNNING
+    """Whether the connector and all its tasks run. It counts as paused or stopped once no task reads any more."""
+    kind = ConditionKind.CONNECTOR_RUNNING
     if view is None:
-        return Condition(kind, Truth.FALSE, "Absent", "Kafka Connect has no such connector")
+        return is_not(kind, Reason.ABSENT, "Kafka Connect has no such connector")
     status = view.status
+    if status.state == PAUSED:
+        if is_quiet(status):
+            return is_not(kind, Reason.PAUSED, "the connector is paused")
+        return is_not(kind, "Pausing", f"the connector pauses: {_tasks(status)}")
+    if status.state == STOPPED:
+        if not status.tasks:
+            return is_not(kind, Reason.STOPPED, "the connector is stopped")
+        return is_not(kind, "Stopping", f"the connector stops: {_tasks(status)}")
     if status.failure is not None:
-        return Condition(kind, Truth.FALSE, "Failed", status.failure)
+        return is_not(kind, Reason.FAILED, status.failure)
     if status.running:
-        return Condition(kind, Truth.TRUE, "Running", f"the connector and {_tasks(status)} run")
-    if status.state in ("PAUSED", "STOPPED"):
-        word = status.state.capitalize()
-        return Condition(kind, Truth.FALSE, word, f"the connector is {word.lower()}")
-    what = "it has no task yet" if not status.tasks else _waiting(status)
-    return Condition(kind, Truth.FALSE, "Starting", f"the connector is {status.state.lower()}, {what}")
+        return is_so(kind, Reason.RUNNING, f"the connector runs: {_tasks(status)}")
+    return is_not(kind, Reason.STARTING, f"the connector is {status.state.lower()}: {_tasks(status)}")
 
 
 def writer_conditions(heard: Sequence[Heard], trouble: str | None) -> list[Condition]:
@@ -75,48 +67,42 @@ def writer_conditions(heard: Sequence[Heard], trouble: str | None) -> list[Condi
         heard: the last report of each writer, the newest first.
         trouble: why reports cannot be read now.
     """
+    resync = ConditionKind.RESYNC_NEEDED
     if trouble is not None:
-        unknown = [Kind.WRITER_RUNNING, Kind.RESYNC_NEEDED]
-        return [Condition(kind, Truth.UNKNOWN, "Unavailable", trouble) for kind in unknown]
-    reports = [each.report for each in heard if not each.is_silent]
-    needing = [each for each in reports if each.state is PipelineState.RESYNC_NEEDED]
-    resync = (
-        Condition(Kind.RESYNC_NEEDED, Truth.TRUE, "ChangesLost", needing[0].reason or "a writer asks for it")
-        if needing
-        else Condition(Kind.RESYNC_NEEDED, Truth.FALSE, "NothingLost", "no writer asks for a resync")
-    )
-    return [_writer_running(heard), resync]
+        return [not_known(ConditionKind.WRITER_RUNNING, trouble), not_known(resync, trouble)]
+    for each in heard:
+        if each.report.state is PipelineState.RESYNC_NEEDED and not each.is_silent:
+            why = is_so(resync, "ChangesLost", each.report.reason or f"the writer {each.report.writer} asks for it")
+            return [_writer_condition(heard), why]
+    return [_writer_condition(heard), is_not(resync, "NothingLost", "no writer asks for a resync")]
 
 
-def _writer_running(heard: Sequence[Heard]) -> Condition:
-    kind = Kind.WRITER_RUNNING
+_WORST_FIRST: Final = (
+    (PipelineState.FAILED, Reason.FAILED),
+    (PipelineState.RESYNC_NEEDED, Reason.FAILED),
+    (PipelineState.PAUSED, "Flooded"),  # by the limit on dead letters: a person must look
+    (PipelineState.RETRYING, "Retrying"),
+    (PipelineState.STARTING, Reason.STARTING),
+)
+
+
+def _writer_condition(heard: Sequence[Heard]) -> Condition:
+    kind = ConditionKind.WRITER_RUNNING
+    if not heard:
+        return is_not(kind, Reason.ABSENT, "no writer has taken the pipeline; see that a delta-writer runs")
     present = [each.report for each in heard if not each.is_silent]
-    ended = [each for each in present if each.state in (PipelineState.FAILED, PipelineState.RESYNC_NEEDED)]
-    if ended:
-        return Condition(kind, Truth.FALSE, "Failed", ended[0].reason or f"the writer {ended[0].writer} has ended it")
-    for state, reason in (
-        (PipelineState.PAUSED, "Paused"),  # by the limit on dead letters: a person must look
-        (PipelineState.RETRYING, "Retrying"),
-        (PipelineState.STARTING, "Starting"),
-    ):
+    if not present:
+        writer = heard[0].report.writer
+        return is_not(kind, Reason.SILENT, f"the writer {writer} has said nothing for {SILENT_AFTER_S:.0f} s or more")
+    for state, reason in _WORST_FIRST:
         found = [each for each in present if each.state is state]
         if found:
-            return Condition(kind, Truth.FALSE, reason, found[0].reason or f"the writer is {state}")
-    running = [each for each in present if each.state is PipelineState.RUNNING]
+            return is_not(kind, reason, found[0].reason or f"the writer {found[0].writer} says: {state}")
+    running = sorted(each.writer for each in present if each.state is PipelineState.RUNNING)
     if running:
-        return Condition(kind, Truth.TRUE, "Running", f"run by {', '.join(sorted(each.writer for each in running))}")
-    if present:
-        return Condition(kind, Truth.FALSE, "Stopped", "no writer runs the pipeline")
-    if heard:
-        silent = heard[0]
-        message = f"the writer {silent.report.writer} has said nothing for {silent.age_s:.0f} s"
-        return Condition(kind, Truth.FALSE, "Silent", message)
-    return Condition(kind, Truth.FALSE, "Absent", "no writer has taken the pipeline; see that a delta-writer runs")
+        return is_so(kind, Reason.RUNNING, f"run by {', '.join(running)}")
+    return is_not(kind, Reason.STOPPED, "the writers have ended it")
 
 
 def _tasks(status: ConnectorStatus) -> str:
-    return "its task" if len(status.tasks) == 1 else f"its {len(status.tasks)} tasks"
-
-
-def _waiting(status: ConnectorStatus) -> str:
-    return ", ".join(f"task {each.id} {each.state.lower()}" for each in status.tasks)
+    return ", ".join(f"task {each.id} {each.state.lower()}" for each in status.tasks) or "it has no task yet"

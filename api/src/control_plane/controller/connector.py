@@ -11,19 +11,12 @@ from enum import StrEnum
 from typing import Final
 
 from cdc_shared.connect.connect_client import ConnectorStatus, ConnectorView
+from control_plane.models.pipeline import Desired
 
 RUNNING: Final = "RUNNING"
 PAUSED: Final = "PAUSED"
 STOPPED: Final = "STOPPED"
 FAILED: Final = "FAILED"
-
-
-class Target(StrEnum):
-    """What the connector should be: as the pipeline's desired state."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    STOPPED = "stopped"
 
 
 class Move(StrEnum):
@@ -43,7 +36,7 @@ class Move(StrEnum):
     """It is as it should be."""
 
 
-def next_move(target: Target, view: ConnectorView | None, config: Mapping[str, str] | None) -> Move:
+def next_move(target: Desired, view: ConnectorView | None, config: Mapping[str, str] | None) -> Move:
     """Return the move.
 
     Args:
@@ -53,15 +46,15 @@ def next_move(target: Target, view: ConnectorView | None, config: Mapping[str, s
     """
     if view is None:
         # Its offsets outlive a connector: one that was deleted behind our back goes on where it was, or stays away.
-        return {Target.RUNNING: Move.CREATE, Target.PAUSED: Move.CREATE_STOPPED, Target.STOPPED: Move.NONE}[target]
-    if target is not Target.STOPPED and config is not None and dict(view.config) != dict(config):
+        return {Desired.RUNNING: Move.CREATE, Desired.PAUSED: Move.CREATE_STOPPED, Desired.STOPPED: Move.NONE}[target]
+    if target is not Desired.STOPPED and config is not None and dict(view.config) != dict(config):
         return Move.CONFIGURE
     status = view.status
-    if target is Target.STOPPED:
+    if target is Desired.STOPPED:
         if status.state != STOPPED:
             return Move.STOP
         return Move.WAIT if status.tasks else Move.NONE
-    if target is Target.PAUSED:
+    if target is Desired.PAUSED:
         if status.state != PAUSED:
             return Move.PAUSE
         return Move.NONE if is_quiet(status) else Move.WAIT

@@ -9,19 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol
 
 from cdc_shared.models.common import PipelineSpec
-
-
-class OperationKind(StrEnum):
-    """What can be asked for; the `kind` of a row."""
-
-    RESTART = "restart"
-    RESYNC = "resync"
-    RESET = "reset"
-    DELETE = "delete"
 
 
 @dataclass(frozen=True, slots=True)
