@@ -14,9 +14,9 @@ from fake_kafka import FakeKafka
 from stack_endpoints import Stack
 from waiting import wait_until
 
+from cdc_shared.kafka.partition_ends import written_ends
 from cdc_shared.kafka.topics import ensure_topic
 from delta_writer.consumer.event_consumer import EventConsumer, PartitionEnd, consumer_config
-from delta_writer.watermark.partition_ends import written_ends
 
 pytestmark = pytest.mark.contract
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from cdc_shared.dead_letters.letter_topic import ensure_dead_letters_topic
 from cdc_shared.errors import Fatal
+from cdc_shared.kafka.partition_ends import written_ends
 from cdc_shared.kafka.rules_topic import read_versions
 from cdc_shared.kafka.spec_topic import SpecReader
 from cdc_shared.kafka.status_topic import WriterReport, ensure_status_topic
@@ -50,7 +51,6 @@ from delta_writer.source.rereader import Rereader
 from delta_writer.upkeep import Upkeep
 from delta_writer.watermark.claims import Claims
 from delta_writer.watermark.feed import WatermarkFeed
-from delta_writer.watermark.partition_ends import written_ends
 from delta_writer.watermark.time_source import time_source
 from delta_writer.writer.batch_processor import BatchProcessor
 from delta_writer.writer.delta_writer import CommitResult
