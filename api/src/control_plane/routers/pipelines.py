@@ -61,11 +61,17 @@ router = guarded_router(prefix=PREFIX, tags=["pipelines"])
 
 Name = Annotated[str, Path(pattern=PIPELINE_NAME_PATTERN, description="the pipeline")]
 IfMatch = Annotated[
-    str | None, Header(max_length=1000, description="the ETag of the spec that this change was made from; `*` for any")
+    str | None,
+    Header(
+        alias="If-Match",
+        max_length=1000,
+        description="the ETag of the spec that this change was made from; `*` for any",
+    ),
 ]
 IdempotencyKey = Annotated[
     str | None,
     Header(
+        alias="Idempotency-Key",
         pattern=r"^[!-~]{1,255}$",
         description="of your choice, for example a UUID: the same request sent again within 24 h is done once",
     ),
