@@ -96,6 +96,11 @@ class ApiSettings(EnvironmentSettings):
         validation_alias="CONNECT_SECRETS_DIR",
         description="the directory, shared with Kafka Connect's workers, that connectors read their secrets from",
     )
+    connector_template: Path | None = Field(
+        default=None,
+        validation_alias="CONNECTOR_TEMPLATE",
+        description="the template of connectors' configurations, config/kafka-connect/debezium-mongodb.json",
+    )
 
     @field_validator("cors_origins")
     @classmethod
