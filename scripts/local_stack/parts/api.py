@@ -24,6 +24,7 @@ def api(stack: Stack) -> Part:
         environment={
             **stack.settings.variables,
             **{name: value for name, value in endpoint_values(stack, prometheus=False).items() if value},
+            "CONNECTOR_TEMPLATE": str(root / "config" / "kafka-connect" / "debezium-mongodb.json"),
             "API_HOST": HOST,
             "API_PORT": str(stack.ports["API_PORT"]),
         },
