@@ -172,12 +172,16 @@ class ConnectClient:
 
     def stop(self, name: str, timeout_s: float) -> None:
         """Stop the connector and its tasks, and wait until they have ended; it keeps its configuration and offsets."""
-        self._request("PUT", _path(name, "/stop"), f"stop connector {name}", connector=name)
+        self.request_stop(name)
         deadline_s = time.monotonic() + timeout_s
         while (status := self.status(name)) is None or status.state != "STOPPED" or status.tasks:
             if time.monotonic() >= deadline_s:
                 raise Transient(f"connector {name} has not stopped after {timeout_s:.0f} s: {status}")
             time.sleep(POLL_S)
+
+    def request_stop(self, name: str) -> None:
+        """As `stop`, but returns before the tasks have ended."""
+        self._request("PUT", _path(name, "/stop"), f"stop connector {name}", connector=name)
 
     def pause(self, name: str) -> None:
         """Have the connector read nothing more, its tasks ready to go on. Returns before they have paused."""
