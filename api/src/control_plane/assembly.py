@@ -16,6 +16,7 @@ from control_plane.services.auth_service import AuthService
 from control_plane.services.data_quality import RulesService
 from control_plane.services.dead_letters import PipelineLetters
 from control_plane.services.pipeline_manager import PipelineManager
+from control_plane.services.preflight import Preflight
 from control_plane.settings import Settings
 
 
@@ -39,6 +40,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             auth=await AuthService.open(settings, database),
             blocking=BlockingCalls(),
             pipelines=PipelineManager(),
+            preflight=Preflight(settings, providers),
             rules=RulesService(
                 kafka.bootstrap_servers, lambda reference: resolve_reference(reference, providers).reveal().encode()
             ),

@@ -15,7 +15,7 @@ from control_plane.middleware.logging import LoggingMiddleware
 from control_plane.middleware.request_context import RequestContextMiddleware
 from control_plane.middleware.tracing import TracingMiddleware
 from control_plane.platform import Platform
-from control_plane.routers import audit, auth, data_quality, dead_letters, pipelines
+from control_plane.routers import audit, auth, data_quality, dead_letters, pipelines, preflight
 from control_plane.settings import Settings
 
 SERVICE: Final = "control-plane"
@@ -49,7 +49,7 @@ def create_app(settings: Settings, platform: OpenPlatform | None = None) -> Fast
 
 def _add_routers(app: FastAPI) -> None:
     """Every router is a `routes.guarded_router`."""
-    for each in (auth, audit, pipelines, data_quality, dead_letters):
+    for each in (auth, audit, pipelines, preflight, data_quality, dead_letters):
         app.include_router(each.router)
 
 

@@ -9,6 +9,7 @@ from control_plane.services.auth_service import AuthService
 from control_plane.services.data_quality import RulesService
 from control_plane.services.dead_letters import PipelineLetters
 from control_plane.services.pipeline_manager import PipelineManager
+from control_plane.services.preflight import Preflight
 from control_plane.settings import Settings
 
 
@@ -22,5 +23,6 @@ class Platform:
     auth: AuthService
     blocking: BlockingCalls
     pipelines: PipelineManager
+    preflight: Preflight
     rules: RulesService
     dead_letters: PipelineLetters
