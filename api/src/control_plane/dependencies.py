@@ -34,5 +34,5 @@ CurrentPrincipal = Annotated[Principal, Depends(_principal)]
 """Who calls; of routes that are not public."""
 Work = Annotated[UnitOfWork, Depends(_work)]
 """The request's transaction, with `.connection`; committed with the audit entry before the answer leaves."""
-Reading = Annotated[Connection, Depends(_reading)]
-"""A connection for reading only, each statement for itself."""
+Reading = Annotated[Connection, Depends(_reading, scope="function")]
+"""A connection for reading only, each statement for itself; given back before the answer is audited and sent."""

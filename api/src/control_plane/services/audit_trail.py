@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Self
 
+import asyncpg
+
 from cdc_shared.errors import Transient, shown
 from cdc_shared.logging.structured_logger import get_logger
 from control_plane.database import Connection, Database
@@ -68,8 +70,14 @@ class AuditTrail:
             await storing
 
     async def append(self, connection: Connection, entry: AuditEntry) -> None:
-        """Store an entry in the caller's transaction, as its last statement: the chain is locked until it ends."""
-        await audit_repo.append(connection, [entry])
+        """Store an entry in the caller's transaction, as its last statement: the chain is locked until it ends.
+
+        Raises `AuditUnavailable` when others hold the chain for too long, and asyncpg's errors.
+        """
+        try:
+            await audit_repo.append(connection, [entry])
+        except asyncpg.LockNotAvailableError:
+            raise AuditUnavailable("the audit trail is busy; try again") from None
 
     async def record(self, entry: AuditEntry) -> None:
         """Store an entry of a call that changed nothing; returns once it is stored.
