@@ -10,6 +10,7 @@ from cdc_shared.errors import Fatal
 from control_plane.database import Database
 from control_plane.migrations import migrate
 from control_plane.models.audit import Action, AuditDraft
+from control_plane.models.users import USER_NAME
 from control_plane.repositories import audit_repo
 from control_plane.services.first_admin import put_admin
 from control_plane.services.passwords import Passwords, weakness
@@ -25,6 +26,8 @@ async def make_admin(dsn: str, name: str, password: str) -> bool:
     It is in the audit trail like a call of the API, by the user of the operating system. Raises `Fatal` for a password
     that is not good enough, `Transient` when Postgres does not answer.
     """
+    if not USER_NAME.fullmatch(name):
+        raise Fatal("that is no user name: letters, digits, and . _ @ - inside of it")
     if reason := weakness(password, name):
         raise Fatal(f"choose another password: {reason}")
     await migrate(dsn)

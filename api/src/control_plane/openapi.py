@@ -6,7 +6,7 @@ from typing import Any, Final
 import yaml
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
+from fastapi.routing import iter_route_contexts
 from pydantic import SecretStr
 
 from cdc_shared.security.data_key import DataKeySettings
@@ -116,28 +116,29 @@ def describe(app: FastAPI) -> dict[str, Any]:
     return document
 
 
-def _operations(app: FastAPI, document: dict[str, Any]) -> Iterator[tuple[APIRoute, dict[str, Any]]]:
-    for route in app.routes:
-        if isinstance(route, APIRoute) and route.include_in_schema:
-            for method in route.methods:
-                yield route, document["paths"][route.path_format][method.lower()]
+def _operations(app: FastAPI, document: dict[str, Any]) -> Iterator[tuple[GuardedRoute, dict[str, Any]]]:
+    for context in iter_route_contexts(app.routes):
+        route, path = context.original_route, context.path_format
+        if isinstance(route, GuardedRoute) and route.include_in_schema and path is not None:
+            for method in context.methods or ():
+                yield route, document["paths"][path][method.lower()]
 
 
-def _complete(route: APIRoute, operation: dict[str, Any]) -> None:
-    """Say who may call it, and how it refuses."""
+def _complete(route: GuardedRoute, operation: dict[str, Any]) -> None:
+    """Name it as the code does, and say who may call it and how it refuses."""
+    operation["operationId"] = route.name
     problems = dict(_OF_EVERY_ROUTE)
-    if isinstance(route, GuardedRoute) and not route.guard.is_public:
+    if not route.guard.is_public:
         problems |= _OF_GUARDED_ROUTES
         operation["security"] = [{"password": []}, {"token": []}]
         if route.guard.permission is not Permission.SELF:
             text = f"{operation.get('description', '')}\n\nPermission: `{route.guard.permission}`."
             operation["description"] = text.strip()
     responses = operation["responses"]
-    for status, text in problems.items():
+    declared = {int(each): responses.pop(each)["description"] for each in [*responses] if each >= "400"}
+    declared.pop(422, None)  # FastAPI's own, whose schema is another
+    for status, text in sorted((problems | declared).items()):
         responses[str(status)] = _problem(text)
-    for status, response in responses.items():
-        if status.isdecimal() and int(status) >= 400:
-            responses[status] = _problem(response["description"])
     responses["default"] = _problem("Any other problem")
 
 
