@@ -91,6 +91,17 @@ class Connection:
             if cursor is None:
                 return
 
+    def lines(self, path: str, **params: object) -> Iterator[str]:
+        """The lines of a long answer, as they arrive."""
+        try:
+            with self._http.stream("GET", path, params=_given(params)) as response:
+                if response.is_error:
+                    response.read()
+                    raise ApiError.of(response)
+                yield from response.iter_lines()
+        except httpx.TransportError as error:
+            raise ApiError.no_answer(error, self.base_url) from error
+
     def close(self) -> None:
         """Give the connections back; the session stays good until it expires."""
         self._http.close()

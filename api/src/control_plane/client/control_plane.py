@@ -6,6 +6,7 @@ from typing import Final, Self
 
 from cdc_shared.errors import Fatal
 from control_plane.client.account import Account
+from control_plane.client.admin import Audit, ServiceTokens, Users
 from control_plane.client.connection import Connection
 from control_plane.client.pipelines import Pipelines
 from control_plane.client.quality import DeadLetters, Rules
@@ -29,6 +30,9 @@ class ControlPlane:
         """`connection` is closed with this object."""
         self._connection = connection
         self.account = Account(connection)
+        self.users = Users(connection)
+        self.service_tokens = ServiceTokens(connection)
+        self.audit = Audit(connection)
         self.pipelines = Pipelines(connection)
         self.rules = Rules(connection)
         self.dead_letters = DeadLetters(connection)
