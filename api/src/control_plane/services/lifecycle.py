@@ -86,16 +86,17 @@ CANCELS: Final[Mapping[Move, frozenset[OperationKind]]] = MappingProxyType(
 
 
 def check_move(move: Move, record: PipelineRecord, now: datetime, *, force: bool = False) -> None:
-    """Raises `Problem` 409 with the current state when the move is not allowed. `force` overrides all but a deletion
-    that is under way.
+    """Raises `Problem` 409, with the current state, when the move is not possible now.
+
+    `force` overrides all but a deletion that is under way. A deletion may always be asked for again.
     """
     state = state_of(record, now)
     if record.deleting and move is not Move.DELETE:
         raise _refused(move, record, state, "it is being deleted")
-    if force:
+    if record.deleting or force:
         return
     rule = RULES[move]
-    if record.desired not in rule.wanted or (state not in rule.states and not record.deleting):
+    if record.desired not in rule.wanted or state not in rule.states:
         raise _refused(move, record, state, _remedy(move, record.desired))
     for operation in record.operations:
         if operation.kind in rule.blocked_by:
