@@ -3,8 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from anyio import to_thread
+
 from cdc_shared.dead_letters.dead_letters import DeadLetters
 from cdc_shared.kafka.spec_topic import read_spec
+from cdc_shared.kafka.status_topic import StatusReader
 from cdc_shared.security.data_key import DataKeys
 from cdc_shared.security.references import resolve_reference, secret_providers
 from control_plane.blocking import BlockingCalls
@@ -15,8 +18,11 @@ from control_plane.services.audit_trail import AuditTrail
 from control_plane.services.auth_service import AuthService
 from control_plane.services.data_quality import RulesService
 from control_plane.services.dead_letters import PipelineLetters
+from control_plane.services.metrics_collector import MetricsCollector
 from control_plane.services.pipeline_manager import PipelineManager
+from control_plane.services.pipeline_status import Monitoring
 from control_plane.services.preflight import Preflight
+from control_plane.services.user_service import UserService
 from control_plane.settings import Settings
 
 
@@ -33,11 +39,15 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
     async with AsyncExitStack() as stack:
         database = await Database.open(dsn, settings.api.postgres_connections)
         stack.push_async_callback(database.close)
+        reports = StatusReader(kafka.bootstrap_servers).start()
+        stack.push_async_callback(to_thread.run_sync, reports.close)
+        auth = await AuthService.open(settings, database)
         yield Platform(
             settings=settings,
             database=database,
             audit=await stack.enter_async_context(AuditTrail.open(dsn)),
-            auth=await AuthService.open(settings, database),
+            auth=auth,
+            users=UserService(auth.passwords, auth.clock),
             blocking=BlockingCalls(),
             pipelines=PipelineManager(),
             preflight=Preflight(settings, providers),
@@ -52,4 +62,5 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
                     lambda name: read_spec(kafka.bootstrap_servers, name, kafka.pipelines_topic),
                 )
             ),
+            monitoring=Monitoring(await stack.enter_async_context(MetricsCollector.open(settings, database, reports))),
         )

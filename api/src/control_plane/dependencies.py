@@ -19,6 +19,10 @@ def _principal(request: Request) -> Principal:
     return cast(Principal, request.state.audit.principal)
 
 
+def _later_work(request: Request) -> UnitOfWork:
+    return cast(UnitOfWork, request.state.unit)
+
+
 async def _work(request: Request) -> UnitOfWork:
     return await cast(UnitOfWork, request.state.unit).begin()
 
@@ -34,5 +38,7 @@ CurrentPrincipal = Annotated[Principal, Depends(_principal)]
 """Who calls; of routes that are not public."""
 Work = Annotated[UnitOfWork, Depends(_work)]
 """The request's transaction, with `.connection`; committed with the audit entry before the answer leaves."""
+LaterWork = Annotated[UnitOfWork, Depends(_later_work)]
+"""As `Work`, but not begun: for endpoints that take their time first, and must not hold a connection meanwhile."""
 Reading = Annotated[Connection, Depends(_reading, scope="function")]
 """A connection for reading only, each statement for itself; given back before the answer is audited and sent."""

@@ -9,7 +9,9 @@ from control_plane.services.auth_service import AuthService
 from control_plane.services.data_quality import RulesService
 from control_plane.services.dead_letters import PipelineLetters
 from control_plane.services.pipeline_manager import PipelineManager
+from control_plane.services.pipeline_status import Monitoring
 from control_plane.services.preflight import Preflight
+from control_plane.services.user_service import UserService
 from control_plane.settings import Settings
 
 
@@ -21,8 +23,10 @@ class Platform:
     database: Database
     audit: AuditTrail
     auth: AuthService
+    users: UserService
     blocking: BlockingCalls
     pipelines: PipelineManager
     preflight: Preflight
     rules: RulesService
     dead_letters: PipelineLetters
+    monitoring: Monitoring

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
 from control_plane.middleware.auth import authenticate
+from control_plane.middleware.rate_limits import PASSWORD_ACTIONS, RateLimits
 from control_plane.middleware.rbac import PIPELINE_PARAMETER, Guard
 from control_plane.models.audit import AuditDraft
 from control_plane.platform import Platform
@@ -38,8 +39,12 @@ class GuardedRoute(APIRoute):
             draft = cast(AuditDraft, request.state.audit)
             draft.action = guard.action
             draft.resource = request.path_params.get(PIPELINE_PARAMETER)
+            limits = cast(RateLimits, request.app.state.rate_limits)
+            if guard.action in PASSWORD_ACTIONS:
+                limits.count_password(draft.address)
             if not guard.is_public:
                 draft.principal = await authenticate(request, platform.auth)
+                limits.count_call(draft.principal)
                 guard.check(draft.principal, request.path_params)
             async with UnitOfWork(platform.database, platform.audit, draft) as unit:
                 request.state.unit = unit

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
-from control_plane.models.users import MAX_SCOPE, Scope
+from control_plane.models.users import Scope
 from control_plane.permissions import GLOBAL, OF_EVERYONE, OF_PEOPLE, Permission
 
 MAX_DAYS: Final = 366
@@ -20,9 +20,7 @@ class NewServiceToken(BaseModel):
 
     name: TokenName = Field(examples=["deploy-bot"])
     permissions: Annotated[frozenset[Permission], Field(min_length=1)] = Field(examples=[["pipelines:read"]])
-    pipelines: Scope | None = Field(
-        default=None, description=f"the only pipelines that it may see and touch, {MAX_SCOPE} at most; null: all"
-    )
+    pipelines: Scope | None = Field(default=None, description="the only pipelines that it may see and touch; null: all")
     expires_in_days: int = Field(default=90, ge=1, le=MAX_DAYS)
 
     @model_validator(mode="after")

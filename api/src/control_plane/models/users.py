@@ -27,7 +27,9 @@ class NewUser(_Body):
     name: UserName = Field(examples=["maria"])
     roles: Annotated[frozenset[Role], Field(min_length=1)] = Field(examples=[["operator"]])
     password: str | None = Field(
-        default=None, max_length=1024, description="left out: one is made, shown once, and must be changed first"
+        default=None,
+        max_length=1024,
+        description="left out: one is made and shown once; either must be changed at the first sign-in",
     )
     pipelines: Scope | None = Field(
         default=None, description="the only pipelines that this user may see and touch; null: all"

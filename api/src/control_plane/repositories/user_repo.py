@@ -136,6 +136,13 @@ async def signed_in(
     return bool(done)
 
 
+async def role_descriptions(connection: Connection) -> dict[Role, str]:
+    """What people are told of each role."""
+    return {
+        Role(row["name"]): row["description"] for row in await connection.fetch("SELECT * FROM roles ORDER BY name")
+    }
+
+
 async def lock_admins(connection: Connection) -> None:
     """Until the transaction ends, nobody else takes an admin away."""
     await connection.execute("SELECT pg_advisory_xact_lock($1)", ADMINS_LOCK)

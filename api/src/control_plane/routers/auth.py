@@ -4,14 +4,13 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Form, Request, Response
 
-from control_plane.dependencies import CurrentPrincipal, ThePlatform, Work
+from control_plane.dependencies import CurrentPrincipal, LaterWork, ThePlatform, Work
 from control_plane.middleware.rbac import guard
 from control_plane.models.audit import Action, AuditDraft
 from control_plane.models.auth import Me, PasswordChange, RefreshRequest, SignInForm, Tokens
 from control_plane.permissions import Permission
 from control_plane.routes import guarded_router
 from control_plane.services.auth_service import RefreshReused, SignedIn, session_id
-from control_plane.unit_of_work import UnitOfWork
 
 router = guarded_router(prefix="/api/v1/auth", tags=["auth"])
 
@@ -20,13 +19,7 @@ def _draft(request: Request) -> AuditDraft:
     return cast(AuditDraft, request.state.audit)
 
 
-def _later_work(request: Request) -> UnitOfWork:
-    return cast(UnitOfWork, request.state.unit)
-
-
 Draft = Annotated[AuditDraft, Depends(_draft)]
-LaterWork = Annotated[UnitOfWork, Depends(_later_work)]
-"""The request's transaction, not yet begun: no connection is held while a password is hashed."""
 
 
 @router.post("/token", dependencies=[guard(Permission.PUBLIC, Action.SIGN_IN)])

@@ -1,0 +1,71 @@
+"""How many requests one address and one user may send, and, tighter, how many passwords one address may try.
+
+slowapi keeps the counts (a sliding window, in this process's memory: several API processes count each for itself). Its
+own middleware is not used: it sends the start of a streamed answer once more with every part of it.
+"""
+
+import math
+import os
+import time
+from typing import Final
+
+from limits import RateLimitItem, parse
+from slowapi import Limiter
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from control_plane.middleware.request_context import draft_of
+from control_plane.models.audit import Action
+from control_plane.models.auth import Principal
+from control_plane.problems import Problem
+from control_plane.services.login_guard import network_of
+
+STRATEGY: Final = "sliding-window-counter"
+UNLIMITED_PATHS: Final = frozenset({"/health", "/ready", "/metrics"})
+"""What probes and Prometheus ask for; it touches no database."""
+PASSWORD_ACTIONS: Final = frozenset({Action.SIGN_IN, Action.CHANGE_PASSWORD})
+
+
+class RateLimits:
+    """Each method counts one request, or raises `Problem` 429 with `Retry-After`."""
+
+    def __init__(self, requests: str, passwords: str) -> None:
+        """Limits such as `600/minute`: `requests` of one address, and of one user; `passwords` of one address."""
+        # Read nothing but these two: slowapi would take settings of its own from a .env in the working directory.
+        limiter = Limiter(key_func=lambda: "", strategy=STRATEGY, config_filename=os.devnull)
+        self._limiter = limiter.limiter
+        self._requests = parse(requests)
+        self._passwords = parse(passwords)
+
+    def count_request(self, address: str | None) -> None:
+        self._count(self._requests, "requests from this address", "address", network_of(address))
+
+    def count_call(self, principal: Principal) -> None:
+        self._count(self._requests, f"requests of this {principal.kind}", principal.kind, str(principal.id))
+
+    def count_password(self, address: str | None) -> None:
+        self._count(self._passwords, "passwords from this address", "passwords", network_of(address))
+
+    def _count(self, limit: RateLimitItem, what: str, *key: str) -> None:
+        if self._limiter.hit(limit, *key):
+            return
+        free_at = self._limiter.get_window_stats(limit, *key).reset_time
+        wait_s = max(1, math.ceil(free_at - time.time()))
+        raise Problem(
+            429,
+            "too_many_requests",
+            f"too many {what}: {limit.amount} per {limit.GRANULARITY.name} are allowed; wait {wait_s} s",
+            headers={"Retry-After": str(wait_s)},
+        )
+
+
+class RateLimitMiddleware:
+    """Counts every request for its address, before anything is done for it. Pure ASGI, inside of the audit."""
+
+    def __init__(self, app: ASGIApp, limits: RateLimits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in UNLIMITED_PATHS:
+            self._limits.count_request(draft_of(scope).address)
+        await self._app(scope, receive, send)
