@@ -19,6 +19,7 @@ class TableProgress:
     collection: str
     table_version: int
     schema_version: int
+    table_bytes: int
     watermark_ms: int | None
 
 
@@ -167,5 +168,6 @@ def _collection(topic: _Topic, table: TableProgress, now_ms: int) -> CollectionR
         last_rejection=topic.last_rejection,
         last_rejection_ms=topic.last_rejection_ms,
         table_version=table.table_version,
+        table_bytes=table.table_bytes,
         schema_version=table.schema_version,
     )

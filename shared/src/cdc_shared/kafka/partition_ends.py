@@ -13,7 +13,9 @@ REQUEST_TIMEOUT_S: Final = 15.0
 _GONE: Final = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION})
 
 
-def written_ends(admin: AdminClient, partitions: Collection[tuple[str, int]]) -> dict[tuple[str, int], int]:
+def written_ends(
+    admin: AdminClient, partitions: Collection[tuple[str, int]], timeout_s: float = REQUEST_TIMEOUT_S
+) -> dict[tuple[str, int], int]:
     """Return, for each (topic, partition) that exists, the offset behind the last record written to it.
 
     Records of open transactions are counted, so not what a `read_committed` consumer could read now. A transaction
@@ -28,17 +30,15 @@ def written_ends(admin: AdminClient, partitions: Collection[tuple[str, int]]) ->
     what = "read how far the change topics are written"
     ends = {}
     try:
-        told = admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=REQUEST_TIMEOUT_S
-        )
+        told = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=timeout_s)
         for where, future in told.items():
             try:
-                ends[where.topic, where.partition] = future.result(timeout=REQUEST_TIMEOUT_S + 5).offset
+                ends[where.topic, where.partition] = future.result(timeout=timeout_s + 5).offset
             except KafkaException as error:
                 if error.args[0].code() not in _GONE:
                     raise
     except KafkaException as error:
         raise map_kafka_error(error, what) from error
     except TimeoutError as error:
-        raise Transient(f"{what}: no answer within {REQUEST_TIMEOUT_S:.0f} s") from error
+        raise Transient(f"{what}: no answer within {timeout_s:.0f} s") from error
     return ends

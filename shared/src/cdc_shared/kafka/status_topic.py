@@ -48,6 +48,7 @@ CONTACT_EVERY_S: Final = 5.0
 """How often a reader that hears nothing asks Kafka whether it is still there."""
 CONTACT_TIMEOUT_S: Final = 5.0
 POLL_S: Final = 0.2
+CLOSE_TIMEOUT_S: Final = 1.0
 AGAIN_AFTER_S: Final = 1.0
 
 _SEPARATOR: Final = "/"
@@ -98,6 +99,8 @@ class CollectionReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     last_rejection_ms: int | None = None
     table_version: int = -1
     """Of the Delta table; -1 while there is none."""
+    table_bytes: int | None = None
+    """Of the table's data files that are in force; those that only older versions have are not counted."""
     schema_version: int = 0
     """Counts the changes of the table's schema; 0 while there is no table."""
 
@@ -243,10 +246,10 @@ class StatusReader:
         return self
 
     def close(self) -> None:
-        """Stop reading; what was read stays to be asked for."""
+        """Stop reading; what was read stays to be asked for. A thread that waits for an absent Kafka is left behind."""
         self._stop.set()
         if self._thread.ident is not None:
-            self._thread.join(CONTACT_TIMEOUT_S + 5)
+            self._thread.join(CLOSE_TIMEOUT_S)
 
     def __enter__(self) -> Self:
         return self.start()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.unit
 NOW_S = 1_700_000_000.0
 RUNNING = PipelineStatus(PipelineState.RUNNING)
 TOPIC = "p.db.things"
-THINGS = TableProgress(TOPIC, "db", "things", table_version=3, schema_version=2, watermark_ms=5)
+THINGS = TableProgress(TOPIC, "db", "things", table_version=3, schema_version=2, table_bytes=9, watermark_ms=5)
 
 
 class Clock:
@@ -123,6 +123,7 @@ def test_a_pipeline_that_runs_says_what_it_did(tmp_path: Path) -> None:
     assert (things.events, things.rejected, things.dead_letters) == (6, 1, 1)
     assert things.table_version == tables.opened[TOPIC].writer.version >= 0
     assert things.schema_version == 1
+    assert things.table_bytes == sum(path.stat().st_size for path in Path(run.root).rglob("things/*.parquet"))
     assert things.partitions[0].offset + things.partitions[0].lag == 6
     assert report.turn_ms is not None
     assert report.since_ms is not None

@@ -1,0 +1,69 @@
+"""What the control plane tells of itself and of pipelines: everything here is reckoned of what is known already."""
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from control_plane.models.monitoring import (
+    Dependency,
+    DependencyState,
+    ObjectStoreMetrics,
+    PipelineHealth,
+    PipelineMetrics,
+    PlatformMetrics,
+    Readiness,
+)
+from control_plane.models.pipeline import PipelineRecord, State
+from control_plane.services.metrics_collector import MetricsCollector
+from control_plane.services.pipeline_metrics import pipeline_metrics, rates, summary
+
+
+class Monitoring:
+    """Answers from what the collector found last; never blocks."""
+
+    def __init__(self, collector: MetricsCollector) -> None:
+        self.collector = collector
+
+    def readiness(self) -> Readiness:
+        """Whether requests should be sent here."""
+        parts = [
+            Dependency(name=each.name, state=each.state, required=each.required, since=each.since)
+            for each in self.collector.dependencies
+        ]
+        missing = [each for each in parts if each.state is not DependencyState.OK]
+        if any(each.required for each in missing):
+            return Readiness(status="not_ready", dependencies=parts)
+        return Readiness(status="degraded" if missing else "ready", dependencies=parts)
+
+    def of_pipeline(self, name: str, now: datetime) -> PipelineMetrics:
+        """How a pipeline gets on."""
+        collector = self.collector
+        return pipeline_metrics(name, collector.reports.reports(name), collector.ends, collector.oplog(name), now)
+
+    def of_platform(self, names: Iterable[str], now: datetime) -> PlatformMetrics:
+        """How these pipelines get on, and what they run on."""
+        found = [self.of_pipeline(name, now) for name in names]
+        return PlatformMetrics(
+            at=now,
+            **rates(found).model_dump(),
+            lag_seconds=max((each.lag_seconds for each in found if each.lag_seconds is not None), default=None),
+            lag_events=sum(each.lag_events or 0 for each in found),
+            dependencies=self.collector.dependencies,
+            object_store=ObjectStoreMetrics(
+                free_bytes=self.collector.free_bytes, table_bytes=sum(each.table_bytes or 0 for each in found)
+            ),
+            pipelines=[summary(each) for each in found],
+        )
+
+    def status(self, record: PipelineRecord, state: State, now: datetime) -> PipelineHealth:
+        """What a pipeline is and how it gets on."""
+        return PipelineHealth(
+            pipeline=record.name,
+            state=state,
+            desired=record.desired,
+            since=record.desired_since,
+            observed_at=record.observed_at,
+            conditions=list(record.conditions),
+            operations=list(record.operations),
+            snapshot=None,
+            metrics=self.of_pipeline(record.name, now),
+        )
