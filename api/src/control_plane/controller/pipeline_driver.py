@@ -34,6 +34,8 @@ from control_plane.services.lifecycle import is_reached
 
 LOOK_EVERY_S: Final = 5.0
 """At a pipeline that is as it should be."""
+UNTOUCHED_S: Final = 30.0
+"""At one that was never started: whoever starts it tells."""
 IN_MOTION_S: Final = 0.4
 """At one that is on its way."""
 STUCK_S: Final = 60.0
@@ -73,7 +75,7 @@ class PipelineDriver:
         self._begin_anew_if_asked(row)
         worked = self._work(row)
         if not row.is_ours:
-            return Round((), False, worked.again_in_s, worked.update)
+            return Round((), False, worked.again_in_s if row.operation else UNTOUCHED_S, worked.update)
         if not worked.holds_connector:
             self._drive(row)
         return self._look(row, worked)
