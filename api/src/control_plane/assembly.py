@@ -11,6 +11,7 @@ from cdc_shared.kafka.status_topic import StatusReader
 from cdc_shared.security.data_key import DataKeys
 from cdc_shared.security.references import resolve_reference, secret_providers
 from control_plane.blocking import BlockingCalls
+from control_plane.controller.opening import open_controller
 from control_plane.database import Database
 from control_plane.migrations import migrate
 from control_plane.platform import Platform
@@ -42,6 +43,8 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         reports = StatusReader(kafka.bootstrap_servers).start()
         stack.push_async_callback(to_thread.run_sync, reports.close)
         auth = await AuthService.open(settings, database)
+        if settings.api.controller:
+            await stack.enter_async_context(open_controller(settings))
         yield Platform(
             settings=settings,
             database=database,
