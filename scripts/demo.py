@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -26,31 +26,29 @@ from rich.table import Table
 from rich.text import Text
 
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
-from cdc_shared.connect.connect_client import ConnectClient
-from cdc_shared.connect.connector_config import load_template, render_connector_config
-from cdc_shared.connect.connector_secrets import ConnectorSecrets
 from cdc_shared.errors import CdcError, Transient
 from cdc_shared.kafka.errors import map_kafka_error
-from cdc_shared.kafka.spec_topic import delete_spec, publish_spec
-from cdc_shared.kafka.topics import change_topic, notification_topic, sentinel_topic, signal_topic
-from cdc_shared.models.common import PipelineSpec, SourceSpec
-from cdc_shared.security.secret_provider import Secret
+from cdc_shared.kafka.topics import change_topic
+from cdc_shared.models.common import SourceSpec
 from cdc_shared.settings import ObjectStoreSettings, load_settings
-from cdc_shared.storage.object_store import delete_everything, table_url
+from cdc_shared.storage.object_store import table_url
+from control_plane.client.control_plane import ControlPlane
+from control_plane.client.deployment import run
+from control_plane.client.errors import NotFound
+from control_plane.models.pipeline import PipelineConfig
+from local_stack.control_plane import control_plane
 from local_stack.endpoints import read_endpoints
 from local_stack.errors import StackError
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 GENERATORS: Final = ROOT / "tests" / "load" / "data_generators"
-TEMPLATE: Final = ROOT / "config" / "kafka-connect" / "debezium-mongodb.json"
 COLLECTIONS: Final = ("customers", "orders")
 
 REFRESH_S: Final = 0.5
-CONNECTOR_TIMEOUT_S: Final = 60.0
+RUNNING_TIMEOUT_S: Final = 90.0
+DELETED_TIMEOUT_S: Final = 120.0
 DRAIN_TIMEOUT_S: Final = 60.0
 KAFKA_TIMEOUT_S: Final = 10.0
-WRITER_TIMEOUT_S: Final = 30.0
-ANSWER_TIMEOUT_S: Final = 5.0
 
 QUESTION: Final = "SELECT status, count(*) AS orders, sum(total) AS total FROM {orders} GROUP BY status ORDER BY status"
 SAME_FOR_MONGODB: Final = (
@@ -75,20 +73,15 @@ class Seen:
 class Demo:
     """One demonstration under a name of its own, which is also its database, its pipeline and its connector."""
 
-    def __init__(self, endpoints: Mapping[str, str], stores: ObjectStoreSettings) -> None:
+    def __init__(self, api: ControlPlane, endpoints: Mapping[str, str], stores: ObjectStoreSettings) -> None:
         self.name = f"demo-{uuid.uuid4().hex[:6]}"
         self._uri, self._kafka = endpoints["MONGODB_URI"], endpoints["KAFKA_BOOTSTRAP_SERVERS"]
-        self._secrets = ConnectorSecrets(Path(endpoints["CONNECT_SECRETS_DIR"]))
-        self._connect = ConnectClient(endpoints["CONNECT_URL"], hide=self._secrets.hide)
+        self._api = api
         self._admin = AdminClient({"bootstrap.servers": self._kafka})
-        self._ready_url = f"{endpoints['WRITER_URL']}/ready"
         self._events = 0
-        self._stores = stores
         self._root = stores.root_for(None)
-        self._spec = PipelineSpec(
-            name=self.name,
-            source=SourceSpec(connection="env:MONGODB_URI", database=self.name, include_collections=COLLECTIONS),
-        )
+        # The API and the writer have that variable.
+        self._source = SourceSpec(connection="env:MONGODB_URI", database=self.name, include_collections=COLLECTIONS)
         self._topics = [change_topic(self.name, self.name, collection) for collection in COLLECTIONS]
 
     def table(self, collection: str) -> str:
@@ -105,34 +98,21 @@ class Demo:
         """Start the generator that keeps the shop changing."""
         return self._generator("change_generator.py", "--rate", str(rate), "--seconds", str(seconds))
 
-    def deploy(self) -> None:
-        """Publish the pipeline's spec and start its connector."""
-        publish_spec(self._kafka, self._spec)
-        connection = self._secrets.put(self.name, Secret(self._uri))
-        config = render_connector_config(load_template(TEMPLATE), self._spec, connection, self._kafka)
-        self._connect.put_config(self.name, config)
-        self._connect.wait_running(self.name, CONNECTOR_TIMEOUT_S)
-
-    def check_stack(self) -> None:
-        """Raise `StackError` when the platform is not there to demonstrate: nothing was made yet."""
-        try:
-            httpx.get(self._ready_url, timeout=ANSWER_TIMEOUT_S)
-            self._connect.plugins()
-        except (httpx.TransportError, CdcError) as error:
-            raise StackError("the stack is not running: run `make up` first") from error
+    def start_pipeline(self) -> None:
+        """Make the pipeline through the API, and wait until it runs."""
+        run(
+            self._api.pipelines,
+            PipelineConfig(name=self.name, source=self._source),
+            RUNNING_TIMEOUT_S,
+            lambda pipeline: console.print(f"    {self.name} is {pipeline.status.state}"),
+        )
 
     @contextmanager
     def leaving_nothing_behind(self) -> Iterator[None]:
         """Remove, at the end, whatever the demonstration has made: from the source on, the tables last."""
         with ExitStack() as undo:
-            undo.callback(self._connect.close)
-            undo.callback(self._remove_tables)
-            undo.callback(self._delete_topics)
             undo.callback(self._drop_database)  # the writer keeps its sentinel there
-            undo.callback(self._wait_until_writer_has_left)
-            undo.callback(delete_spec, self._kafka, self.name)
-            undo.callback(self._secrets.remove, self.name)
-            undo.callback(self._connect.delete, self.name)
+            undo.callback(self._delete_pipeline)
             yield
 
     def events_in_kafka(self) -> int:
@@ -179,34 +159,15 @@ class Demo:
         environment = {**os.environ, "MONGODB_URI": self._uri}
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    def _wait_until_writer_has_left(self) -> None:
-        """Wait until the writer has ended the pipeline, so that it writes nothing to what is then removed."""
-        deadline = time.monotonic() + WRITER_TIMEOUT_S
-        while time.monotonic() < deadline:
-            try:
-                if self.name not in httpx.get(self._ready_url).json()["pipelines"]:
-                    return
-            except httpx.TransportError:
-                return  # no writer, no writes
-            time.sleep(REFRESH_S)
+    def _delete_pipeline(self) -> None:
+        """Have the API take down all that the pipeline has, tables included, and wait until it is gone."""
+        with suppress(NotFound):  # it was not made yet
+            deletion = self._api.pipelines.delete(self.name, keep_tables=False, force=True)
+            self._api.pipelines.wait_for(deletion, DELETED_TIMEOUT_S)
 
     def _drop_database(self) -> None:
         with MongoClient[dict[str, Any]](self._uri) as client:
             client.drop_database(self.name)
-
-    def _delete_topics(self) -> None:
-        made = [
-            *self._topics,
-            sentinel_topic(self.name, self.name),
-            signal_topic(self.name),
-            notification_topic(self.name),
-            f"__debezium-heartbeat.{self.name}",
-        ]
-        for future in self._admin.delete_topics(made).values():
-            future.exception(KAFKA_TIMEOUT_S)  # one that was never made is as good as deleted
-
-    def _remove_tables(self) -> None:
-        delete_everything(f"{self._root}/{self.name}", self._stores)
 
 
 def main(
@@ -222,7 +183,8 @@ def main(
     os.environ.update({name: value for name, value in endpoints.items() if value})
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # clean up as on Ctrl-C
     try:
-        equal = _run(Demo(endpoints, load_settings(ObjectStoreSettings)), seconds, rate, orders)
+        with control_plane(endpoints) as api:
+            equal = _run(Demo(api, endpoints, load_settings(ObjectStoreSettings)), seconds, rate, orders)
     except StackError as error:
         raise SystemExit(f"error: {error}") from None
     except (CdcError, KafkaException, obstore.exceptions.BaseError, httpx.HTTPError) as error:
@@ -233,12 +195,11 @@ def main(
 
 
 def _run(demo: Demo, seconds: float, rate: float, orders: int) -> bool:
-    demo.check_stack()
     with demo.leaving_nothing_behind():
         console.print(f"[bold]1[/] seeding database [cyan]{demo.name}[/] with {orders:,} orders")
         demo.seed(orders)
-        console.print("[bold]2[/] publishing the pipeline and deploying its connector")
-        demo.deploy()
+        console.print("[bold]2[/] making the pipeline through the API")
+        demo.start_pipeline()
         console.print(f"[bold]3[/] streaming {rate:g} changes a second for {seconds:g} s")
         database = connect(load_settings(ObjectStoreSettings))
         _stream(demo, database, seconds, rate)

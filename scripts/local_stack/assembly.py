@@ -9,6 +9,7 @@ from local_stack.credentials import ensure_data_key, load_or_generate
 from local_stack.endpoints import read_endpoints
 from local_stack.jars import ensure_jars, jars_directory
 from local_stack.layout import Layout
+from local_stack.parts.api import api
 from local_stack.parts.connect import connect
 from local_stack.parts.generator import generator
 from local_stack.parts.kafka import kafka
@@ -46,8 +47,11 @@ def assemble(layout: Layout, *, running: bool, keep_sample: bool, progress: Prog
 
 
 def assemble_as_started(layout: Layout) -> Stack:
-    """The stack as the last start left it, for looking at it: nothing is installed, chosen or made."""
-    kept = read_ports(layout.ports)
+    """The stack as the last start left it, for looking at it: nothing is installed, chosen or made.
+
+    A part that is newer than that start has its default port; it does not run yet.
+    """
+    kept = {spec.variable: spec.default for spec in PORTS} | read_ports(layout.ports)
     settings = _settings_as_started(layout, kept)
     credentials = load_or_generate(layout.secrets, has_data=True)
     return Stack(layout, settings, kept, credentials, Path("java"), jars_directory(layout))
@@ -56,7 +60,7 @@ def assemble_as_started(layout: Layout) -> Stack:
 def parts_of(stack: Stack) -> list[Part]:
     """Every part, in the order in which people like to read them."""
     parts = [mongodb(stack), kafka(stack), connect(stack), object_store(stack), postgres(stack)]
-    parts.append(writer(stack))
+    parts += [writer(stack), api(stack)]
     if stack.settings.sample:
         parts.append(generator(stack))
     binary = installed()

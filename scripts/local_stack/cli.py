@@ -17,10 +17,10 @@ from cdc_shared.delta.log import DeltaLog
 from cdc_shared.storage.object_store import open_store
 from local_stack import deployment, lifecycle, sample, undeployment
 from local_stack.assembly import assemble_as_started, parts_of
+from local_stack.control_plane import delete_pipeline, has_pipeline
 from local_stack.endpoints import read_endpoints
 from local_stack.errors import NotReady, StackError
 from local_stack.layout import Layout
-from local_stack.numerals import plural
 from local_stack.parts import prometheus
 from local_stack.parts.object_store import store_settings
 from local_stack.parts.part import Part
@@ -135,9 +135,17 @@ def query(sql: Annotated[str | None, typer.Argument(help="Left out: the newest r
 
 @app.command()
 def deploy(spec: Annotated[Path, typer.Argument(help="YAML file of the pipeline's spec.")]) -> None:
-    """Deploy a pipeline: its Debezium connector, then its spec for the delta-writer. Repeating it is harmless."""
+    """Deploy a pipeline without the control plane: its connector, then its spec for the delta-writer.
+
+    Repeating it is harmless. A pipeline that the control plane has is refused: it would undo the change.
+    """
     with reported() as layout:
         endpoints = read_endpoints(layout.endpoints)
+        name = deployment.spec_name(spec)
+        if has_pipeline(endpoints, name):
+            raise StackError(
+                f"{name} is the control plane's pipeline: change it with scripts/create-pipeline.sh {spec}"
+            )
         deployed = deployment.deploy(spec, deployment.connector_template(layout), {**os.environ, **endpoints})
         console.print(f"pipeline {deployed.name}: connector runs, spec published")
 
@@ -148,10 +156,13 @@ def undeploy(name: Annotated[str, typer.Argument(help="The pipeline's name.")]) 
     with reported() as layout:
         endpoints = read_endpoints(layout.endpoints)
         with showing(console, f"removing pipeline {name}") as progress:
-            done = undeployment.undeploy(name, endpoints, progress.now)
+            if has_pipeline(endpoints, name):
+                delete_pipeline(endpoints, name)
+            else:
+                undeployment.undeploy(name, endpoints, progress.now)
         console.print(
-            f"pipeline {name}: removed, with its connector and {plural(done.topics, 'topic')}\n"
-            f"Its tables stay: {done.tables}\n"
+            f"pipeline {name}: removed, with its connector and its topics\n"
+            f"Its tables stay: {endpoints['DELTA_ROOT']}/{name}\n"
             f"Delete or move them before another pipeline is named {name}: its topics would be new ones, and a table "
             "goes on only from the topic that it was filled from.",
             soft_wrap=True,

@@ -51,5 +51,13 @@ def deploy(spec_file: Path, template_file: Path, endpoints: Mapping[str, str]) -
     return spec
 
 
+def spec_name(spec_file: Path) -> str:
+    """The name of the pipeline that a file is the spec of. Raises `StackError`."""
+    try:
+        return load_spec(spec_file).name
+    except CdcError as error:
+        raise StackError(str(error)) from None
+
+
 def connector_template(layout: Layout) -> Path:
     return layout.root / "config" / "kafka-connect" / "debezium-mongodb.json"

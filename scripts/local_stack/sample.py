@@ -1,4 +1,4 @@
-"""The sample pipeline `shop`: deployed, awaited until fresh rows are in Delta, and queried with DuckDB."""
+"""The sample pipeline `shop`: made through the API, awaited until fresh rows are in Delta, and queried with DuckDB."""
 
 import time
 from dataclasses import dataclass
@@ -7,8 +7,10 @@ from datetime import datetime
 import duckdb
 
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
+from cdc_shared.models.common import load_spec
 from cdc_shared.storage.object_store import table_url
-from local_stack.deployment import connector_template, deploy
+from control_plane.client.deployment import config_from, run
+from local_stack.control_plane import control_plane
 from local_stack.endpoints import endpoint_values
 from local_stack.errors import StackError
 from local_stack.parts.mongodb import server_time
@@ -21,6 +23,7 @@ SPEC_NAME = "shop"
 DATABASE = "shop"
 COLLECTION = "orders"
 ROWS_SHOWN = 5
+RUNNING_WITHIN_S = 120.0
 ROWS_WITHIN_S = 120.0
 POLL_S = 0.5
 
@@ -37,20 +40,31 @@ class SampleResult:
 
 
 def run_sample(stack: Stack, progress: Progress) -> SampleResult:
-    """Deploy the sample pipeline, wait until a change made after that is in Delta, and query the newest rows.
+    """Bring the sample pipeline to run, wait until a change made after that is in Delta, and query the newest rows.
 
     Raises `StackError` when none comes.
     """
     begun = time.monotonic()
     since = server_time(stack.mongodb_uri)
-    progress.now("deploying the sample pipeline shop")
-    deploy(stack.layout.templates / SPEC, connector_template(stack.layout), endpoint_values(stack, prometheus=False))
+    progress.now("starting the sample pipeline shop")
+    _run_pipeline(stack, progress)
     connection = connect(store_settings(stack))
     progress.now("waiting for the sample's changes to come through")
     url = table_url(stack.delta_root, SPEC_NAME, DATABASE, COLLECTION)
     count = _wait_for_rows(connection, url, since)
     sql = sample_query(stack)
     return SampleResult(sql, str(connection.sql(sql)), count, time.monotonic() - begun)
+
+
+def _run_pipeline(stack: Stack, progress: Progress) -> None:
+    config = config_from(load_spec(stack.layout.templates / SPEC))
+    with control_plane(endpoint_values(stack, prometheus=False)) as api:
+        run(
+            api.pipelines,
+            config,
+            RUNNING_WITHIN_S,
+            lambda pipeline: progress.now(f"the sample pipeline shop is {pipeline.status.state}"),
+        )
 
 
 def _wait_for_rows(connection: duckdb.DuckDBPyConnection, url: str, since: datetime) -> int:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import httpx
 from confluent_kafka import KafkaException
@@ -31,15 +30,8 @@ CONNECTOR_TOPICS = (SIGNALS, notification_topic(""))
 PLATFORM_TOPICS = frozenset({DEAD_LETTERS_TOPIC, PIPELINES_TOPIC, STATUS_TOPIC})
 
 
-class Undeployed(NamedTuple):
-    topics: int
-    """How many were removed."""
-    tables: str
-    """URL under which the pipeline's tables are, if it has written any."""
-
-
-def undeploy(name: str, endpoints: Mapping[str, str], progress: Callable[[str], None]) -> Undeployed:
-    """Remove a pipeline but not its tables. After an interruption it may be repeated.
+def undeploy(name: str, endpoints: Mapping[str, str], progress: Callable[[str], None]) -> None:
+    """Remove a pipeline that the control plane does not have, but not its tables. It may be interrupted and repeated.
 
     Connect forgets how far the connector had read, so that one deployed under this name later begins with a snapshot:
     its topics would otherwise lack what the removed ones held. Raises `StackError`, also for an unknown pipeline.
@@ -57,10 +49,9 @@ def undeploy(name: str, endpoints: Mapping[str, str], progress: Callable[[str], 
         progress(f"waiting for the delta-writer to leave {name}")
         _wait_until_writer_has_left(name, endpoints["WRITER_URL"])
         progress(f"removing the topics of {name}")
-        removed = _remove_topics(admin, topics_of(name, _topics(admin)))
+        _remove_topics(admin, topics_of(name, _topics(admin)))
     except CdcError as error:
         raise StackError(f"{name} cannot be removed: {error}") from None
-    return Undeployed(removed, f"{endpoints['DELTA_ROOT']}/{name}")
 
 
 def pipelines(topics: Iterable[str], specs: Iterable[str]) -> list[str]:
@@ -124,8 +115,8 @@ def _wait_until_writer_has_left(name: str, url: str) -> None:
     raise Fatal(f"the delta-writer still works on it after {WRITER_TIMEOUT_S:.0f} s; see `make logs PART=writer`")
 
 
-def _remove_topics(admin: AdminClient, topics: list[str]) -> int:
-    """Remove them, the last one only after all others; how many."""
+def _remove_topics(admin: AdminClient, topics: list[str]) -> None:
+    """Remove them, the last one only after all others."""
     for group in (topics[:-1], topics[-1:]):
         if not group:
             continue
@@ -134,4 +125,3 @@ def _remove_topics(admin: AdminClient, topics: list[str]) -> int:
                 future.result(KAFKA_TIMEOUT_S)
             except KafkaException as error:
                 raise Fatal(f"topic {topic} stays: {error.args[0].str()}") from None
-    return len(topics)

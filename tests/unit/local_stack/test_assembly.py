@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from local_stack.assembly import lost_source, moves, own_mongodb_as_started
+from local_stack.assembly import assemble_as_started, lost_source, moves, own_mongodb_as_started, parts_of
+from local_stack.credentials import load_or_generate
 from local_stack.endpoints import endpoint_values, render_endpoints
-from local_stack.ports import PORTS
+from local_stack.ports import PORTS, write_ports
+from local_stack.private_files import write_private
 from local_stack.stack import Stack
 
 pytestmark = pytest.mark.unit
@@ -63,3 +65,14 @@ def test_the_source_of_the_last_start_is_known(stack: Stack, uri: str | None) ->
     stack.layout.endpoints.write_text(render_endpoints(endpoint_values(started, prometheus=False)))
 
     assert own_mongodb_as_started(stack.layout) == uri
+
+
+def test_a_stack_started_before_a_part_was_new_can_still_be_looked_at(stack: Stack) -> None:
+    layout = stack.layout
+    write_ports(layout.ports, {name: port for name, port in stack.ports.items() if name != "API_PORT"})
+    write_private(layout.endpoints, render_endpoints(endpoint_values(stack, prometheus=False)))
+    load_or_generate(layout.secrets, has_data=False)
+
+    parts = {part.name: part for part in parts_of(assemble_as_started(layout))}
+
+    assert parts["api"].endpoint == "http://127.0.0.1:8000"
