@@ -11,6 +11,7 @@ from control_plane.client.connection import Connection
 from control_plane.client.pipelines import Pipelines
 from control_plane.client.quality import DeadLetters, Rules
 from control_plane.client.session import Password, ServiceToken
+from control_plane.models.monitoring import PlatformMetrics
 
 _REMEDY: Final = "set API_URL, and API_TOKEN or API_ADMIN_USER and API_ADMIN_PASSWORD"
 
@@ -57,6 +58,10 @@ class ControlPlane:
         if not user or not password:
             raise Fatal(f"nobody to sign in as: {_REMEDY}")
         return cls.open(url, Password(user, password))
+
+    def metrics(self) -> PlatformMetrics:
+        """Lag, throughput and errors of all pipelines that one may see, and the parts that they run on."""
+        return self._connection.get(PlatformMetrics, "/api/v1/metrics")
 
     def close(self) -> None:
         self._connection.close()

@@ -12,6 +12,7 @@ import httpx
 from cdc_shared.errors import Fatal, Transient
 from control_plane.client.connection import Connection
 from control_plane.client.errors import NotFound
+from control_plane.models.monitoring import PipelineHealth, PipelineMetrics
 from control_plane.models.operation import UNFINISHED, Operation, OperationState
 from control_plane.models.pipeline import (
     ConditionKind,
@@ -124,9 +125,13 @@ class Pipelines:
         body = ResetRequest(keep_tables=keep_tables).model_dump(mode="json")
         return _operation(self._post(f"{pipeline_path(name)}/reset", json=body))
 
-    def status(self, name: str) -> Any:
-        """How it fares: snapshot, lag, throughput, watermarks, conditions."""
-        return self._connection.request("GET", f"{pipeline_path(name)}/status").json()
+    def status(self, name: str) -> PipelineHealth:
+        """How it stands and how it gets on: conditions, snapshot, lag, throughput, watermarks."""
+        return self._connection.get(PipelineHealth, f"{pipeline_path(name)}/status")
+
+    def metrics(self, name: str) -> PipelineMetrics:
+        """Lag, throughput and errors, of each of its collections and writers."""
+        return self._connection.get(PipelineMetrics, f"{pipeline_path(name)}/metrics")
 
     def operations(self, name: str) -> Iterator[Operation]:
         """What it was asked to do that takes a while, the newest first."""
