@@ -24,6 +24,9 @@ KEEP_ALIVE_S: Final = 75
 STOP_WITHIN_S: Final = 15
 """For the requests in hand."""
 
+_CHATTY: Final = ("uvicorn.error", "httpx")
+"""uvicorn tells of its starts and stops, which is told here once; httpx of every request to Kafka Connect."""
+
 log = get_logger(__name__)
 
 
@@ -33,7 +36,8 @@ def serve(app: FastAPI, host: str, port: int) -> None:
     Raises what the application's start raises, and `Fatal` for an address that cannot be listened on.
     """
     files = _raise_file_limit()
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)  # that it starts and stops is told below, once
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     config = uvicorn.Config(
         app,
         # The application is started here: uvicorn would log the traceback of an error that names its remedy.
