@@ -21,6 +21,7 @@ from typing import Any, Final, cast
 import httpx
 from api_database import TrialDatabase
 from fastapi import FastAPI
+from mongo_pipeline import CONNECTOR_TEMPLATE
 from passlib.hash import argon2
 from pydantic import SecretStr
 from stack_endpoints import DATA_KEY_ENVIRONMENT, Stack
@@ -134,7 +135,8 @@ def settings_for(stack: Stack, database: TrialDatabase, directory: Path, **api: 
         "rate_limit": UNLIMITED,
         "auth_rate_limit": UNLIMITED,
         "controller": False,
-        "connect_secrets_dir": directory / "connect-secrets",
+        "connect_secrets_dir": stack.connect_secrets_dir,
+        "connector_template": CONNECTOR_TEMPLATE,
     }
     return Settings(
         api=ApiSettings(**(options | api)),
