@@ -17,9 +17,10 @@ _FIXED: Final[Mapping[str, Callable[[PipelineSpec], Any]]] = MappingProxyType(
         "source.database": lambda spec: spec.source.database,
         "sink.root": lambda spec: spec.sink.root,
         "sink.mode": lambda spec: spec.sink.mode,
+        "topic_partitions": lambda spec: spec.topic_partitions,
     }
 )
-"""What the tables rest on."""
+"""What the tables and topics rest on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,13 @@ def check_change(before: PipelineSpec, after: PipelineSpec) -> None:
     """Raises `Problem` 409 for what is fixed from the first start on, `InvalidSpec` for rules that move rows' keys."""
     for field, value in _FIXED.items():
         if value(before) != value(after):
-            raise _fixed(field, "stop and reset the pipeline with keep_tables false first, then change it")
-    if before.topic_partitions != after.topic_partitions:
-        raise _fixed("topic_partitions", "its topics keep their partitions; delete the pipeline and make it again")
+            raise Problem(
+                409,
+                "fixed_field",
+                f"{field} cannot change once the pipeline was started: stop it, reset it with keep_tables false, which "
+                "drops its tables and topics, then change it",
+                members={"field": field},
+            )
     check_keys(before.quality, after)
 
 
@@ -77,9 +82,3 @@ def newly_captured(before: SourceSpec, after: SourceSpec) -> NewlyCaptured | Non
         return NewlyCaptured(())
     named = [name for name in before.exclude_collections if after.captures(name)]
     return NewlyCaptured(tuple(named)) if named else None
-
-
-def _fixed(field: str, remedy: str) -> Problem:
-    return Problem(
-        409, "fixed_field", f"{field} cannot change once the pipeline was started: {remedy}", members={"field": field}
-    )
