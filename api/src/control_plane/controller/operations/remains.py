@@ -70,8 +70,8 @@ class PipelineRemains:
         remove_topics(admin, [*change_topics_of(spec, topics), *connector_topics_of(spec.name, topics)])
 
     def remove_group(self, name: str) -> None:
-        group = writer_group(name)
-        future = self._admin().delete_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group]
+        group, admin = writer_group(name), self._admin()  # a client that is let go of takes its answers with it
+        future = admin.delete_consumer_groups([group], request_timeout=REQUEST_TIMEOUT_S)[group]
         try:
             future.result(REQUEST_TIMEOUT_S + 5)
         except KafkaException as error:
