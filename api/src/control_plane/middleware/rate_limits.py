@@ -7,6 +7,7 @@ own middleware is not used: it sends the start of a streamed answer once more wi
 import math
 import os
 import time
+import warnings
 from typing import Final
 
 from limits import RateLimitItem, parse
@@ -30,8 +31,10 @@ class RateLimits:
 
     def __init__(self, requests: str, passwords: str) -> None:
         """Limits such as `600/minute`: `requests` of one address, and of one user; `passwords` of one address."""
-        # Read nothing but these two: slowapi would take settings of its own from a .env in the working directory.
-        limiter = Limiter(key_func=lambda: "", strategy=STRATEGY, config_filename=os.devnull)
+        with warnings.catch_warnings():
+            # It has no file of settings: without a name it would take those of a .env in the working directory.
+            warnings.filterwarnings("ignore", "Config file", UserWarning)
+            limiter = Limiter(lambda: "", strategy=STRATEGY, storage_uri="memory://", config_filename=os.devnull)
         self._limiter = limiter.limiter
         self._requests = parse(requests)
         self._passwords = parse(passwords)
