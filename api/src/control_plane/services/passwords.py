@@ -23,6 +23,7 @@ PASSES: Final = 2
 HASHES_AT_ONCE: Final = 2
 """Bounds what sign-ins take of the processor and of memory."""
 
+_NO_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
 _COMMON: Final = re.compile(r"(pass(word|wort|phrase)|qwert[yz]|asdf|letmein|welcome|change_?me|admin|secret|abc)+")
 
 
@@ -55,7 +56,7 @@ class Passwords:
     async def verify(self, password: str, kept: str | None) -> Verdict:
         """Compare with what is kept; None, for a user that does not exist, takes as long and is wrong."""
         plain = _normal(password)
-        if len(plain.encode(errors="replace")) > MAX_BYTES:
+        if len(plain.encode()) > MAX_BYTES:
             plain = ""  # nosec B105 # takes as long, and is nobody's
         verdict = await anyio.to_thread.run_sync(
             partial(self._verify, plain, kept or self._nobodys), limiter=self._limiter
@@ -87,10 +88,10 @@ def weakness(password: str, user: str) -> str | None:
     letters = re.sub(r"[\W\d_]+", "", plain)
     if len(password) < MIN_CHARS:
         return f"it needs {MIN_CHARS} characters at least"
-    if len(plain.encode(errors="replace")) > MAX_BYTES:
+    if len(plain.encode()) > MAX_BYTES:
         return f"it may have {MAX_BYTES} bytes at most"
-    if "\x00" in password:
-        return "it holds a NUL character"
+    if _NO_TEXT.search(password):
+        return "it holds a character that is no text"
     if len(set(plain)) < MIN_DIFFERENT_CHARS:
         return f"it needs {MIN_DIFFERENT_CHARS} different characters at least"
     if user.lower() in plain and len(user) > 2:
@@ -102,4 +103,4 @@ def weakness(password: str, user: str) -> str | None:
 
 def _normal(password: str) -> str:
     """One form for what looks the same, whichever keyboard it came from."""
-    return unicodedata.normalize("NFKC", password)
+    return unicodedata.normalize("NFKC", password).encode(errors="replace").decode()
