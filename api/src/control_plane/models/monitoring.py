@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cdc_shared.metrics.prometheus_metrics import PipelineState
+from cdc_shared.snapshots.snapshot_progress import CollectionState, SnapshotState
 from control_plane.models.pipeline import PipelineStatus
 
 
@@ -163,22 +164,23 @@ class CollectionSnapshot(_Answer):
     """How far a collection's snapshot is."""
 
     collection: str
-    state: Literal["waiting", "reading", "complete"]
-    documents: int | None = Field(description="sent so far")
-    total: int | None = Field(description="that there were when it was last counted, an estimate")
-    percent: float | None = Field(ge=0, le=100)
+    state: CollectionState
+    documents: int = Field(description="read so far, about")
+    total: int | None = Field(description="that the source has, about; null: it has not said")
 
 
 class SnapshotStatus(_Answer):
-    """How far the snapshot is."""
+    """How far the last snapshot is, of what the connector reads; how far the tables are, `metrics` tells."""
 
-    state: Literal["none", "reading", "complete"]
-    started_at: datetime | None
-    documents: int | None
-    total: int | None
+    state: SnapshotState
+    started_at: datetime
+    completed_at: datetime | None
+    documents: int | None = Field(description="read so far, about")
+    total: int | None = Field(description="that the source has, about; null: it has not said")
     percent: float | None = Field(ge=0, le=100)
-    seconds_left: int | None = Field(description="an estimate, at the rate so far")
-    collections: list[CollectionSnapshot]
+    documents_per_s: float | None = Field(description="over the last minute")
+    seconds_left: int | None = Field(description="an estimate, at that rate")
+    collections: list[CollectionSnapshot] = Field(description="none once it is complete")
 
 
 class PipelineHealth(PipelineStatus):
@@ -187,5 +189,5 @@ class PipelineHealth(PipelineStatus):
     model_config = ConfigDict(frozen=True)
 
     pipeline: str
-    snapshot: SnapshotStatus | None = Field(description="null: its progress cannot be told now")
+    snapshot: SnapshotStatus | None = Field(description="null: none has begun, or it cannot be told now")
     metrics: PipelineMetrics

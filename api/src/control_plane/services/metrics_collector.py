@@ -10,32 +10,32 @@ from typing import Any, Final, Protocol
 
 import httpx
 import obstore
+from anyio import to_thread
 from confluent_kafka.admin import AdminClient
 
-from cdc_shared.errors import CdcError, Transient
+from cdc_shared.errors import Transient
 from cdc_shared.kafka.partition_ends import written_ends
 from cdc_shared.kafka.status_topic import Heard
 from cdc_shared.kafka.topics import STATUS_TOPIC
-from cdc_shared.logging.structured_logger import get_logger
-from cdc_shared.models.common import InvalidSpec, SourceSpec
 from cdc_shared.settings import ObjectStoreSettings
-from cdc_shared.source.mongodb_source import MongodbSource
-from cdc_shared.source.oplog import OplogWindow, oplog_window
+from cdc_shared.snapshots.snapshot_progress import SnapshotProgress
+from cdc_shared.source.oplog import OplogWindow
 from cdc_shared.storage.object_store import open_store, store_errors
 from cdc_shared.storage.object_store_admin import ObjectStoreAdmin
 from control_plane.blocking import BlockingCalls
 from control_plane.database import Database
-from control_plane.models.monitoring import DependencyDetail
-from control_plane.repositories import pipeline_repo
+from control_plane.models.monitoring import DependencyDetail, DependencyState
 from control_plane.services.dependency_watch import DependencyWatch
-from control_plane.services.lifecycle import config_of
+from control_plane.services.pipeline_watch import PipelineWatch
 from control_plane.settings import Settings
 
 OFTEN_S: Final = 3.0
+REPORTS_EVERY_S: Final = 0.5
+"""The reader of reports is in this process: to look at it costs nothing."""
 TIMEOUT_S: Final = 5.0
 STORE_EVERY_S: Final = 10.0
-SOURCES_EVERY_S: Final = 30.0
-SOURCES_TIMEOUT_S: Final = 25.0
+OPLOGS_EVERY_S: Final = 30.0
+SLOW_TIMEOUT_S: Final = 25.0
 THREADS: Final = 8
 PROBE_KEY: Final = ".cdc-ready"
 """Nothing is there: a store that says so is there itself."""
@@ -43,8 +43,6 @@ PROBE_KEY: Final = ".cdc-ready"
 Partition = tuple[str, int]
 Ends = Mapping[Partition, int]
 """(topic, partition) → the offset behind its last record."""
-
-log = get_logger(__name__)
 
 
 class Reports(Protocol):
@@ -83,8 +81,8 @@ class MetricsCollector:
 
     reports: Reports
     watches: Watches
-    sources: DependencyWatch[Mapping[str, OplogWindow]]
-    """Not one of the platform's own parts: that a source is away is its pipelines' worry."""
+    oplogs: DependencyWatch[Mapping[str, OplogWindow]]
+    snapshots: DependencyWatch[Mapping[str, SnapshotProgress]]
 
     @property
     def dependencies(self) -> list[DependencyDetail]:
@@ -103,25 +101,34 @@ class MetricsCollector:
 
     def oplog(self, pipeline: str) -> OplogWindow | None:
         """What the oplog of a pipeline's source spans; None while that is not known, and where nothing tells."""
-        return (self.sources.value or {}).get(pipeline)
+        return (self.oplogs.value or {}).get(pipeline)
+
+    def snapshot(self, pipeline: str) -> SnapshotProgress | None:
+        """How far a pipeline's last snapshot is; None while that is not known, and when none ever began."""
+        if self.snapshots.detail.state is not DependencyState.OK:
+            return None  # what was under way then is somewhere else now
+        return (self.snapshots.value or {}).get(pipeline)
 
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, database: Database, reports: Reports) -> "AsyncIterator[MetricsCollector]":
         """Gather until the block ends. Raises nothing for what is away."""
-        looks = _Looks(settings, database, reports)
+        blocking = BlockingCalls(THREADS)
+        looks = _Looks(settings, database, reports, blocking)
+        pipelines = PipelineWatch(settings, database, blocking)
         collector = cls(
-            reports,
-            Watches(
+            reports=reports,
+            watches=Watches(
                 postgres=DependencyWatch("postgres", looks.postgres, OFTEN_S, TIMEOUT_S, required=True),
                 kafka=DependencyWatch("kafka", looks.kafka, OFTEN_S, TIMEOUT_S),
-                writers=DependencyWatch("writer-reports", looks.writers, OFTEN_S, TIMEOUT_S),
+                writers=DependencyWatch("writer-reports", looks.writers, REPORTS_EVERY_S, TIMEOUT_S),
                 connect=DependencyWatch("kafka-connect", looks.connect, OFTEN_S, TIMEOUT_S),
                 object_store=DependencyWatch("object-store", looks.object_store, STORE_EVERY_S, TIMEOUT_S),
             ),
-            DependencyWatch("sources", looks.sources, SOURCES_EVERY_S, SOURCES_TIMEOUT_S),
+            oplogs=DependencyWatch("oplogs", pipelines.oplogs, OPLOGS_EVERY_S, SLOW_TIMEOUT_S),
+            snapshots=DependencyWatch("snapshots", pipelines.snapshots, OFTEN_S, SLOW_TIMEOUT_S),
         )
-        watches: tuple[DependencyWatch[Any], ...] = (*collector.watches.all, collector.sources)
+        watches: tuple[DependencyWatch[Any], ...] = (*collector.watches.all, collector.oplogs, collector.snapshots)
         tasks = [asyncio.create_task(each.run(), name=f"watch {each.name}") for each in watches]
         try:
             yield collector
@@ -130,24 +137,23 @@ class MetricsCollector:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await looks.close()
+            await to_thread.run_sync(pipelines.close)
 
 
 class _Looks:
     """How each part is looked at. Every look raises when its part is away."""
 
-    def __init__(self, settings: Settings, database: Database, reports: Reports) -> None:
+    def __init__(self, settings: Settings, database: Database, reports: Reports, blocking: BlockingCalls) -> None:
         self._settings = settings
         self._database = database
         self._reports = reports
-        self._blocking = BlockingCalls(THREADS)
+        self._blocking = blocking
         self._http = httpx.AsyncClient(timeout=TIMEOUT_S, trust_env=False)
-        self._admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers})
-        self._sources: dict[str, MongodbSource] = {}
+        # Its own log would say twenty times a second what is told here once.
+        self._admin = AdminClient({"bootstrap.servers": settings.kafka.bootstrap_servers, "log_level": 0})
 
     async def close(self) -> None:
         await self._http.aclose()
-        for source in self._sources.values():
-            await self._blocking.run(source.close)
 
     async def postgres(self) -> None:
         async with self._database.connection() as connection:
@@ -175,33 +181,6 @@ class _Looks:
         stores = self._settings.stores
         await _reach(stores)
         return await ObjectStoreAdmin(stores).free_bytes()
-
-    async def sources(self) -> Mapping[str, OplogWindow]:
-        """The oplog of each pipeline's source; one that is away, or does not show it, is left out."""
-        async with self._database.connection() as connection:
-            records = await pipeline_repo.every(connection)
-        specs: dict[str, SourceSpec] = {}
-        for record in records:
-            try:
-                specs[record.name] = config_of(record).source
-            except InvalidSpec:
-                continue  # who looks at the pipeline is told
-        one_each = {spec.connection: spec for spec in specs.values()}
-        windows = dict(zip(one_each, await asyncio.gather(*map(self._oplog, one_each.values())), strict=True))
-        return {name: window for name, spec in specs.items() if (window := windows[spec.connection]) is not None}
-
-    async def _oplog(self, spec: SourceSpec) -> OplogWindow | None:
-        source = self._sources.setdefault(spec.connection, MongodbSource(spec, self._settings.secrets))
-
-        def look() -> OplogWindow | None:
-            with source.asking("look at the oplog"):
-                return oplog_window(source.database("admin").client)
-
-        try:
-            return await self._blocking.run(look)
-        except CdcError as error:
-            log.debug("oplog not seen", connection=spec.connection, reason=str(error))
-            return None
 
 
 def reported_partitions(reports: Reports) -> set[Partition]:

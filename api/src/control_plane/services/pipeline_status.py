@@ -1,9 +1,11 @@
 """What the control plane tells of itself and of pipelines: everything here is reckoned of what is known already."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
+from cdc_shared.snapshots.snapshot_progress import SnapshotProgress
 from control_plane.models.monitoring import (
+    CollectionSnapshot,
     Dependency,
     DependencyState,
     ObjectStoreMetrics,
@@ -11,6 +13,7 @@ from control_plane.models.monitoring import (
     PipelineMetrics,
     PlatformMetrics,
     Readiness,
+    SnapshotStatus,
 )
 from control_plane.models.pipeline import PipelineRecord, State
 from control_plane.services.metrics_collector import MetricsCollector
@@ -64,6 +67,29 @@ class Monitoring:
             observed_at=record.observed_at,
             conditions=list(record.conditions),
             operations=list(record.operations),
-            snapshot=None,
+            snapshot=_snapshot(self.collector.snapshot(record.name)),
             metrics=self.of_pipeline(record.name, now),
         )
+
+
+def _snapshot(progress: SnapshotProgress | None) -> SnapshotStatus | None:
+    if progress is None:
+        return None
+    return SnapshotStatus(
+        state=progress.state,
+        started_at=_moment(progress.started_ms),
+        completed_at=None if progress.completed_ms is None else _moment(progress.completed_ms),
+        documents=progress.documents,
+        total=progress.total,
+        percent=None if progress.percent is None else round(progress.percent, 1),
+        documents_per_s=None if progress.documents_per_s is None else round(progress.documents_per_s, 1),
+        seconds_left=None if progress.seconds_left is None else round(progress.seconds_left),
+        collections=[
+            CollectionSnapshot(collection=each.collection, state=each.state, documents=each.documents, total=each.total)
+            for each in progress.collections
+        ],
+    )
+
+
+def _moment(at_ms: int) -> datetime:
+    return datetime.fromtimestamp(at_ms / 1000, UTC)

@@ -382,5 +382,6 @@ def _set(reports: _Reports, pipeline: str, writer: str, report: WriterReport | N
 
 
 def _status_consumer(bootstrap_servers: str) -> Consumer:
-    ensure_status_topic(AdminClient({"bootstrap.servers": bootstrap_servers}))
+    # Of an absent Kafka the reader tells; the client's own log would do so many times a second.
+    ensure_status_topic(AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0}))
     return whole_topic_consumer(bootstrap_servers)
