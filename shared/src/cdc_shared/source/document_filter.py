@@ -24,6 +24,7 @@ from cdc_shared.source.mongodb_source import MongodbSource
 MAX_FILTER_BYTES: Final = 256 * 1024
 MAX_DEPTH: Final = 20
 FIND_TIMEOUT_S: Final = 15.0
+MAX_PATH_CHARACTERS: Final = 200
 
 _COMPARISONS: Final = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$mod", "$regex", "$options")
 _LOGIC: Final = ("$and", "$or", "$nor", "$not")
@@ -122,8 +123,8 @@ def _checked(value: Any, where: str) -> Any:
 def _checked_name(name: str, where: str) -> str:
     if name.startswith("$") and name not in ALLOWED_OPERATORS:
         raise InvalidFilter(
-            f"the filter has at {where or '/'} the operator {name[:40]}, which is not allowed; allowed are "
-            f"{', '.join(sorted(ALLOWED_OPERATORS))}, and values in Extended JSON"
+            f"the filter has at {where[:MAX_PATH_CHARACTERS] or '/'} the operator {name[:40]}, which is not allowed; "
+            f"allowed are {', '.join(sorted(ALLOWED_OPERATORS))}, and values in Extended JSON"
         )
     return name
 

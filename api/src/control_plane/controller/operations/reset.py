@@ -73,7 +73,7 @@ class ResetOperation:
             return Progress({"phase": "keep"}, "the connector has forgotten how far it had read", again_in_s=0)
         tables = tables_of(context.spec, self._stores)
         memory: dict[str, Any] = {"phase": "drop", "tables": tables, "dropped": len(tables)}
-        return Progress(memory, f"dropping {len(tables)} tables", again_in_s=0)
+        return Progress(memory, f"{_tables(len(tables))} to drop", again_in_s=0)
 
     def _keep(self, context: OperationContext) -> Done:
         """Have those tables start anew that cannot read on: Kafka may have dropped what they need meanwhile."""
@@ -82,9 +82,8 @@ class ResetOperation:
         with self._connect() as connect:
             resync = Resync(context.spec, self._kafka, self._stores, connect, (), lambda _: None)
             target = resync.make_ready(resync.collections())
-        tables = len(target.topics)
         return Done(
-            f"the next start begins with a snapshot; {tables} table{'s' * (tables != 1)} kept until it replaces them"
+            f"the next start begins with a snapshot; {_tables(len(target.topics))} kept for it to bring up to date"
         )
 
     def _drop(self, context: OperationContext) -> Progress | Done:
@@ -93,14 +92,17 @@ class ResetOperation:
         if tables:
             if remove_table(tables[0], self._stores):
                 tables = tables[1:]
-            return Progress({**context.memory, "tables": tables}, f"{len(tables)} tables to drop", again_in_s=0)
+            return Progress({**context.memory, "tables": tables}, f"{_tables(len(tables))} to drop", again_in_s=0)
         admin = self._admin()
         topics = all_topics(admin)
         # What the connector has told of snapshots was of the tables that are gone.
         told = [topic for topic in topics if topic == notification_topic(context.pipeline)]
         remove_topics(admin, [*change_topics_of(context.spec, topics), *told])
-        dropped = context.memory["dropped"]
-        return Done(f"the next start begins with a snapshot; {dropped} table{'s' * (dropped != 1)} dropped")
+        return Done(f"the next start begins with a snapshot; {_tables(context.memory['dropped'])} dropped")
 
     def _admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self._kafka.bootstrap_servers, "log_level": 5})
+
+
+def _tables(number: int) -> str:
+    return f"{number} table{'s' * (number != 1)}"

@@ -65,7 +65,7 @@ class ResyncOperation:
             # A connector that was started meanwhile by others is stopped again, so the first steps are taken anew.
             kept = context.memory if phase in ("run", "follow") else {}
             return Progress(kept, "waits for the pipeline to run", holds_connector=False, again_in_s=WAIT_TO_RUN_S)
-        steps = {"begin": _begin, "stop": _stop, "ready": _make_ready, "run": self._run, "follow": self._follow}
+        steps = _STEPS | {"run": self._run, "follow": self._follow}
         said: list[str] = []
         with self._systems.connect() as connect:
             collections = context.arguments.get("collections", ())
@@ -160,7 +160,8 @@ def _begin(at: _Step) -> Progress:
     collections = at.resync.collections()
     if at.resync.must_stop(collections):
         return Progress({"phase": "stop", "asked": collections}, "stopping the connector", again_in_s=0)
-    return _ready(at, collections)
+    memory = _ready(at, collections, "run")
+    return Progress(memory, "waiting for the connector to run", holds_connector=False, again_in_s=0)
 
 
 def _stop(at: _Step) -> Progress:
@@ -173,15 +174,27 @@ def _make_ready(at: _Step) -> Progress:
     status = at.connect.status(at.context.pipeline)
     if status is None or status.state != "STOPPED":
         return Progress({**at.context.memory, "phase": "stop"}, "stopping the connector again", again_in_s=0)
-    progress = _ready(at, at.context.memory["asked"])
+    return Progress(_ready(at, at.context.memory["asked"], "start"), "the tables are ready", again_in_s=0)
+
+
+def _start(at: _Step) -> Progress:
     at.connect.resume(at.context.pipeline)
-    return progress
+    memory = {**at.context.memory, "phase": "run"}
+    return Progress(memory, "waiting for the connector to run", holds_connector=False)
 
 
-def _ready(at: _Step, collections: list[str]) -> Progress:
+def _ready(at: _Step, collections: list[str], phase: str) -> dict[str, Any]:
+    """Have the tables ready; return what the following steps need to know."""
     target = at.resync.make_ready(collections)
-    memory = {"phase": "run", "asked": collections, "since": target.since, "topics": _as_json(target.topics)}
-    return Progress(memory, "waiting for the connector to run", holds_connector=False, again_in_s=0.5)
+    return {"phase": phase, "asked": collections, "since": target.since, "topics": _as_json(target.topics)}
+
+
+_STEPS: Final[dict[str, Callable[[_Step], Progress | Done]]] = {
+    "begin": _begin,
+    "stop": _stop,
+    "ready": _make_ready,
+    "start": _start,
+}
 
 
 def stop_and_forget(connect: ConnectClient, context: OperationContext, *, forget: bool) -> None:
