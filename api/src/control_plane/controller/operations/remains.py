@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient
 
 from cdc_shared.connect.connector_secrets import ConnectorSecrets
 from cdc_shared.dead_letters.lake_records import lake_directory
+from cdc_shared.errors import Transient
 from cdc_shared.kafka.consumer_groups import REQUEST_TIMEOUT_S, members, writer_group
 from cdc_shared.kafka.errors import map_kafka_error
 from cdc_shared.kafka.rules_topic import forget_rules
@@ -77,6 +78,8 @@ class PipelineRemains:
         except KafkaException as error:
             if error.args[0].code() not in _NO_GROUP:
                 raise map_kafka_error(error, f"delete group {group}") from None
+        except TimeoutError:
+            raise Transient(f"delete group {group}: no answer within {REQUEST_TIMEOUT_S:.0f} s") from None
 
     def remove_heartbeat(self, spec: PipelineSpec) -> None:
         with closing(MongodbSource(spec.source, self._secrets, self._environ)) as source:
