@@ -49,6 +49,7 @@ class PrivateConnect:
         self._suffix = uuid.uuid4().hex[:8]
         self._port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._admin = AdminClient({"bootstrap.servers": stack.kafka})
         self.stack = replace(
             stack, connect_url=f"http://{HOST}:{self._port}", connect_secrets_dir=directory / "connect-secrets"
         )
@@ -86,15 +87,21 @@ class PrivateConnect:
     def close(self) -> None:
         """Kill it, and delete its topics."""
         self.kill()
-        admin = AdminClient({"bootstrap.servers": self.stack.kafka})
-        existing = admin.list_topics(timeout=CLEANUP_TIMEOUT_S).topics
-        made = [topic for topic in existing if topic.startswith("_connect_") and topic.endswith(self._suffix)]
-        if made:
-            wait(admin.delete_topics(made).values(), CLEANUP_TIMEOUT_S)
+        if made := self.internal_topics():
+            wait(self._admin.delete_topics(made).values(), CLEANUP_TIMEOUT_S)
+
+    def internal_topics(self) -> list[str]:
+        """Where it keeps configurations, offsets and statuses."""
+        existing = self._admin.list_topics(timeout=CLEANUP_TIMEOUT_S).topics
+        return [topic for topic in existing if topic.startswith("_connect_") and topic.endswith(self._suffix)]
+
+    def log(self) -> str:
+        """Everything that it has logged."""
+        return (self._directory / "connect.log").read_text(errors="replace")
 
     def log_tail(self) -> str:
         """The log's last lines."""
-        return "\n".join((self._directory / "connect.log").read_text(errors="replace").splitlines()[-30:])
+        return "\n".join(self.log().splitlines()[-30:])
 
     def _properties(self) -> str:
         text = Template((ROOT / "config" / "local" / "connect.properties").read_text()).substitute(

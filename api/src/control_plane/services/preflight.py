@@ -13,7 +13,7 @@ from anyio import CapacityLimiter, Event, Semaphore, to_thread
 
 from cdc_shared.connect.connector_config import load_template
 from cdc_shared.connect.connector_secrets import ConnectorSecrets
-from cdc_shared.errors import CdcError, Fatal, shown
+from cdc_shared.errors import CdcError, Fatal, Transient, shown
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.security.secret_provider import SecretProvider
@@ -25,6 +25,12 @@ from control_plane.settings import Settings
 
 AT_ONCE: Final = 4
 """Preflights; each takes up to a thread a check. Further ones wait."""
+MAX_MESSAGE_CHARS: Final = 700
+
+_SOURCE: Final = "start MongoDB, correct the host and port in the connection string, or let this machine reach it"
+_KAFKA: Final = "start Kafka, or correct KAFKA_BOOTSTRAP_SERVERS"
+_CONNECT: Final = "start Kafka Connect, or correct CONNECT_URL"
+_STORE: Final = "start the object store, or correct S3_ENDPOINT"
 
 log = get_logger(__name__)
 
@@ -55,26 +61,25 @@ class Preflight:
     def _checks(self, spec: PipelineSpec, probe: SourceProbe) -> list[Check]:
         settings = self._settings
         url, stores = settings.connect.url, settings.stores
-        answers, collections = ("source_reachable",), ("source_reachable", "collections")
+        answers, has_streams = ("source_reachable",), ("source_reachable", "replica_set")
+        is_listed = ("source_reachable", "collections")
+        plugin = self._with_template(partial(connect.plugin, url))
+        validate = self._with_template(partial(self._validate, spec, probe))
+        config_needs = ("source_reachable", "connector_plugin")
         return [
-            Check("source_reachable", partial(source.reachable, probe)),
-            Check("replica_set", partial(source.replica_set, probe), answers),
-            Check("privileges", partial(source.privileges, probe, spec), ("source_reachable", "replica_set")),
-            Check("oplog_window", partial(source.oplog, probe), ("source_reachable", "replica_set")),
-            Check("collections", partial(documents.collections, probe, spec), answers),
-            Check("document_sizes", partial(documents.document_sizes, probe, spec), collections),
-            Check("id_types", partial(documents.id_types, probe), collections),
-            Check("kafka", partial(kafka.kafka, settings.kafka.bootstrap_servers, spec)),
-            Check("connect", partial(connect.answers, url)),
-            Check("connector_plugin", self._with_template(partial(connect.plugin, url)), ("connect",)),
-            Check(
-                "connector_config",
-                self._with_template(partial(self._validate, spec, probe)),
-                ("source_reachable", "connector_plugin"),
-                connect.VALIDATION_TIMEOUT_S,
-            ),
-            Check("bucket_writable", partial(object_store.writable, stores, spec)),
-            Check("target", partial(object_store.target, stores, spec)),
+            Check("source_reachable", partial(source.reachable, probe), (), _SOURCE),
+            Check("replica_set", partial(source.replica_set, probe), answers, _SOURCE),
+            Check("privileges", partial(source.privileges, probe, spec), has_streams, _SOURCE),
+            Check("oplog_window", partial(source.oplog, probe), has_streams, _SOURCE),
+            Check("collections", partial(documents.collections, probe, spec), answers, _SOURCE),
+            Check("document_sizes", partial(documents.document_sizes, probe, spec), is_listed, _SOURCE),
+            Check("id_types", partial(documents.id_types, probe), is_listed, _SOURCE),
+            Check("kafka", partial(kafka.kafka, settings.kafka.bootstrap_servers, spec), (), _KAFKA),
+            Check("connect", partial(connect.answers, url), (), _CONNECT),
+            Check("connector_plugin", plugin, ("connect",), _CONNECT),
+            Check("connector_config", validate, config_needs, _CONNECT, connect.VALIDATION_TIMEOUT_S),
+            Check("bucket_writable", partial(object_store.writable, stores, spec), (), _STORE),
+            Check("target", partial(object_store.target, stores, spec), (), _STORE),
         ]
 
     def _with_template(self, check: Callable[[Mapping[str, str]], Finding]) -> Callable[[], Finding]:
@@ -121,12 +126,19 @@ async def _found(check: Check, limiter: CapacityLimiter) -> Finding:
     with anyio.move_on_after(check.time_limit_s):
         try:
             return await to_thread.run_sync(check.run, abandon_on_cancel=True, limiter=limiter)
+        except Transient as error:
+            return failed(f"{_brief(error)}; {check.when_away}")
         except CdcError as error:
-            return failed(str(error))
+            return failed(_brief(error))
         except Exception as error:
             log.error("a check has failed unexpectedly", check=check.name, reason=shown(error))
             return failed(f"could not be checked: {shown(error)}")
-    return failed(f"no answer within {check.time_limit_s:.0f} s: see whether it is slow or unreachable, and try again")
+    return failed(f"no answer within {check.time_limit_s:g} s; {check.when_away}")
+
+
+def _brief(error: CdcError) -> str:
+    text = str(error)
+    return text if len(text) <= MAX_MESSAGE_CHARS else f"{text[:MAX_MESSAGE_CHARS]}…"
 
 
 def _configured(path: Path | None, variable: str) -> Path:

@@ -21,6 +21,10 @@ POLL_S = 0.5
 # After a configuration change the state of the tasks before it may be reported for a moment.
 FAILED_GRACE_S = 3.0
 MAX_DETAIL_CHARS = 600
+_STUMBLED = "ConfigValueInfo"
+"""In the text of a 500 that Connect 4.3.1 answers instead of a 400, from a null in its own list of errors."""
+_UNREACHABLE = "Unable to connect"
+"""What Debezium says of a connection string whose servers do not answer, or do not let it in."""
 
 
 class TaskStatus(NamedTuple):
@@ -98,7 +102,7 @@ class ConnectClient:
     def create_stopped(self, name: str, config: Mapping[str, str]) -> None:
         """Create the connector in the state STOPPED: it reads nothing before `resume`. `Transient` when it is there."""
         body = {"name": name, "config": dict(config), "initial_state": "STOPPED"}
-        self._request("POST", "/connectors", f"create connector {name}", json=body, connector=name)
+        self._configure("POST", "/connectors", f"create connector {name}", body, name, config)
 
     def put_config(self, name: str, config: Mapping[str, str]) -> None:
         """Create the connector or change its configuration; an equal one restarts nothing that runs."""
@@ -106,7 +110,7 @@ class ConnectClient:
         current = self._request("GET", _path(name, "/config"), what, absent_ok=True, connector=name)
         if current is not None and _without_name(current) == dict(config):
             return
-        self._request("PUT", _path(name, "/config"), what, json=dict(config), connector=name)
+        self._configure("PUT", _path(name, "/config"), what, dict(config), name, config)
 
     def validate(self, name: str, config: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
         """What Connect and the connector's plugin have to say against a configuration: setting → messages.
@@ -226,6 +230,20 @@ class ConnectClient:
     ) -> None:
         self.close()
 
+    def _configure(
+        self, method: str, path: str, what: str, body: dict[str, Any], name: str, config: Mapping[str, str]
+    ) -> None:
+        """Send a configuration. Of one that it refuses, Connect 4.3 says only that it stumbled: then ask it why."""
+        try:
+            self._request(method, path, what, json=body, connector=name)
+        except Transient as error:
+            if _STUMBLED not in str(error):
+                raise
+            refused = self.validate(name, config)
+            if not refused:
+                raise
+            raise _refusal(what, refused) from None
+
     def _status(self, name: str, told: Mapping[str, Any]) -> ConnectorStatus:
         def trace(part: Mapping[str, Any]) -> str:
             text = str(part.get("trace", ""))
@@ -266,6 +284,15 @@ class ConnectClient:
             raise Fatal(
                 f"{what}: {redact_text(self._base_url)} does not answer as Kafka Connect; correct CONNECT_URL"
             ) from error
+
+
+def _refusal(what: str, refused: Mapping[str, tuple[str, ...]]) -> CdcError:
+    """`Transient` where only the source is away: it may come back."""
+    reasons = "; ".join(f"{setting}: {' '.join(' '.join(texts).split())}" for setting, texts in sorted(refused.items()))
+    message = f"{what}: refused: {reasons[:MAX_DETAIL_CHARS]}"
+    if all(_UNREACHABLE in text and "uthenticat" not in text for texts in refused.values() for text in texts):
+        return Transient(message)
+    return Fatal(f"{message}; correct the connector's configuration, or the secret that it names")
 
 
 def _without_name(config: Mapping[str, str]) -> dict[str, str]:

@@ -223,6 +223,29 @@ def test_a_validation_names_settings_and_shows_no_value(connect: FakeConnect) ->
     assert "hunter2" not in repr(told)
 
 
+@pytest.mark.parametrize(
+    ("setting", "text", "kind", "part"),
+    [
+        ("mongodb.connection.string", "Unable to connect: Timed out after 30000 ms", Transient, "Timed out"),
+        ("mongodb.connection.string", "Unable to connect: Exception authenticating", Fatal, "the secret that it names"),
+        ("tasks.max", "must be 1", Fatal, "tasks.max: must be 1; correct"),
+    ],
+)
+def test_what_connect_stumbles_over_is_asked_for(
+    client: ConnectClient, connect: FakeConnect, setting: str, text: str, kind: type[Exception], part: str
+) -> None:
+    stumbled = httpx.Response(500, json={"message": 'Cannot invoke "…ConfigValueInfo.errors()" because it is null'})
+    told = {"configs": [{"value": None}, {"value": {"name": setting, "value": None, "errors": [text]}}]}
+    connect.override = [httpx.Response(404), stumbled, httpx.Response(200, json=told)]
+    with pytest.raises(kind, match="configure connector shop: refused") as caught:
+        client.put_config("shop", CONFIG)
+    assert part in str(caught.value)
+
+    connect.override = [stumbled, httpx.Response(200, json={"configs": []})]
+    with pytest.raises(Transient, match="create connector shop: Kafka Connect answered 500"):
+        client.create_stopped("shop", CONFIG)
+
+
 def test_delete_and_restart(client: ConnectClient, connect: FakeConnect) -> None:
     assert client.delete("shop") is False
     with pytest.raises(Fatal, match="make the connector first"):

@@ -21,9 +21,11 @@ class Finding(NamedTuple):
 class Check:
     name: str
     run: Callable[[], Finding]
-    """Blocks; any thread may call it. A `CdcError` that it raises is a failure with that message."""
+    """Blocks; any thread may call it. A `CdcError` that it raises is a failure."""
     needs: tuple[str, ...] = ()
     """Checks before this one in the list; it is skipped where one of them has failed or was skipped."""
+    when_away: str = "try again later"
+    """What to do when what is asked does not answer."""
     time_limit_s: float = TIME_LIMIT_S
 
 

@@ -124,6 +124,10 @@ def _check(table: Snapshot, url: str, spec: PipelineSpec, root: str) -> None:
     is_history = table.metadata.configuration.get(MODE) == HISTORY
     name = owner.collection + HISTORY_SUFFIX * is_history
     if owner.pipeline != spec.name or url != table_url(root, spec.name, owner.database, name):
-        whose = f"belongs to pipeline {owner.pipeline}" if owner.pipeline else "was not made by this platform"
+        whose = (
+            f"belongs to pipeline {owner.pipeline} ({owner.database}.{owner.collection})"
+            if owner.pipeline
+            else "was not made by this platform"
+        )
         raise Fatal(f"the table at {url} {whose}: move it away, or choose another sink.root or name for the pipeline")
     check_supported(table, owner, HISTORY if is_history else spec.sink.mode, spec.topic_partitions, url)
