@@ -15,15 +15,13 @@ from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.errors import CdcError, Fatal, Transient
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.common import PipelineSpec
+from control_plane.controller.operations.connector_offsets import forget_of_any
 from control_plane.controller.operations.operation import Done, OperationContext, Progress
 from control_plane.controller.systems import ConnectorSetup
 
-STOP_TIMEOUT_S: Final = 10.0
 WAIT_S: Final = 1.0
 FORCED_AFTER: Final = 3
 """Attempts at what `force` then does without."""
-MAX_REFUSALS: Final = 20
-"""Connect refuses to forget offsets, as it would a wrong request, until the last task's producer is fenced out."""
 OPTIONAL: Final = {
     "offsets": "the connector's offsets",
     "heartbeat": "the watermark's document in the source",
@@ -126,24 +124,8 @@ class DeleteOperation:
     # Each returns None when it is done, else what it waits for.
 
     def _offsets(self, at: _At) -> str | None:
-        """Stop the connector and have its offsets forgotten: they outlive it, and Connect takes no call for one that is
-        not there, so one that somebody has deleted is made once more."""
-        name = at.context.pipeline
         with self.connect() as connect:
-            if connect.status(name) is None:
-                if not at.memory.get("is_made_again"):
-                    self.setup.prepare(at.context.spec)
-                    connect.create_stopped(name, self.setup.config(at.context.spec))
-                    at.memory["is_made_again"] = True
-                return "waiting for Kafka Connect to know the connector"
-            connect.stop(name, STOP_TIMEOUT_S)
-            try:
-                connect.forget_offsets(name, STOP_TIMEOUT_S)
-            except Fatal as error:
-                if at.context.attempts >= MAX_REFUSALS:
-                    raise
-                raise Transient(str(error)) from error
-        return None
+            return forget_of_any(connect, self.setup, at.context, at.memory)
 
     def _connector(self, at: _At) -> str | None:
         with self.connect() as connect:

@@ -17,6 +17,7 @@ from cdc_shared.kafka.consumer_groups import members, writer_group
 from cdc_shared.kafka.topics import ensure_connector_topics, notification_topic
 from cdc_shared.resync.resync import Resync
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
+from control_plane.controller.operations.connector_offsets import forget_of_any
 from control_plane.controller.operations.operation import Done, OperationContext, Progress
 from control_plane.controller.operations.removal import (
     all_topics,
@@ -25,7 +26,6 @@ from control_plane.controller.operations.removal import (
     remove_topics,
     tables_of,
 )
-from control_plane.controller.operations.resync import stop_and_forget
 from control_plane.controller.systems import ConnectorSetup
 
 WRITERS_LEAVE_S: Final = 2.0
@@ -65,10 +65,10 @@ class ResetOperation:
             message = f"waiting for the writers to leave: {', '.join(running)}"
             return Progress(context.memory, message, again_in_s=WRITERS_LEAVE_S)
         with self._connect() as connect:
-            if connect.status(context.pipeline) is None:
-                self._setup.prepare(context.spec)
-                connect.create_stopped(context.pipeline, self._setup.config(context.spec))
-            stop_and_forget(connect, context, forget=True)
+            remembered = dict(context.memory)
+            waits = forget_of_any(connect, self._setup, context, remembered)
+        if waits is not None:
+            return Progress(remembered, waits)
         if context.arguments.get("keep_tables", True):
             return Progress({"phase": "keep"}, "the connector has forgotten how far it had read", again_in_s=0)
         tables = tables_of(context.spec, self._stores)

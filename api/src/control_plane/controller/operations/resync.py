@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.delta.offsets import ChangeTopic
-from cdc_shared.errors import Fatal, Transient
+from cdc_shared.errors import Fatal
 from cdc_shared.kafka.publication import publish
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.resync.filtered_resync import RereadsAsked, are_answered, ask_for_matching
@@ -24,14 +24,12 @@ from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
 from cdc_shared.snapshots.topic_positions import TopicPositions
 from cdc_shared.source.document_filter import parse_filter
 from cdc_shared.source.mongodb_source import MongodbSource
+from control_plane.controller.operations.connector_offsets import STOP_TIMEOUT_S, stop_and_forget
 from control_plane.controller.operations.operation import Done, OperationContext, Progress
 
-STOP_TIMEOUT_S: Final = 10.0
 LOOK_TIMEOUT_S: Final = 10.0
 FOLLOW_EVERY_S: Final = 3.0
 WAIT_TO_RUN_S: Final = 5.0
-MAX_REFUSALS: Final = 20
-"""Connect refuses to forget offsets, as it would a wrong request, until the last task's producer is fenced out."""
 READ_S: Final = 0.5
 REASON: Final = "resync by filter"
 
@@ -165,7 +163,10 @@ def _begin(at: _Step) -> Progress:
 
 
 def _stop(at: _Step) -> Progress:
-    stop_and_forget(at.connect, at.context, forget=at.resync.is_whole)
+    if at.resync.is_whole:
+        stop_and_forget(at.connect, at.context)
+    else:
+        at.connect.stop(at.context.pipeline, STOP_TIMEOUT_S)
     return Progress({**at.context.memory, "phase": "ready"}, "the connector is stopped", again_in_s=0)
 
 
@@ -195,19 +196,6 @@ _STEPS: Final[dict[str, Callable[[_Step], Progress | Done]]] = {
     "ready": _make_ready,
     "start": _start,
 }
-
-
-def stop_and_forget(connect: ConnectClient, context: OperationContext, *, forget: bool) -> None:
-    """Stop the connector; with `forget`, let it forget how far it has read. May be repeated."""
-    connect.stop(context.pipeline, STOP_TIMEOUT_S)
-    if not forget:
-        return
-    try:
-        connect.forget_offsets(context.pipeline, STOP_TIMEOUT_S)
-    except Fatal as error:
-        if context.attempts >= MAX_REFUSALS:
-            raise
-        raise Transient(str(error)) from error
 
 
 def _told(progress: ResyncProgress, said: list[str]) -> str:
