@@ -23,7 +23,7 @@ from control_plane.controller.conditions import (
     refused,
     writer_conditions,
 )
-from control_plane.controller.connector import PAUSED, RUNNING, Move, next_move
+from control_plane.controller.connector import FAILED, PAUSED, RUNNING, Move, next_move
 from control_plane.controller.operation_worker import OperationWorker, Worked
 from control_plane.controller.rows import PipelineRow, Round
 from control_plane.controller.systems import Systems
@@ -142,6 +142,8 @@ class PipelineDriver:
             if move is Move.NONE:
                 self._connector_is_right(row, view)
                 return True
+            if move is Move.PAUSE and self._last_move is Move.PAUSE and view is not None and view.status.state == FAILED:
+                move = Move.RESTART  # a connector that has failed does not pause; begun anew, it begins paused
             if self._is_due(move):
                 self._move(spec, move, config)
         except CdcError as error:
