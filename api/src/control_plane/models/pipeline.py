@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, ValidationError, model_validator
 
 from cdc_shared.models.common import (
     BatchSpec,
@@ -47,7 +47,7 @@ class PipelineConfig(SpecModel):
     watermark: WatermarkSpec = WatermarkSpec()
     quality: QualitySpec = QualitySpec()
     evolution: EvolutionSpec = EvolutionSpec()
-    topic_partitions: int = Field(default=1, ge=1, le=1000)
+    topic_partitions: StrictInt = Field(default=1, ge=1, le=1000)
     """Partitions of each change topic, fixed from the first start on."""
 
     @model_validator(mode="after")
@@ -218,4 +218,4 @@ class ResyncRequest(SpecModel):
 class ResetRequest(SpecModel):
     """Whether the tables stay when the pipeline forgets how far it has read."""
 
-    keep_tables: bool = True
+    keep_tables: StrictBool = True

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 import yaml
-from pydantic import BaseModel, Field, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from cdc_shared.errors import Fatal
@@ -99,7 +109,7 @@ class SinkSpec(SpecModel):
     root: str | None = None
     """`s3://bucket/prefix`, `gs://…`, `az://…`, `file:///path` or an absolute path; None is the writer's DELTA_ROOT."""
     mode: Literal["deletion_vectors", "copy_on_write"] = "deletion_vectors"
-    history: bool = False
+    history: StrictBool = False
     """Whether each collection also gets an append-only table `<collection>__changes`, a row for every event."""
 
     @field_validator("root")
@@ -118,29 +128,29 @@ class SinkSpec(SpecModel):
 class BatchSpec(SpecModel):
     """A batch closes on whichever of these comes first."""
 
-    max_rows: int = Field(default=50_000, ge=1, le=5_000_000)
-    max_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024, le=4 * 1024**3)
+    max_rows: StrictInt = Field(default=50_000, ge=1, le=5_000_000)
+    max_bytes: StrictInt = Field(default=64 * 1024 * 1024, ge=64 * 1024, le=4 * 1024**3)
     """Bytes of Kafka keys and values as consumed, before decoding."""
-    max_seconds: float = Field(default=2.0, ge=MIN_BATCH_SECONDS, le=3600)
+    max_seconds: StrictFloat = Field(default=2.0, ge=MIN_BATCH_SECONDS, le=3600)
 
 
 class MaintenanceSpec(SpecModel):
     """How the writer looks after the tables (docs/architecture/maintenance.md), within bounds for the pipeline."""
 
-    retention_days: int = Field(default=30, ge=1, le=3650)
+    retention_days: StrictInt = Field(default=30, ge=1, le=3650)
     """How far back readers can travel in time. Files that were replaced take space for as long."""
-    target_file_mb: int = Field(default=128, ge=1, le=1024)
+    target_file_mb: StrictInt = Field(default=128, ge=1, le=1024)
     """Small data files are put together up to this size."""
-    cpu_share: float = Field(default=0.25, gt=0, le=1)
+    cpu_share: StrictFloat = Field(default=0.25, gt=0, le=1)
     """Of one core; all tables of a process take turns."""
-    max_mb_per_s: float = Field(default=50, gt=0)
+    max_mb_per_s: StrictFloat = Field(default=50, gt=0)
     """Of data files read and written."""
 
 
 class WatermarkSpec(SpecModel):
     """How the tables learn up to which source time they are complete."""
 
-    interval_s: float = Field(default=5.0, ge=1, le=3600)
+    interval_s: StrictFloat = Field(default=5.0, ge=1, le=3600)
     """How often it may rise. A quiet table gets one small commit each time; a busy one gets none of its own."""
     source: Literal["sentinel", "resume_token"] = "sentinel"
     """`sentinel`: a document that the writer updates in the source's collection `cdc_heartbeat`. `resume_token`: the
@@ -158,7 +168,7 @@ class PipelineSpec(SpecModel):
     watermark: WatermarkSpec = WatermarkSpec()
     quality: QualitySpec = QualitySpec()
     evolution: EvolutionSpec = EvolutionSpec()
-    topic_partitions: int = Field(default=1, ge=1, le=1000)
+    topic_partitions: StrictInt = Field(default=1, ge=1, le=1000)
     """Partitions of each change topic, fixed when the topic is created; a later change means a resync."""
     desired: Literal["running", "stopped"] = "running"
     """`stopped`: writers end the pipeline and keep its tables and offsets; `running` again, they go on from there. A

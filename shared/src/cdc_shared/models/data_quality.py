@@ -9,7 +9,7 @@ docs/architecture/data-quality.md; the engines are in `cdc_shared.rules`.
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StrictFloat, StrictInt, StringConstraints
 
 from cdc_shared.models.spec_model import SpecModel
 from cdc_shared.security.references import REFERENCE_PATTERN
@@ -116,7 +116,7 @@ class Partial(CollectionRule):
 
     rule: Literal["partial"]
     path: Path
-    keep_last: int = Field(default=4, ge=1, le=64)
+    keep_last: StrictInt = Field(default=4, ge=1, le=64)
 
 
 class Hash(CollectionRule):
@@ -133,7 +133,7 @@ class EmailMask(CollectionRule):
     rule: Literal["email"]
     path: Path
     key: SecretReference
-    keep_domain: bool = False
+    keep_domain: StrictBool = False
 
 
 class TruncateDate(CollectionRule):
@@ -182,8 +182,8 @@ class Range(Check):
 
     rule: Literal["range"]
     path: Path
-    min: int | float | str | None = None
-    max: int | float | str | None = None
+    min: StrictInt | StrictFloat | str | None = None
+    max: StrictInt | StrictFloat | str | None = None
 
 
 class Length(Check):
@@ -191,8 +191,8 @@ class Length(Check):
 
     rule: Literal["length"]
     path: Path
-    min: int | None = Field(default=None, ge=0)
-    max: int | None = Field(default=None, ge=0)
+    min: StrictInt | None = Field(default=None, ge=0)
+    max: StrictInt | None = Field(default=None, ge=0)
 
 
 class Regex(Check):
@@ -246,18 +246,18 @@ class DirtyDataSpec(SpecModel):
     """What becomes of records that are no change of a document, and of documents that fail a rule."""
 
     policy: OnFailure = "dlq"
-    max_document_size: int = Field(default=10 * MEBIBYTE, ge=1024)
+    max_document_size: StrictInt = Field(default=10 * MEBIBYTE, ge=1024)
     """Bytes of a document's JSON text, above which `policy` applies. Above 16 MiB it is a dead letter always."""
     rejected_updates: Literal["keep", "delete"] = "keep"
     """What a rejected change leaves of the document's row: its last valid state, or nothing."""
-    max_dead_letters_per_minute: int = Field(default=1000, ge=1)
+    max_dead_letters_per_minute: StrictInt = Field(default=1000, ge=1)
     """Above it the pipeline pauses itself: most likely a rule or the source is wrong, not every document."""
 
 
 class QualitySpec(SpecModel):
     """Rules of one pipeline. They are reloaded while it runs; a row's `_cdc_rules_version` says which made it."""
 
-    version: int = Field(default=0, ge=0, le=2**31 - 1)
+    version: StrictInt = Field(default=0, ge=0, le=2**31 - 1)
     """Counted by whoever publishes the spec, up by one with each change of the rules. 0: there never were any."""
     dirty_data: DirtyDataSpec = DirtyDataSpec()
     validation: tuple[ValidationRule, ...] = ()
@@ -274,8 +274,8 @@ class FieldEvolution(CollectionRule):
 class PromotionSpec(SpecModel):
     """When a column is rewritten to a wider type in the background."""
 
-    enabled: bool = True
-    after_conflicts: int = Field(default=1000, ge=1)
+    enabled: StrictBool = True
+    after_conflicts: StrictInt = Field(default=1000, ge=1)
     """Values rescued for one field, counted since the writer opened the table."""
 
 
