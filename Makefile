@@ -64,6 +64,10 @@ format: venv ## Format the code and fix what can be fixed
 	@.venv/bin/ruff format
 	@.venv/bin/ruff check --fix
 
+.PHONY: openapi
+openapi: venv ## Write docs/api/openapi.yaml, the API's description, from the code
+	@.venv/bin/cdc-control-plane openapi --output docs/api/openapi.yaml
+
 .PHONY: bench
 bench: venv ## Measure throughput and cost per change, beside delta-rs MERGE
 	@$(PYTHON) -m bench.run

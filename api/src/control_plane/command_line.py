@@ -12,7 +12,6 @@ from cdc_shared.settings import LoggingSettings, load_settings
 from control_plane.admin_command import make_admin
 from control_plane.main import SERVICE, create_app
 from control_plane.migrations import migrate as bring_forward
-from control_plane.openapi import openapi_yaml
 from control_plane.plain_errors import plain_errors
 from control_plane.server import serve as serve_application
 from control_plane.services.passwords import generate_password
@@ -79,6 +78,8 @@ def openapi(
     check: Annotated[Path | None, typer.Option(help="Only tell whether this file is up to date.")] = None,
 ) -> None:
     """The API's description, OpenAPI 3.1 in YAML. Nothing needs to run, and nothing to be set."""
+    from control_plane.openapi import openapi_yaml  # an example that no longer fits its model stops no server
+
     text = openapi_yaml()
     if check is not None:
         if not check.exists() or check.read_text(encoding="utf-8") != text:

@@ -19,6 +19,7 @@ from cdc_shared.settings import (
     TracingSettings,
 )
 from control_plane.main import create_app
+from control_plane.openapi_examples import add_examples
 from control_plane.permissions import Permission
 from control_plane.problems import MEDIA_TYPE
 from control_plane.routes import GuardedRoute
@@ -87,14 +88,14 @@ def openapi_yaml() -> str:
     return yaml.dump(document, Dumper=_Readable, sort_keys=False, allow_unicode=True, width=DOCUMENT_WIDTH)
 
 
-class _Readable(yaml.SafeDumper):
+class _Readable(yaml.CSafeDumper):
     """Writes texts of several lines as they read, and everything where it stands, without anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 # PyYAML's name
         return True
 
 
-def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _text(dumper: yaml.CSafeDumper, text: str) -> yaml.ScalarNode:
     style = "|" if "\n" in text else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
 
@@ -110,6 +111,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
     for theirs in ("HTTPValidationError", "ValidationError"):
         schemas.pop(theirs, None)
     schemas["Problem"] = PROBLEM
+    add_examples(schemas)
     components["securitySchemes"] = SECURITY_SCHEMES
     for route, operation in _operations(app, document):
         _complete(route, operation)
