@@ -274,6 +274,11 @@ class ConnectClient:
             raise Transient(
                 f"{what}: Kafka Connect at {redact_text(self._base_url)}: {error or type(error).__name__}"
             ) from error
+        if response.status_code == httpx.codes.NOT_FOUND and not _is_of_connect(response):
+            raise Transient(
+                f"{what}: {redact_text(self._base_url)} serves nothing of Kafka Connect: it starts; if it stays so, "
+                "correct CONNECT_URL"
+            )
         if response.status_code == httpx.codes.NOT_FOUND and absent_ok:
             return None
         if response.is_error:
@@ -284,6 +289,14 @@ class ConnectClient:
             raise Fatal(
                 f"{what}: {redact_text(self._base_url)} does not answer as Kafka Connect; correct CONNECT_URL"
             ) from error
+
+
+def _is_of_connect(response: httpx.Response) -> bool:
+    """Whether Connect itself says so. While it starts, its web server alone answers, and knows no connector at all."""
+    try:
+        return "error_code" in response.json()
+    except (ValueError, TypeError):
+        return False
 
 
 def _refusal(what: str, refused: Mapping[str, tuple[str, ...]]) -> CdcError:

@@ -17,6 +17,8 @@ CONFIG = {
     "mongodb.password": "hunter2",
 }
 
+ABSENT = httpx.Response(404, json={"error_code": 404, "message": "Connector shop not found"})
+
 
 class FakeConnect:
     """A Connect worker with one connector; answers in `override` come first."""
@@ -35,6 +37,13 @@ class FakeConnect:
                 raise answer
             return answer
         path = request.url.path
+        if path == "/connectors" and request.method == "POST":
+            self.config = json.loads(request.content)["config"]
+            self.states = [(json.loads(request.content)["initial_state"], [])]
+            return httpx.Response(201, json={"name": "shop", "config": self.config})
+        if path == "/connectors":
+            one = {"info": {"config": {**(self.config or {}), "name": "shop"}}, "status": self._status()}
+            return httpx.Response(200, json={"shop": one, "made a moment ago": {}} if self.config else {})
         if path == "/connector-plugins":
             return httpx.Response(200, json=[{"class": "x.MongoDbConnector", "type": "source", "version": "1"}])
         if request.method == "PUT" and path.endswith(("/stop", "/resume")):
@@ -114,6 +123,38 @@ def test_status_of_none_and_of_one(client: ConnectClient, connect: FakeConnect) 
     assert str(status) == "connector shop RUNNING, task 0 RUNNING"
 
 
+@pytest.mark.parametrize("starting", [httpx.Response(404), httpx.Response(404, text="<html>Not Found</html>")])
+def test_a_worker_that_starts_knows_no_connector_and_says_nothing_of_them(
+    starting: httpx.Response, client: ConnectClient, connect: FakeConnect
+) -> None:
+    """Its web server answers before Connect does: whoever took that for "there is none" would make or forget one."""
+    for ask in (client.status, client.delete, lambda name: client.put_config(name, CONFIG)):
+        connect.override = [starting]
+        with pytest.raises(Transient, match="it starts"):
+            ask("shop")
+    connect.override = [starting]
+    with pytest.raises(Transient, match="it starts"):
+        client.connectors()
+
+
+def test_all_connectors_in_one_request(client: ConnectClient, connect: FakeConnect) -> None:
+    assert client.connectors() == {}
+    connect.config = CONFIG
+    connect.requests.clear()
+    found = client.connectors()
+    assert list(found) == ["shop"]
+    assert found["shop"].config == CONFIG
+    assert found["shop"].status.running
+    assert len(connect.requests) == 1
+
+
+def test_a_connector_made_stopped(client: ConnectClient, connect: FakeConnect) -> None:
+    client.create_stopped("shop", CONFIG)
+    status = client.status("shop")
+    assert status is not None
+    assert (status.state, connect.config) == ("STOPPED", CONFIG)
+
+
 def test_a_running_connector_without_tasks_does_not_run_yet(client: ConnectClient, connect: FakeConnect) -> None:
     connect.config, connect.states = CONFIG, [("RUNNING", [])]
     status = client.status("shop")
@@ -182,7 +223,7 @@ def test_a_refused_configuration_is_explained_without_its_secrets(connect: FakeC
 
     client = ConnectClient("http://connect:8083", httpx.MockTransport(connect), hide=hide)
     echo = f"Connector configuration is invalid: Value {CONFIG['mongodb.connection.string']} and hunter2 are wrong"
-    connect.override = [httpx.Response(404), httpx.Response(400, json={"error_code": 400, "message": echo})]
+    connect.override = [ABSENT, httpx.Response(400, json={"error_code": 400, "message": echo})]
     with pytest.raises(
         Fatal, match="configure connector shop: Kafka Connect answered 400: Connector configuration"
     ) as caught:
@@ -236,7 +277,7 @@ def test_what_connect_stumbles_over_is_asked_for(
 ) -> None:
     stumbled = httpx.Response(500, json={"message": 'Cannot invoke "…ConfigValueInfo.errors()" because it is null'})
     told = {"configs": [{"value": None}, {"value": {"name": setting, "value": None, "errors": [text]}}]}
-    connect.override = [httpx.Response(404), stumbled, httpx.Response(200, json=told)]
+    connect.override = [ABSENT, stumbled, httpx.Response(200, json=told)]
     with pytest.raises(kind, match="configure connector shop: refused") as caught:
         client.put_config("shop", CONFIG)
     assert part in str(caught.value)
