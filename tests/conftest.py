@@ -127,6 +127,13 @@ def database(database_server: DatabaseServer) -> Iterator[TrialDatabase]:
         yield made
 
 
+@pytest.fixture
+def empty_database(database_server: DatabaseServer) -> Iterator[TrialDatabase]:
+    """A database of the test's own without a table."""
+    with database_server.empty_database() as made:
+        yield made
+
+
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     """What tests marked `anyio` (the coroutines) run on."""
