@@ -49,5 +49,5 @@ def run(
         case Desired.PAUSED:
             pipeline = pipelines.resume(config.name)
         case Desired.RUNNING if pipeline.status.state is State.FAILED:
-            pipelines.restart(config.name)
+            pipelines.wait_for(pipelines.restart(config.name), within_s)
     return pipelines.wait_until(config.name, RUNS, within_s, on_change)

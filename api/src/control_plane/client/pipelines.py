@@ -149,9 +149,11 @@ class Pipelines:
     ) -> Pipeline:
         """The pipeline once it is in one of `states`; `on_change` is told whenever its state or a condition is another.
 
-        Raises `Fatal` with the reason when it has failed, `Transient` when the time is up.
+        Raises `Fatal` with the reason when it has failed, `Transient` when the time is up. What the controller saw
+        before this call proves nothing: it may not have come yet to what was asked for.
         """
         deadline, told = self._clock() + within_s, None
+        before = self.get(name).status.observed_at
         while True:
             pipeline = self.get(name)
             seen = (pipeline.status.state, pipeline.status.conditions)
@@ -161,7 +163,7 @@ class Pipelines:
             if pipeline.status.state in states:
                 return pipeline
             why = worries(pipeline) or "it is not known why"
-            if pipeline.status.state is State.FAILED:
+            if pipeline.status.state is State.FAILED and pipeline.status.observed_at != before:
                 raise Fatal(f"pipeline {name} has failed: {why}")
             if self._clock() > deadline:
                 raise Transient(f"pipeline {name} is {pipeline.status.state} after {within_s:.0f} s: {why}")
