@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
+import msgspec
 
 from cdc_shared.errors import Fatal, Transient
 from cdc_shared.logging.redaction import redact_text
@@ -38,6 +39,7 @@ class Database:
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
                 init=prepare_connection,
+                reset=_leave_as_it_is,
             )
         return cls(pool)
 
@@ -59,7 +61,15 @@ class Database:
 
 async def prepare_connection(connection: Any) -> None:
     """What every connection needs, the pool's and those of their own (listeners, locks)."""
-    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=msgspec.json.decode, schema="pg_catalog")
+
+
+async def _leave_as_it_is(_: Any) -> None:
+    """Called when a connection comes back; asyncpg has rolled back what was open.
+
+    Its own way asks the server to reset the session each time, a round trip that nothing here needs: what is set or
+    locked is set or locked for the transaction. Who needs a session has a connection of its own, not the pool's.
+    """
 
 
 class connection_errors:  # noqa: N801 # used as a function

@@ -1,4 +1,4 @@
-"""What endpoints may ask for in their signatures."""
+"""What endpoints may ask for in their signatures. All are coroutines: FastAPI would run each function in a thread."""
 
 from collections.abc import AsyncIterator
 from typing import Annotated, cast
@@ -11,15 +11,15 @@ from control_plane.platform import Platform
 from control_plane.unit_of_work import UnitOfWork
 
 
-def _platform(request: Request) -> Platform:
+async def _platform(request: Request) -> Platform:
     return cast(Platform, request.app.state.platform)
 
 
-def _principal(request: Request) -> Principal:
+async def _principal(request: Request) -> Principal:
     return cast(Principal, request.state.audit.principal)
 
 
-def _later_work(request: Request) -> UnitOfWork:
+async def _later_work(request: Request) -> UnitOfWork:
     return cast(UnitOfWork, request.state.unit)
 
 

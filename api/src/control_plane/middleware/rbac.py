@@ -38,12 +38,12 @@ class Guard:
 
 
 class _PublicGuard(Guard):
-    def __call__(self) -> None:
+    async def __call__(self) -> None:
         """Nothing to do: a marker that the route finds."""
 
 
 class _SignedInGuard(Guard):
-    def __call__(self, _token: Annotated[str | None, Security(bearer)]) -> None:
+    async def __call__(self, _token: Annotated[str | None, Security(bearer)]) -> None:
         """Nothing to do: a marker that the route finds, and OpenAPI's note that one must be signed in."""
 
 

@@ -15,7 +15,7 @@ from control_plane.services.auth_service import RefreshReused, SignedIn, session
 router = guarded_router(prefix="/api/v1/auth", tags=["auth"])
 
 
-def _draft(request: Request) -> AuditDraft:
+async def _draft(request: Request) -> AuditDraft:
     return cast(AuditDraft, request.state.audit)
 
 

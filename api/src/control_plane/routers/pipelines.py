@@ -12,6 +12,7 @@ from cdc_shared.models.common import PIPELINE_NAME_PATTERN
 from control_plane.dependencies import CurrentPrincipal, Reading, ThePlatform, Work
 from control_plane.middleware.rbac import guard
 from control_plane.models.audit import Action
+from control_plane.models.auth import Principal
 from control_plane.models.operation import Operation
 from control_plane.models.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from control_plane.models.pipeline import (
@@ -31,6 +32,7 @@ from control_plane.services.idempotency import Answer, digest_of, once
 from control_plane.services.lifecycle import Move
 from control_plane.services.pipeline_manager import PipelineManager
 from control_plane.services.pipeline_view import operation_view, pipeline_view
+from control_plane.unit_of_work import UnitOfWork
 
 PREFIX: Final = "/api/v1/pipelines"
 EXAMPLE: Final = {
@@ -80,7 +82,7 @@ ShortText = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 Config = Annotated[PipelineConfig, Body(examples=[EXAMPLE])]
 
 
-def _manager(platform: ThePlatform) -> PipelineManager:
+async def _manager(platform: ThePlatform) -> PipelineManager:
     return platform.pipelines
 
 
@@ -93,10 +95,10 @@ class _Posting:
     def __init__(
         self,
         request: Request,
-        work: Work,
-        principal: CurrentPrincipal,
-        manager: Manager,
-        idempotency_key: IdempotencyKey = None,
+        work: UnitOfWork,
+        principal: Principal,
+        manager: PipelineManager,
+        idempotency_key: str | None,
     ) -> None:
         self.by = principal.name
         self.connection = work.connection
@@ -128,7 +130,17 @@ class _Posting:
         return await self.once(perform)
 
 
-Posting = Annotated[_Posting, Depends(_Posting)]
+async def _posting(
+    request: Request,
+    work: Work,
+    principal: CurrentPrincipal,
+    manager: Manager,
+    idempotency_key: IdempotencyKey = None,
+) -> _Posting:
+    return _Posting(request, work, principal, manager, idempotency_key)
+
+
+Posting = Annotated[_Posting, Depends(_posting)]
 
 
 @router.post(

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Final
 
-from fastapi import Depends
+from fastapi import Depends, Request
 
 from control_plane.dependencies import CurrentPrincipal, ThePlatform
 from control_plane.middleware.rbac import guard
@@ -47,7 +47,7 @@ _EXAMPLE: Final[dict[int | str, dict[str, Any]]] = {
 router = guarded_router(prefix=PREFIX, tags=["pipelines"])
 
 
-def _preflight(platform: ThePlatform) -> Preflight:
+async def _preflight(platform: ThePlatform) -> Preflight:
     return platform.preflight
 
 
@@ -57,12 +57,15 @@ ThePreflight = Annotated[Preflight, Depends(_preflight)]
 @router.post(
     "/validate", responses=_EXAMPLE, dependencies=[guard(Permission.PIPELINES_WRITE, Action.PIPELINE_VALIDATE)]
 )
-async def validate_spec(config: Config, principal: CurrentPrincipal, preflight: ThePreflight) -> PreflightReport:
+async def validate_spec(
+    config: Config, request: Request, principal: CurrentPrincipal, preflight: ThePreflight
+) -> PreflightReport:
     """Check whether a pipeline with this spec would run. Nothing is made or changed; it takes some seconds.
 
     The source, Kafka, Kafka Connect and the place for the tables are asked, from here and, for the source, from Kafka
     Connect too.
     """
+    request.state.unit.set_resource(config.name)  # not by `Work`: checks take seconds, and no transaction that long
     if not principal.may_touch(config.name):
         raise Problem(403, "out_of_scope", "this pipeline's name is not among those that you are limited to")
     return await preflight.report(config.spec())
