@@ -61,6 +61,13 @@ async def operator(api: Api) -> httpx.AsyncClient:
     return await api.signed_in(Role.OPERATOR)
 
 
+async def test_a_path_says_all_its_methods(operator: httpx.AsyncClient) -> None:
+    for path, methods in ((PIPELINES, "GET, POST"), (f"{PIPELINES}/shop", "DELETE, GET, PUT")):
+        answer = await operator.patch(path)
+        problem(answer, 405, "method_not_allowed")
+        assert answer.headers["allow"] == methods
+
+
 # --- create, read, list -----------------------------------------------------------------------------------------------
 
 
@@ -97,6 +104,8 @@ WRONG_SPECS: list[tuple[dict[str, Any], str]] = [
     ({"quality": {"version": 3}}, "body"),
     ({"quality": {"validation": [{"rule": "regex", "path": "/a", "pattern": "("}]}}, "body"),
     ({"topic_partitions": 0}, "body.topic_partitions"),
+    ({"topic_partitions": "3"}, "body.topic_partitions"),
+    ({"sink": {"history": "yes"}}, "body.sink.history"),
     ({"sink": {"root": "s3://key:hunter2-planted@bucket/x"}}, "body.sink.root"),
 ]
 
@@ -107,6 +116,8 @@ async def test_a_wrong_spec_is_refused_by_its_field_and_never_quoted(operator: h
         body = problem(answer, 422, "invalid_request")
         assert [each["field"] for each in body["errors"]] == [field]
         assert "hunter2" not in answer.text
+        if "connection" in field:
+            assert "write secret:<name> or env:<VARIABLE>" in body["errors"][0]["message"]
 
 
 async def test_an_unknown_pipeline_is_404_everywhere(operator: httpx.AsyncClient) -> None:

@@ -11,12 +11,14 @@ import asyncpg
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from cdc_shared.errors import CdcError, Fatal, Transient, shown
 from cdc_shared.logging.redaction import redact_text
 from cdc_shared.logging.structured_logger import get_logger
-from cdc_shared.models.common import InvalidSpec
+from cdc_shared.models.common import PATTERN_REMEDIES, InvalidSpec
 from cdc_shared.rules.rule_checks import InvalidRules
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -115,7 +117,10 @@ def problem_response(request: Request, error: BaseException) -> JSONResponse:
     }
     if problem.errors:
         body["errors"] = list(problem.errors)
-    return JSONResponse(body, problem.status, headers=problem.headers, media_type=MEDIA_TYPE)
+    headers = problem.headers
+    if problem.status == HTTPStatus.METHOD_NOT_ALLOWED:
+        headers = {**headers, "Allow": ", ".join(_methods_of(request))}
+    return JSONResponse(body, problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -129,11 +134,25 @@ def install(app: FastAPI) -> None:
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:
-    errors = [
-        {"field": ".".join(str(part) for part in each["loc"]), "message": each["msg"].removeprefix("Value error, ")}
-        for each in error.errors()
-    ]
+    errors = [{"field": ".".join(map(str, each["loc"])), "message": _message(each)} for each in error.errors()]
     return Problem(422, "invalid_request", "the request is not valid; see `errors`", errors=errors)
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] == "string_pattern_mismatch" and (remedy := PATTERN_REMEDIES.get(error["ctx"]["pattern"])):
+        return remedy
+    if error["type"] == "extra_forbidden":
+        return "is not a known field; correct its name, or remove it"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _methods_of(request: Request) -> list[str]:
+    """All methods of the path. Of routes that share a path, Starlette's own header names only those of the first."""
+    path = request.scope["path"]
+    matching = (
+        each for each in iter_route_contexts(request.app.routes) if compile_path(each.path or "")[0].match(path)
+    )
+    return sorted({method for each in matching for method in each.methods or ()})
 
 
 def _unstorable() -> Problem:

@@ -238,12 +238,13 @@ def decode_spec(name: str, value: bytes) -> PipelineSpec:
     return spec
 
 
-_PATTERNS: Final = {
+PATTERN_REMEDIES: Final = {
+    PIPELINE_NAME_PATTERN: "must be 1 to 41 of a-z, 0-9 and -, beginning with a letter (it prefixes the topics' names)",
     PATH_PATTERN: "must begin with /, as /address/zip; of a name that has them, ~ is written ~0 and / is written ~1",
     REFERENCE_PATTERN: "is not a reference; write secret:<name> or env:<VARIABLE>, never the secret itself",
     RULE_NAME_PATTERN: "must be 1 to 64 of A-Z, a-z, 0-9, _, . and -",
 }
-"""What a text must be that does not match."""
+"""What a text must be that does not match, for messages: a pattern tells people little."""
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
@@ -307,9 +308,7 @@ def _explain_one(problem: ErrorDetails, content: Any) -> str:
             f"{field} is not a reference; write secret:<name> or env:<VARIABLE>, never the connection string itself "
             "(the spec is stored in a topic)"
         )
-    if problem["loc"] == ("name",) and kind == "string_pattern_mismatch":
-        return f"{field} must be 1 to 41 of a-z, 0-9 and -, beginning with a letter (it prefixes the topics' names)"
-    if kind == "string_pattern_mismatch" and (why := _PATTERNS.get(problem["ctx"]["pattern"])):
+    if kind == "string_pattern_mismatch" and (why := PATTERN_REMEDIES.get(problem["ctx"]["pattern"])):
         return f"{field} {why}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{field}: {message}"
