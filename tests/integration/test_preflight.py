@@ -208,6 +208,12 @@ async def test_through_the_api(trial: Trial, api: Api, monkeypatch: pytest.Monke
     ):
         answer = await client.post(f"/api/v1/pipelines/{path}", json=config)
         assert answer.status_code == status, answer.text
+    audited = await api.database.fetch(
+        "SELECT resource, outcome FROM audit_logs WHERE action = 'pipeline.validate' ORDER BY id"
+    )
+    names = [None, None, trial.name, trial.name, trial.name]
+    assert [each["resource"] for each in audited] == names
+    assert [each["outcome"] for each in audited] == ["refused", "refused", "refused", "allowed", "failed"]
     assert (await operator.post("/api/v1/pipelines", json=config)).status_code == 201
     answer = await operator.post(f"/api/v1/pipelines/{trial.name}/validate")
     assert answer.status_code == 200, answer.text

@@ -7,7 +7,6 @@ from pymongo import MongoClient
 from pymongo.errors import OperationFailure
 
 from cdc_shared.models.common import SENTINEL_COLLECTION, PipelineSpec
-from cdc_shared.source.errors import map_source_error
 from cdc_shared.source.oplog import oplog_window
 from control_plane.services.checks.check import Finding, failed, ok, skipped, warning
 from control_plane.services.checks.source_probe import Document, SourceProbe
@@ -74,7 +73,7 @@ def oplog(probe: SourceProbe) -> Finding:
             window = oplog_window(client)
         except OperationFailure as error:
             if error.code != UNAUTHORIZED:
-                raise map_source_error(error, "read the oplog") from None
+                raise
             return warning(
                 "the user may not read local.oplog.rs, so how far the oplog reaches back is not known: grant the role "
                 "clusterMonitor, or see to it that it is at least 24 hours"
