@@ -8,7 +8,7 @@ from typing import Final
 
 from cdc_shared.connect.connect_client import ConnectorStatus, ConnectorView
 from cdc_shared.errors import CdcError, Transient, shown
-from cdc_shared.kafka.status_topic import SILENT_AFTER_S, Heard
+from cdc_shared.kafka.status_topic import HANGS_AFTER_S, SILENT_AFTER_S, Heard
 from cdc_shared.metrics.prometheus_metrics import PipelineState
 from control_plane.controller.connector import PAUSED, STOPPED, is_quiet
 from control_plane.models.pipeline import Condition, ConditionKind, ConditionStatus, Reason
@@ -98,6 +98,10 @@ def _writer_condition(heard: Sequence[Heard]) -> Condition:
         found = [each for each in present if each.state is state]
         if found:
             return is_not(kind, reason, found[0].reason or f"the writer {found[0].writer} says: {state}")
+    hanging = [each.writer for each in present if each.hangs]
+    if hanging:
+        why = f"the writer {hanging[0]} has done nothing for {HANGS_AFTER_S:.0f} s or more; see its log, and restart it"
+        return is_not(kind, "Hanging", why)
     running = sorted(each.writer for each in present if each.state is PipelineState.RUNNING)
     if running:
         return is_so(kind, Reason.RUNNING, f"run by {', '.join(running)}")

@@ -107,6 +107,7 @@ class WriterState(_Answer):
     findings: list[str] = Field(description="what somebody should look at although the pipeline goes on")
     since: datetime | None = Field(description="when it came into this state")
     heard_at: datetime = Field(description="when it last reported")
+    turned_at: datetime | None = Field(description="when its loop last came round; long before `heard_at`: it hangs")
     rules_version: int
     retries: int
     partitions: int = Field(description="of the change topics, that it reads")

@@ -144,6 +144,7 @@ def _writer(heard: Heard, now: datetime) -> WriterState:
         findings=list(report.findings),
         since=_time(report.since_ms),
         heard_at=now - timedelta(seconds=heard.age_s),
+        turned_at=_time(report.turn_ms),
         rules_version=report.rules_version,
         retries=report.retries,
         partitions=sum(len(each.partitions) for each in report.collections),

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 from confluent_kafka import KafkaException, Producer
 
-from cdc_shared.errors import InvalidEvent
+from cdc_shared.errors import CdcError, InvalidEvent
 from cdc_shared.kafka.compacted_topic import records, whole_topic_consumer
 from cdc_shared.kafka.status_topic import (
     HEARTBEAT_S,
@@ -93,10 +93,15 @@ class StatusPublisher:
     def settle(self, writer: str, specs: Collection[str]) -> None:
         """Correct what a life of this writer that ended badly has left in the topic, of pipelines that it does not run.
 
-        Of those that are not in `specs`, nothing is left. Raises `Transient` or `Fatal` when the topic cannot be read.
+        Of those that are not in `specs`, nothing is left. When the topic cannot be read all stays as it is: whoever
+        reads it soon takes the life before for silent.
         """
-        with closing(whole_topic_consumer(self._bootstrap)) as consumer:
-            left = {key_of(message): message.value() for message in records(consumer, STATUS_TOPIC)}
+        try:
+            with closing(whole_topic_consumer(self._bootstrap)) as consumer:
+                left = {key_of(message): message.value() for message in records(consumer, STATUS_TOPIC)}
+        except CdcError as error:
+            log.warning("reports of an earlier life of this writer are not corrected", reason=str(error))
+            return
         for (pipeline, of_writer), value in left.items():
             if of_writer == writer and value is not None:
                 self._settle(pipeline, writer, value, is_known=pipeline in specs)

@@ -44,6 +44,8 @@ STATUS_CONFIG: Final = {
     "delete.retention.ms": str(3600 * 1000),
 }
 
+HANGS_AFTER_S: Final = 300.0
+"""Longer than the largest batch takes to be written, by far."""
 CONTACT_EVERY_S: Final = 5.0
 """How often a reader that hears nothing asks Kafka whether it is still there."""
 CONTACT_TIMEOUT_S: Final = 5.0
@@ -137,6 +139,12 @@ class WriterReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Attempts repeated since it began, because Kafka, the store or the source was away."""
     last_error: ErrorReport | None = None
     collections: tuple[CollectionReport, ...] = ()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it says that it runs, and has not come round for so long that it does not."""
+        stood_still_ms = 0 if self.turn_ms is None else self.at_ms - self.turn_ms
+        return self.state is PipelineState.RUNNING and stood_still_ms > HANGS_AFTER_S * 1000
 
 
 def ensure_status_topic(admin: AdminClient, replication_factor: int = 1) -> None:

@@ -9,10 +9,12 @@ import msgspec
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from fake_records import FakeConsumer, FakeMessage, at_end, record
+from msgspec.structs import replace
 from waiting import wait_until
 
 from cdc_shared.errors import InvalidEvent
 from cdc_shared.kafka.status_topic import (
+    HANGS_AFTER_S,
     SILENT_AFTER_S,
     CollectionReport,
     ErrorReport,
@@ -147,6 +149,15 @@ def test_other_releases_reports_are_read() -> None:
     assert decode_report(msgspec.json.encode(new)).collections[0].table_version == -1
     with Follower(record("shop", msgspec.json.encode(old)), sent(report("b")), at_end()) as follower:
         assert set(follower.writers()) == {"", "b"}, "the old key is a writer of its own"
+
+
+def test_a_writer_that_does_not_come_round_hangs_whatever_it_says() -> None:
+    late_ms = NOW_MS - int(HANGS_AFTER_S * 1000)
+    running = report()
+    assert not running.hangs, "it has just begun"
+    assert not replace(running, turn_ms=late_ms).hangs
+    assert replace(running, turn_ms=late_ms - 1).hangs
+    assert not replace(running, turn_ms=late_ms - 1, state=PipelineState.FAILED).hangs, "it does not say that it runs"
 
 
 @pytest.mark.parametrize("value", [b"", b"no json", b"[]", b"{}", b'{"pipeline":"p","state":"dancing","at_ms":1}'])

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from fake_records import FakeConsumer, FakeMessage, at_end
 
 import delta_writer.reporting.status_publisher as publisher_module
+from cdc_shared.errors import Fatal
 from cdc_shared.kafka.status_topic import (
     HEARTBEAT_S,
     CollectionReport,
@@ -153,6 +154,15 @@ def test_a_life_that_ended_badly_is_corrected(rig: Rig, monkeypatch: pytest.Monk
     assert sent[report_key("odd", "w")] is None
     killed = decode_report(sent[report_key("killed", "w")] or b"")
     assert (killed.state, killed.reason, killed.at_ms) == (PipelineState.STOPPED, None, 7)
+
+
+def test_a_topic_that_cannot_be_read_keeps_no_writer_from_working(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: str) -> FakeConsumer:
+        raise Fatal("read cdc.status: grant this client's user access to the topic")
+
+    monkeypatch.setattr(publisher_module, "whole_topic_consumer", refused)
+    rig.publisher.settle("w", {"shop"})
+    assert rig.producer.sent == []
 
 
 def test_the_thread_sends_and_ends(rig: Rig) -> None:
