@@ -81,7 +81,8 @@ class SnapshotFollower:
         """`count_documents` is asked once an attempt; while it raises a `CdcError` there are no totals."""
         self._count_documents = count_documents
         self._clock = clock
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 5})
+        # The clients' own log would say many times a second that Kafka is away; whoever looks is told.
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0})
         self._consumer = Consumer(
             {
                 "bootstrap.servers": bootstrap_servers,
@@ -90,6 +91,7 @@ class SnapshotFollower:
                 "enable.partition.eof": True,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
+                "log_level": 0,
             }
         )
         self._followed: dict[str, _Followed] = {}
