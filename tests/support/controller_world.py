@@ -24,7 +24,7 @@ from control_plane.controller.operations.restart import RestartOperation
 from control_plane.controller.rows import PipelineRow, Round
 from control_plane.controller.systems import Systems
 from control_plane.models.operation import Operation, OperationKind, OperationState
-from control_plane.models.pipeline import Desired, PipelineConfig, PipelineRecord, State
+from control_plane.models.pipeline import Condition, Desired, PipelineConfig, PipelineRecord, State
 from control_plane.repositories.operation_repo import OperationRecord
 from control_plane.services.lifecycle import state_of
 
@@ -76,6 +76,7 @@ class World:
     def systems(self) -> Systems:
         connect = FakeClients(self)
         return Systems(
+            self,
             self,
             self,
             self,
@@ -234,6 +235,11 @@ class World:
         if state is None:
             return ()
         return (Heard(WriterReport(pipeline=pipeline, state=state, at_ms=0, writer="w"), 0.0, is_silent=False),)
+
+    # -- Sources ------------------------------------------------------------------------------------------------------
+
+    def conditions(self, spec: PipelineSpec) -> Sequence[Condition]:
+        return ()
 
     # -- Remains ------------------------------------------------------------------------------------------------------
 

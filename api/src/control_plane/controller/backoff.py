@@ -7,6 +7,8 @@ from typing import Final
 
 FIRST_WAIT_S: Final = 1.0
 MAX_WAIT_S: Final = 60.0
+MAX_OUTAGE_WAIT_S: Final = 8.0
+"""For what is away: asking costs it little, and once it is back everybody waits for the next attempt."""
 STEADY_S: Final = 60.0
 """What has gone well for so long is well: the next failure is a first one again."""
 _MAX_DOUBLINGS: Final = 30
@@ -25,9 +27,11 @@ class BackOff:
         self.not_before = float("-inf")
         """When it may be tried next."""
 
-    def failed(self, now: float) -> float:
+    def failed(self, now: float, *, is_outage: bool = False) -> float:
         """Note a failure; return when it may be tried next: after c/2 to c seconds, c doubling up to the maximum."""
-        ceiling_s = min(self._max_s, self._first_s * 2.0 ** min(self.failures, _MAX_DOUBLINGS))
+        ceiling_s = min(
+            MAX_OUTAGE_WAIT_S if is_outage else self._max_s, self._first_s * 2.0 ** min(self.failures, _MAX_DOUBLINGS)
+        )
         self.failures += 1
         self._well_since = None
         self.not_before = now + self._rng.uniform(ceiling_s / 2, ceiling_s)

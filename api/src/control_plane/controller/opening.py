@@ -31,6 +31,7 @@ from control_plane.controller.operations.reset import ResetOperation
 from control_plane.controller.operations.restart import RestartOperation
 from control_plane.controller.operations.resync import ResyncOperation, ResyncSystems
 from control_plane.controller.published_specs import PublishedSpecs
+from control_plane.controller.source_watch import LookAtSource, SourceWatch
 from control_plane.controller.systems import Systems
 from control_plane.models.operation import OperationKind
 from control_plane.settings import Settings
@@ -75,12 +76,16 @@ async def open_controller(settings: Settings) -> AsyncIterator[Controller]:
             connect, setup, specs, PipelineRemains(bootstrap, settings.stores, settings.secrets, kept)
         ),
     }
+    sources = SourceWatch(LookAtSource(partial(_source, settings), connect), time.monotonic)
     async with AsyncExitStack() as stack:
+        stack.callback(sources.close)
         stack.push_async_callback(to_thread.run_sync, connectors.close)
         for reader in (specs.start(), writers.start()):
             stack.push_async_callback(to_thread.run_sync, reader.close)
         dsn = settings.api.postgres_dsn.get_secret_value()
-        controller = Controller(Systems(connectors, setup, specs, writers, operations), dsn, random.SystemRandom())
+        controller = Controller(
+            Systems(connectors, setup, specs, writers, sources, operations), dsn, random.SystemRandom()
+        )
         wakers.append(controller)
         task = asyncio.create_task(controller.run(), name="controller")
         stack.push_async_callback(_end, task)

@@ -71,7 +71,7 @@ class OperationWorker:
 
     def _failed(self, operation: OperationRecord, error: Exception, *, may_be_repeated: bool) -> Worked:
         now = self._clock()
-        wait_s = self._backoff.failed(now) - now
+        wait_s = self._backoff.failed(now, is_outage=isinstance(error, Transient)) - now
         if not may_be_repeated:
             return Worked(OperationUpdate(OperationState.FAILED, error=shown(error)), False, 0.0)
         update = OperationUpdate(OperationState.RUNNING, error=shown(error), next_attempt_in_s=wait_s)

@@ -121,15 +121,18 @@ class PipelineDriver:
         specs, now = self._systems.specs, self._clock()
         try:
             current = specs.current(row.name)
-            wanted = wanted_spec(row, current)
-            if wanted is not None and not is_same(current, wanted):
-                if not self._publishing.is_due(now):
-                    return
-                self._check_leader()
-                specs.publish(wanted)
-        except CdcError as error:
-            self._fail(ConditionKind.SPEC_PUBLISHED, self._publishing, error)
+        except CdcError:  # as of the connector
             return
+        wanted = wanted_spec(row, current)
+        if wanted is not None and not is_same(current, wanted):
+            if not self._publishing.is_due(now):
+                return
+            self._check_leader()
+            try:
+                specs.publish(wanted)
+            except CdcError as error:
+                self._fail(ConditionKind.SPEC_PUBLISHED, self._publishing, error)
+                return
         self._publishing.went_well(now)
         self._refusals.pop(ConditionKind.SPEC_PUBLISHED, None)
 
@@ -137,12 +140,20 @@ class PipelineDriver:
         """Whether the connector is as it should be."""
         try:
             view = self._systems.connectors.view(row.name)
+        except CdcError:  # told by the look at the end of the round; nothing was tried, so nothing is waited for
+            return False
+        try:
             config = self._config(row, spec, view)
             move = next_move(row.desired, view, config)
             if move is Move.NONE:
                 self._connector_is_right(row, view)
                 return True
-            if move is Move.PAUSE and self._last_move is Move.PAUSE and view is not None and view.status.state == FAILED:
+            if (
+                move is Move.PAUSE
+                and self._last_move is Move.PAUSE
+                and view is not None
+                and view.status.state == FAILED
+            ):
                 move = Move.RESTART  # a connector that has failed does not pause; begun anew, it begins paused
             if self._is_due(move):
                 self._move(spec, move, config)
@@ -201,7 +212,7 @@ class PipelineDriver:
     def _fail(self, kind: ConditionKind, backoff: BackOff, error: CdcError) -> None:
         if isinstance(error, NotLeader):
             raise error
-        backoff.failed(self._clock())
+        backoff.failed(self._clock(), is_outage=isinstance(error, Transient))
         self._refusals[kind] = refused(kind, error)
 
     def _published(self, row: PipelineRow) -> PipelineSpec | None:
@@ -235,7 +246,12 @@ class PipelineDriver:
         connector = self._connector(row)
         published, spec = self._spec(row)
         writers = self._systems.writers
-        found = (connector, spec, *writer_conditions(writers.reports(row.name), writers.trouble))
+        found = (
+            connector,
+            spec,
+            *writer_conditions(writers.reports(row.name), writers.trouble),
+            *self._systems.sources.conditions(published or row.spec),
+        )
         is_right = not worked.holds_connector and is_reached(dataclasses.replace(row.record, conditions=found))
         again_in_s = LOOK_EVERY_S if is_right else self._again_in_s()
         if row.operation is not None:

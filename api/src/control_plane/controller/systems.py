@@ -12,6 +12,7 @@ from cdc_shared.models.common import PipelineSpec
 from control_plane.controller.connector import Move
 from control_plane.controller.operations.operation import Operation
 from control_plane.models.operation import OperationKind
+from control_plane.models.pipeline import Condition
 
 
 class Connectors(Protocol):
@@ -67,6 +68,14 @@ class Writers(Protocol):
         ...
 
 
+class Sources(Protocol):
+    """What was seen of the pipelines' sources. Does not block, raises nothing."""
+
+    def conditions(self, spec: PipelineSpec) -> Sequence[Condition]:
+        """What was found last of the pipeline's source; empty when nothing was yet."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Systems:
     """All of them, and the operations, which have systems of their own."""
@@ -75,4 +84,5 @@ class Systems:
     setup: ConnectorSetup
     specs: Specs
     writers: Writers
+    sources: Sources
     operations: Mapping[OperationKind, Operation]
