@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
@@ -17,7 +17,7 @@ class ServedRoute:
     method: str
     path: str
     """Its template, `/api/v1/pipelines/{name}`."""
-    route: BaseRoute
+    route: BaseRoute = field(compare=False)
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
