@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from cdc_shared.kafka.status_topic import CollectionReport, Heard, PartitionReport
 from cdc_shared.metrics.prometheus_metrics import PipelineState
@@ -16,7 +17,9 @@ from control_plane.models.monitoring import (
 )
 from control_plane.services.metrics_collector import Ends
 
-AT_WORK = frozenset({PipelineState.STARTING, PipelineState.RUNNING, PipelineState.RETRYING})
+SHOWN_FOR_S: Final = 600.0
+"""A writer that has left is shown for so long: rollouts give each new process another name."""
+AT_WORK: Final = frozenset({PipelineState.STARTING, PipelineState.RUNNING, PipelineState.RETRYING})
 
 
 def pipeline_metrics(
@@ -44,7 +47,7 @@ def pipeline_metrics(
         table_bytes=_whole([each.table_bytes for each in collections]),
         oplog_window_seconds=oplog.seconds if oplog else None,
         last_error=_last_error(heard),
-        writers=[_writer(each, now) for each in heard],
+        writers=[_writer(each, now) for each in _recent(heard)],
         collections=collections,
     )
 
@@ -132,6 +135,11 @@ def _last_error(heard: Sequence[Heard]) -> LastError | None:
         return None
     error, writer = max(errors, key=lambda each: each[0].at_ms)
     return LastError(text=error.text, at=_moment(error.at_ms), writer=writer)
+
+
+def _recent(heard: Sequence[Heard]) -> Sequence[Heard]:
+    """Those that somebody may still ask about; when all left long ago, the last of them."""
+    return [each for each in heard if each.age_s <= SHOWN_FOR_S] or heard[:1]
 
 
 def _writer(heard: Heard, now: datetime) -> WriterState:

@@ -129,6 +129,12 @@ def test_the_error_rate_is_a_share(events_per_s: float, rejected_per_s: float, e
     assert rates([found, metrics()]).error_rate == expected
 
 
+def test_writers_that_left_long_ago_are_not_shown_unless_nobody_came_after_them() -> None:
+    left = [heard(writer=name, age_s=age_s, state=PipelineState.STOPPED) for name, age_s in (("b", 3e3), ("c", 9e3))]
+    assert [each.writer for each in metrics(heard(), *left).writers] == ["a"]
+    assert [each.writer for each in metrics(*left).writers] == ["b"]
+
+
 def test_the_newest_error_and_rejection_are_told() -> None:
     older = heard(
         collection((0, 1, 0), last_rejection="old", last_rejection_ms=1),
