@@ -14,9 +14,9 @@ from typing import Any, Final
 
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.delta.offsets import ChangeTopic
-from cdc_shared.errors import Fatal
+from cdc_shared.errors import Fatal, Transient
 from cdc_shared.kafka.publication import publish
-from cdc_shared.models.common import PipelineSpec
+from cdc_shared.models.common import InvalidSpec, PipelineSpec
 from cdc_shared.resync.filtered_resync import RereadsAsked, are_answered, ask_for_matching
 from cdc_shared.resync.resync import Resync, ResyncTarget
 from cdc_shared.resync.resync_progress import START_TIMEOUT_S, ResyncProgress, not_begun
@@ -79,10 +79,16 @@ class ResyncOperation:
             return Progress(memory, "waiting for the connector to run", holds_connector=False)
         if not at.resync.is_whole:
             at.resync.signal(list(memory["topics"]))
-        # Writers that had ended begin again.
-        spec = at.context.spec.model_copy(update={"desired": "running"})
-        publish(self._systems.kafka.bootstrap_servers, spec, self._systems.kafka.pipelines_topic)
+        self._wake_writers(at.context.spec)
         return Progress({**memory, "phase": "follow"}, "waiting for the snapshot to begin", holds_connector=False)
+
+    def _wake_writers(self, spec: PipelineSpec) -> None:
+        """Publish once more what is published: writers that had ended begin again."""
+        kafka = self._systems.kafka
+        try:
+            publish(kafka.bootstrap_servers, spec.model_copy(update={"desired": "running"}), kafka.pipelines_topic)
+        except InvalidSpec as error:  # somebody has published other rules meanwhile: the next attempt has them
+            raise Transient(str(error)) from error
 
     def _follow(self, at: _Step) -> Progress | Done:
         """Look how far connector and writers are."""
