@@ -20,7 +20,15 @@ from jose import jwk, jwt
 from cdc_shared.errors import Transient
 from cdc_shared.security.secret_provider import Secret, SecretNotFound
 from control_plane.services import key_ring
-from control_plane.services.access_tokens import AUDIENCE, ISSUER, LIFETIME, AccessTokens, ExpiredToken, InvalidToken
+from control_plane.services.access_tokens import (
+    AUDIENCE,
+    CLOCK_SKEW_S,
+    ISSUER,
+    LIFETIME,
+    AccessTokens,
+    ExpiredToken,
+    InvalidToken,
+)
 from control_plane.services.key_ring import KeyRing
 from control_plane.services.signing_keys import InvalidSigningKeys, SigningKeys, generate_key
 
@@ -111,8 +119,14 @@ async def test_each_token_has_an_id_of_its_own_and_says_nothing_of_rights(tokens
 
 
 async def test_an_expired_token_is_told_apart_from_a_bad_one(tokens: AccessTokens) -> None:
+    skew = timedelta(seconds=CLOCK_SKEW_S + 2)
     with pytest.raises(ExpiredToken):
-        await tokens.verify(await tokens.issue(USER, SESSION, datetime.now(UTC) - LIFETIME - timedelta(seconds=2)))
+        await tokens.verify(await tokens.issue(USER, SESSION, datetime.now(UTC) - LIFETIME - skew))
+
+
+async def test_a_token_of_a_machine_whose_clock_is_a_little_ahead_is_good(tokens: AccessTokens) -> None:
+    ahead = datetime.now(UTC) + timedelta(seconds=CLOCK_SKEW_S - 2)
+    assert (await tokens.verify(await tokens.issue(USER, SESSION, ahead))).user == USER
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Failed sign-ins in Postgres, so that all API processes count together."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime, timedelta
 
 from control_plane.database import Connection
@@ -33,10 +33,15 @@ async def block(connection: Connection, subject: str, until: datetime) -> None:
     await connection.execute("UPDATE login_failures SET blocked_until = $2 WHERE subject = $1", subject, until)
 
 
-async def forget(connection: Connection, subjects: Collection[str]) -> None:
-    await connection.execute("DELETE FROM login_failures WHERE subject = ANY($1)", list(subjects))
+async def forget(connection: Connection, subjects: Iterable[str]) -> None:
+    for subject in subjects:  # one by one: everybody locks them in one order
+        await connection.execute("DELETE FROM login_failures WHERE subject = $1", subject)
 
 
 async def clean(connection: Connection, before: datetime) -> None:
-    """Forget those whose last failure, and whose block, lie before."""
-    await connection.execute("DELETE FROM login_failures WHERE last_failure_at < $1 AND blocked_until < $1", before)
+    """Forget those whose last failure, and whose block, lie before; not those that somebody counts for just now."""
+    await connection.execute(
+        "DELETE FROM login_failures WHERE subject IN (SELECT subject FROM login_failures "
+        "WHERE last_failure_at < $1 AND blocked_until < $1 FOR UPDATE SKIP LOCKED)",
+        before,
+    )

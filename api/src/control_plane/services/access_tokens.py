@@ -19,10 +19,15 @@ ISSUER: Final = "cdc-control-plane"
 AUDIENCE: Final = "cdc-control-plane-api"
 TYPE: Final = "at+jwt"
 LIFETIME: Final = timedelta(minutes=10)
+CLOCK_SKEW_S: Final = 10
+"""How far the clocks of the machines that serve one API may be apart."""
 MAX_CHARS: Final = 2048
 """Ours have about 500."""
 
-_REQUIRED: Final = {f"require_{claim}": True for claim in ("aud", "iat", "exp", "nbf", "iss", "sub", "jti")}
+_OPTIONS: Final = {
+    **{f"require_{claim}": True for claim in ("aud", "iat", "exp", "nbf", "iss", "sub", "jti")},
+    "leeway": CLOCK_SKEW_S,
+}
 
 
 class InvalidToken(Exception):
@@ -74,7 +79,7 @@ class AccessTokens:
             if key is None:
                 raise InvalidToken
             claims = jwt.decode(
-                token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER, options=dict(_REQUIRED)
+                token, key, algorithms=[ALGORITHM], audience=AUDIENCE, issuer=ISSUER, options=dict(_OPTIONS)
             )
             return Claims(UUID(claims["sub"]), UUID(claims["sid"]))
         except ExpiredSignatureError:

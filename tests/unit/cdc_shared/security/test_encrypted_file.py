@@ -128,6 +128,16 @@ def test_writers_in_several_processes_lose_nothing(path: Path) -> None:
     assert len(EncryptedFileProvider(path, KEY).list()) == 60
 
 
+def test_what_is_added_never_replaces_and_tells_what_is_there(tmp_path: Path) -> None:
+    keeper = EncryptedFileProvider(tmp_path / "secrets.enc", KEY)
+    assert keeper.add("signing-keys", "first").reveal() == "first"
+    assert keeper.add("signing-keys", "second").reveal() == "first"
+    assert keeper.list() == {"signing-keys": 1}
+    keeper.put("signing-keys", "third")
+    assert keeper.add("signing-keys", "fourth") == keeper.get("signing-keys")
+    assert keeper.get("signing-keys").reveal() == "third"
+
+
 def test_a_key_file_is_made_once_and_private(tmp_path: Path) -> None:
     path = tmp_path / "keys" / "cdc.key"
     key = create_key_file(path)
