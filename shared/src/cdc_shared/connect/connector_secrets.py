@@ -25,7 +25,7 @@ PROVIDER: Final = "file"
 """What the workers' `config.providers` calls the provider (config/local/connect.properties)."""
 
 CONNECTION_STRING: Final = "mongodb.connection.string"
-PASSWORD: Final = "mongodb.password"  # nosec B105 # a setting's name
+PASSWORD: Final = "mongodb.password"
 
 PRIVATE_MODE: Final = 0o600
 LENT_PREFIX: Final = "lent_"
