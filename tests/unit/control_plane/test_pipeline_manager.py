@@ -12,6 +12,7 @@ from memory_pipelines import MemoryPipelines
 
 from cdc_shared.models.common import InvalidSpec
 from cdc_shared.models.data_quality import QualitySpec
+from cdc_shared.rules.rule_checks import InvalidRules
 from control_plane.database import Connection
 from control_plane.models.operation import OperationKind, OperationState
 from control_plane.models.pipeline import Desired, PipelineConfig, PipelineRecord, ResetRequest, ResyncRequest, State
@@ -141,11 +142,26 @@ async def test_who_changes_rules_leaves_the_rest_of_the_spec(manager: PipelineMa
     assert "remask" in change.notices[0]
 
 
+async def test_rules_that_can_never_be_applied_are_refused(manager: PipelineManager) -> None:
+    await create(manager)
+    rules = QualitySpec.model_validate({"validation": [{"rule": "regex", "path": "/a", "pattern": "("}]})
+    with pytest.raises(InvalidRules):
+        await manager.replace_quality(NO_CONNECTION, "shop", rules, "*", "me")
+
+
 async def test_another_secret_is_remarked_on(manager: PipelineManager) -> None:
     await create(manager)
     await start(manager)
     change = await replace(manager, config(source={"connection": "env:Y"}))
     assert "another secret" in change.notices[0]
+
+
+async def test_a_spec_of_another_release_can_be_replaced(manager: PipelineManager, pipelines: MemoryPipelines) -> None:
+    await create(manager)
+    row = (await start(manager)).spec
+    await pipelines.replace_spec(None, "shop", row | {"novelty": 1}, "a newer release")
+    change = await replace(manager, config())
+    assert (change.record.spec, change.notices) == (config().stored(), (pipeline_manager.UNREADABLE,))
 
 
 # --- collections that come later --------------------------------------------------------------------------------------

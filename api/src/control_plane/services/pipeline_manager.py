@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
 
+from cdc_shared.models.common import InvalidSpec, PipelineSpec
 from cdc_shared.models.data_quality import QualitySpec
+from cdc_shared.rules.compiled import check_rules
 from cdc_shared.source.document_filter import InvalidFilter, parse_filter
 from control_plane.database import Connection
 from control_plane.models.operation import Operation, OperationKind
@@ -20,9 +22,13 @@ from control_plane.problems import Problem
 from control_plane.repositories import operation_repo, pipeline_repo
 from control_plane.repositories.pipeline_repo import PipelineFilter
 from control_plane.services.lifecycle import CANCELS, RULES, Move, check_move, config_of, state_of
-from control_plane.services.spec_change import SNAPSHOTLESS_MODE, check_change, consequences
+from control_plane.services.spec_change import SNAPSHOTLESS_MODE, NewlyCaptured, check_change, consequences
 
 ANY_VERSION: Final = "*"
+UNREADABLE: Final = (
+    "the spec before is of another release and could not be compared: give the same database, root, mode and number of "
+    "partitions, and resync the pipeline if it captures other collections now"
+)
 BATCH: Final = 200
 
 
@@ -94,12 +100,7 @@ class PipelineManager:
             raise Problem(422, "invalid_request", f"a pipeline keeps its name: give {name} as the spec's name")
         if config.stored() == record.spec:
             return Change(record)
-        resync, notices = None, tuple[str, ...]()
-        if record.started:
-            before = config_of(record).spec()
-            check_change(before, config.spec())
-            follows = consequences(before, config.spec())
-            resync, notices = follows.resync, follows.notices
+        resync, notices = _follows(record, config.spec()) if record.started else (None, ())
         await pipeline_repo.replace_spec(connection, name, config.stored(), by)
         if resync is not None:
             arguments = ResyncRequest(collections=resync.named).model_dump(mode="json")
@@ -109,7 +110,11 @@ class PipelineManager:
     async def replace_quality(
         self, connection: Connection, name: str, quality: QualitySpec, if_match: str | None, by: str
     ) -> Change:
-        """Give the pipeline other rules and leave the rest of its spec; raises what `replace` does."""
+        """Give the pipeline other rules and leave the rest of its spec.
+
+        Raises what `replace` does, and `InvalidRules` for rules that can never be applied.
+        """
+        check_rules(quality)
         spec = config_of(await self._locked(connection, name))
         return await self.replace(connection, name, PipelineConfig(**{**dict(spec), "quality": quality}), if_match, by)
 
@@ -220,6 +225,17 @@ def check_match(record: PipelineRecord, if_match: str | None) -> None:
             f"pipeline {record.name} has changed since: it has version {record.version} now; read it again",
             headers={"ETag": record.etag},
         )
+
+
+def _follows(record: PipelineRecord, after: PipelineSpec) -> tuple[NewlyCaptured | None, tuple[str, ...]]:
+    """What has to be read anew, and what people should know, once a started pipeline has the spec `after`."""
+    try:
+        before = config_of(record).spec()
+    except InvalidSpec:  # it must be possible to replace it
+        return None, (UNREADABLE,)
+    check_change(before, after)
+    found = consequences(before, after)
+    return found.resync, found.notices
 
 
 def _check_resync(config: PipelineConfig, wanted: ResyncRequest) -> None:
