@@ -110,6 +110,7 @@ _WRITER: Final = {
     "findings": [],
     "since": _EARLIER,
     "heard_at": _AT,
+    "turned_at": _AT,
     "rules_version": 1,
     "retries": 0,
     "partitions": 2,
