@@ -15,9 +15,10 @@ import asyncpg
 
 from cdc_shared.errors import Fatal
 from cdc_shared.logging.structured_logger import get_logger
+from control_plane.advisory_locks import AdvisoryLock
 from control_plane.database import CONNECT_TIMEOUT_S, connection_errors
 
-LOCK: Final = 0x6364_6301
+LOCK: Final = AdvisoryLock.MIGRATIONS
 """The advisory lock of migrations."""
 _NAME: Final = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 

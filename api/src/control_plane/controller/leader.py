@@ -19,9 +19,10 @@ import asyncpg
 
 from cdc_shared.errors import Transient, shown
 from cdc_shared.logging.structured_logger import get_logger
+from control_plane.advisory_locks import AdvisoryLock
 from control_plane.database import CONNECT_TIMEOUT_S, prepare_connection
 
-LOCK: Final = 0x6364_6302
+LOCK: Final = AdvisoryLock.CONTROLLER
 CHANNEL: Final = "pipelines"
 """Triggers notify it with the name of the pipeline that was changed (api/migrations/0003_pipelines.sql)."""
 HEARTBEAT_S: Final = 1.0

@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
+from control_plane.advisory_locks import AdvisoryLock
 from control_plane.database import Connection
 from control_plane.permissions import Role
 
-ADMINS_LOCK: Final = 0x6364_6302
+ADMINS_LOCK: Final = AdvisoryLock.ADMINS
 """The advisory lock of whoever takes an admin away or makes the first one."""
 
 _COLUMNS: Final = """
