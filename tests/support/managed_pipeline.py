@@ -18,6 +18,7 @@ from waiting import wait_until
 
 from cdc_shared.settings import KafkaSettings
 from control_plane.permissions import Role
+from control_plane.settings import Settings
 
 PIPELINES: Final = "/api/v1/pipelines"
 STATE_TIMEOUT_S: Final = 60.0
@@ -35,9 +36,8 @@ class ApiThread:
         return self.portal.call(lambda: self._client.request(method, path, **options))
 
 
-@contextmanager
-def running_api(stack: Stack, database: TrialDatabase, directory: Path, specs_topic: str) -> Iterator[ApiThread]:
-    """The control plane on these parts, publishing to `specs_topic`; stopped at the end. Several may run at once."""
+def api_settings(stack: Stack, database: TrialDatabase, directory: Path, specs_topic: str) -> Settings:
+    """Of a control plane on these parts that publishes to `specs_topic`. Processes that share them share its users."""
     settings = settings_for(
         stack,
         database,
@@ -46,7 +46,12 @@ def running_api(stack: Stack, database: TrialDatabase, directory: Path, specs_to
         connect_secrets_dir=stack.connect_secrets_dir,
         connector_template=CONNECTOR_TEMPLATE,
     )
-    settings = replace(settings, kafka=KafkaSettings(bootstrap_servers=stack.kafka, pipelines_topic=specs_topic))
+    return replace(settings, kafka=KafkaSettings(bootstrap_servers=stack.kafka, pipelines_topic=specs_topic))
+
+
+@contextmanager
+def running_api(settings: Settings, database: TrialDatabase) -> Iterator[ApiThread]:
+    """The control plane with its controller; stopped at the end. Several may run at once."""
     with (
         start_blocking_portal() as portal,
         portal.wrap_async_context_manager(open_api(settings, database)) as api,
@@ -58,6 +63,8 @@ class ManagedPipeline(MongoPipeline):
     """Made, moved and deleted through the API. Its writer runs from the beginning, and knows no pipeline yet."""
 
     api: ApiThread
+    settings: Settings
+    """Of its API."""
     stop_api: Callable[[], None]
     """Stops the API that it was made with, its controller too."""
 
@@ -127,6 +134,7 @@ def managed_pipeline(
         cleanup.callback(pipeline.close)
         pipeline.start_writer()
         api = cleanup.enter_context(ExitStack())
-        pipeline.api = api.enter_context(running_api(stack, database, directory, pipeline.specs_topic))
+        pipeline.settings = api_settings(stack, database, directory, pipeline.specs_topic)
+        pipeline.api = api.enter_context(running_api(pipeline.settings, database))
         pipeline.stop_api = api.close
         yield pipeline
