@@ -38,7 +38,8 @@ def serve() -> None:
         settings = Settings.from_environment()
         configure_logging(SERVICE, settings.logging.level, settings.logging.format)
         try:
-            serve_application(create_app(settings), settings.api.host, settings.api.port)
+            api = settings.api
+            serve_application(create_app(settings), api.host, api.port, api.trusted_proxies)
         except KeyboardInterrupt:
             raise typer.Exit(EXIT_INTERRUPTED) from None
 

@@ -30,9 +30,11 @@ _CHATTY: Final = ("uvicorn.error", "httpx")
 log = get_logger(__name__)
 
 
-def serve(app: FastAPI, host: str, port: int) -> None:
+def serve(app: FastAPI, host: str, port: int, trusted_proxies: str | None = None) -> None:
     """Serve until SIGTERM or Ctrl-C; then answer the requests in hand and close what the application has opened.
 
+    `trusted_proxies`: addresses or networks, comma-separated, whose `X-Forwarded-For` names the caller. Anybody else's
+    is ignored, or whoever calls could choose the address that the audit trail and the rate limits see.
     Raises what the application's start raises, and `Fatal` for an address that cannot be listened on.
     """
     files = _raise_file_limit()
@@ -51,8 +53,8 @@ def serve(app: FastAPI, host: str, port: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
-        # Otherwise whoever is on this machine could choose the address that the audit trail and the limits see.
-        proxy_headers=False,
+        proxy_headers=trusted_proxies is not None,
+        forwarded_allow_ips=trusted_proxies,
     )
     with _listening(host, port) as listener, asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(_serve(app, _Server(config), listener, files))

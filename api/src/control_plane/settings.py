@@ -67,6 +67,12 @@ class ApiSettings(EnvironmentSettings):
         validation_alias="API_CORS_ORIGINS",
         description='origins of browsers\' pages that may call, as JSON: ["https://console.example"]; none by default',
     )
+    trusted_proxies: str | None = Field(
+        default=None,
+        validation_alias="API_TRUSTED_PROXIES",
+        description="addresses or networks of the proxies in front, comma-separated, whose X-Forwarded-For tells who "
+        "calls; unset, nobody's does",
+    )
     rate_limit: str = Field(
         default="600/minute",
         pattern=RATE_PATTERN,
