@@ -46,7 +46,7 @@ class FakeConnect:
             return httpx.Response(200, json={"shop": one, "made a moment ago": {}} if self.config else {})
         if path == "/connector-plugins":
             return httpx.Response(200, json=[{"class": "x.MongoDbConnector", "type": "source", "version": "1"}])
-        if request.method == "PUT" and path.endswith(("/stop", "/resume")):
+        if request.method == "PUT" and path.endswith(("/stop", "/pause", "/resume")):
             return httpx.Response(202)
         if request.method == "PUT":
             self.config = json.loads(request.content)
@@ -310,6 +310,11 @@ def test_a_stop_waits_until_the_tasks_have_ended(client: ConnectClient, connect:
     assert "PUT /connectors/shop/stop" in connect.requests
     client.resume("shop")
     assert connect.requests[-1] == "PUT /connectors/shop/resume"
+
+
+def test_a_pause_does_not_wait(client: ConnectClient, connect: FakeConnect) -> None:
+    client.pause("shop")
+    assert connect.requests == ["PUT /connectors/shop/pause"]
 
 
 def test_a_connector_that_does_not_stop_is_transient(client: ConnectClient, connect: FakeConnect) -> None:
