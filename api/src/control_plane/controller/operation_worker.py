@@ -59,12 +59,15 @@ class OperationWorker:
         try:
             result = self._operations[operation.kind].step(context)
         except CdcError as error:
+            if not isinstance(error, Transient):
+                log.warning("operation failed", pipeline=row.name, operation=operation.kind, reason=str(error))
             return self._failed(operation, error, may_be_repeated=isinstance(error, Transient))
         except Exception as error:
             log.exception("operation's step failed", pipeline=row.name, operation=operation.kind, reason=shown(error))
             return self._failed(operation, error, may_be_repeated=operation.attempts + 1 < MAX_UNFORESEEN)
         self._backoff.reset()
         if isinstance(result, Done):
+            log.info("operation done", pipeline=row.name, operation=operation.kind, message=result.message)
             return _done(result)
         update = OperationUpdate(OperationState.RUNNING, result.message, result.memory, result.holds_connector)
         return Worked(update, result.holds_connector, result.again_in_s)

@@ -13,6 +13,7 @@ from typing import Final
 
 from cdc_shared.connect.connect_client import ConnectorView
 from cdc_shared.errors import CdcError, Transient
+from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.common import PipelineSpec
 from control_plane.controller.backoff import BackOff
 from control_plane.controller.conditions import (
@@ -42,6 +43,8 @@ STUCK_S: Final = 60.0
 """A connector that has neither run nor failed for so long is restarted."""
 _OF_THE_NEW_SPEC: Final = frozenset({OperationKind.RESYNC, OperationKind.RESTART})
 """Operations that begin once the spec as it is now is in force: a collection that it adds can be resynced then."""
+
+log = get_logger(__name__)
 
 
 class NotLeader(Transient):
@@ -196,6 +199,7 @@ class PipelineDriver:
         self._check_leader()
         if move in (Move.CREATE, Move.CREATE_STOPPED, Move.CONFIGURE, Move.RESUME):
             self._systems.setup.prepare(spec)
+        log.info("connector is told", pipeline=spec.name, move=str(move))
         self._systems.connectors.move(spec.name, move, config)
         self._last_move = move
         self._refusals.pop(ConditionKind.CONNECTOR_RUNNING, None)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.errors import CdcError, shown
 from cdc_shared.logging.structured_logger import get_logger
-from cdc_shared.models.common import PipelineSpec
+from cdc_shared.models.common import PipelineSpec, SourceSpec
 from cdc_shared.source.mongodb_source import MongodbSource
 from cdc_shared.source.oplog import OplogWindow, oplog_window
 from control_plane.controller.conditions import is_not, is_so
@@ -28,7 +28,8 @@ log = get_logger(__name__)
 
 @dataclass(slots=True)
 class _Look:
-    at: float
+    source: SourceSpec
+    at: float = float("-inf")
     found: tuple[Condition, ...] = ()
     is_running: bool = False
 
@@ -47,7 +48,9 @@ class SourceWatch:
     def conditions(self, spec: PipelineSpec) -> tuple[Condition, ...]:
         """What was found last of the pipeline's source; nothing before the first look has ended."""
         with self._lock:
-            look = self._looks.setdefault(spec.name, _Look(float("-inf")))
+            look = self._looks.get(spec.name)
+            if look is None or look.source != spec.source:
+                look = self._looks[spec.name] = _Look(spec.source)
             if not look.is_running and self._clock() - look.at >= LOOK_EVERY_S:
                 look.is_running = True
                 self._threads.submit(self._take, spec, look)

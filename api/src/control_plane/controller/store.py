@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from cdc_shared.models.common import PipelineSpec
 from control_plane.controller.leader import Leadership
@@ -12,6 +13,13 @@ from control_plane.database import Connection
 from control_plane.models.operation import OperationState
 from control_plane.repositories import condition_repo, operation_repo, pipeline_repo
 from control_plane.services.lifecycle import config_of
+
+MAX_TEXT_CHARS: Final = 2_000
+
+
+def storable(text: str) -> str:
+    """The text as Postgres takes it, whatever a system has said: no NUL, no half of a character, no novel."""
+    return text.replace("\x00", "").encode(errors="replace").decode()[:MAX_TEXT_CHARS]
 
 
 class ControllerStore:
@@ -58,7 +66,7 @@ class ControllerStore:
                     published_version=row.record.version if result.is_published else None,
                     rules_version=result.rules_version if result.is_published else None,
                 )
-                found = [(str(c.kind), c.status, str(c.reason), c.message) for c in result.conditions]
+                found = [(str(c.kind), c.status, str(c.reason), storable(c.message)) for c in result.conditions]
                 await condition_repo.record(connection, row.name, found, now)
             if row.operation is not None and result.operation is not None:
                 await _save_operation(connection, row, result.operation, now)
@@ -68,19 +76,23 @@ async def _save_operation(connection: Connection, row: PipelineRow, update: Oper
     operation = row.operation
     assert operation is not None  # nosec B101 # the caller has looked
     if update.state is OperationState.SUCCEEDED:
-        is_stored = await operation_repo.succeed(connection, operation.id, update.message)
+        is_stored = await operation_repo.succeed(connection, operation.id, storable(update.message))
         if is_stored and update.removes_pipeline:
             await pipeline_repo.remove(connection, row.name)
         elif is_stored and operation.kind == "reset" and not operation.arguments.get("keep_tables", True):
             await pipeline_repo.forget_start(connection, row.name)
     elif update.state is OperationState.FAILED:
-        await operation_repo.fail(connection, operation.id, update.error or "")
+        await operation_repo.fail(connection, operation.id, storable(update.error or ""))
     else:
         await operation_repo.begin(connection, operation.id)
         if update.memory is None:
             next_attempt_at = now + timedelta(seconds=update.next_attempt_in_s or 0)
-            await operation_repo.postpone(connection, operation.id, update.error or "", next_attempt_at)
+            await operation_repo.postpone(connection, operation.id, storable(update.error or ""), next_attempt_at)
         else:
             await operation_repo.advance(
-                connection, operation.id, update.memory, update.message, holds_connector=update.holds_connector
+                connection,
+                operation.id,
+                update.memory,
+                storable(update.message),
+                holds_connector=update.holds_connector,
             )
