@@ -25,12 +25,13 @@ letters, `Fatal` ends the pipeline.
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from cdc_shared.dead_letters.rejection import Rejection
+from cdc_shared.dead_letters.rejection import ReasonCode, Rejection
 from cdc_shared.delta.offsets import Fenced, StaleRules
 from cdc_shared.delta.table_metadata import check_masks
 from cdc_shared.errors import Fatal, Transient
@@ -240,8 +241,12 @@ class Pipeline:
         Raises `Fatal` when that is to stop.
         """
         letters = []
+        filtered: Counter[str] = Counter()
         for position, rejection in sorted(rejected.items()):
             if table is not None and not table.is_new(batch.partitions[position], batch.offsets[position]):
+                continue
+            if rejection.code is ReasonCode.FILTERED:  # nothing is wrong with it, and there may be many
+                filtered[rejection.rule or ""] += 1
                 continue
             certain = table.collection if table is not None and table.is_certain else None
             letter = dead_letter(batch, position, rejection, certain)
@@ -257,6 +262,7 @@ class Pipeline:
                     self._observer.rejected(letter, "skip")
                 case "dlq":
                     letters.append(letter)
+        self._observer.filtered(batch.topic, filtered)
         if letters:
             self._waiting_out("dead letters", lambda: self._dead_letters.write(letters))
             self._observer.dead_lettered(letters)

@@ -160,6 +160,11 @@ class PipelineObserver:
             reason=letter.rejection.message,
         )
 
+    def filtered(self, topic: str, documents: Mapping[str, int]) -> None:
+        """So many documents did not match each of these filters."""
+        for rule, count in documents.items():
+            self._data_quality.filtered.labels(self._pipeline, topic, rule).inc(count)
+
     def _data_in(self, table: Table, documents: DecodedEvents) -> None:
         labels, topic = self._table_labels(table), table.writer.topic.name
         self._data_quality.conflicted(labels, documents.decoded.stats.conflicts)

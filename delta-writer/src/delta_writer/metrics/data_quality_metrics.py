@@ -38,6 +38,12 @@ class DataQualityMetrics:
             ("pipeline", "topic", "rule"),
             registry=registry,
         )
+        self.filtered = Counter(
+            "cdc_filtered_documents_total",
+            "Documents that did not match a filter and so have no row, by rule.",
+            ("pipeline", "topic", "rule"),
+            registry=registry,
+        )
         self.field_conflicts = Counter(
             "cdc_field_conflicts_total",
             "Values that did not fit their field's column and were kept in _cdc_rescued, by field and kind of value.",

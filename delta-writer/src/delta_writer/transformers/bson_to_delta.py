@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from cdc_shared.dead_letters.rejection import Rejection
+from cdc_shared.dead_letters.rejection import ReasonCode, Rejection
 from cdc_shared.delta.offsets import OffsetRange
 from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.documents import DELETE, Decoded, DocumentSchema, decode, parquet_schema
@@ -110,12 +110,15 @@ def encode_batch(
     """Encode the last event of each key for the table of the current state, or with `history` every event.
 
     `stands` tells of partitions where the table stood when they were assigned: what lies before that is in it already.
-    A key whose last document is rejected takes the state of the event before it, or with `rejected_deletes` has no row.
+    A key whose last document is rejected takes the state of the event before it, or with `rejected_deletes` has no row;
+    one whose last document does not match a filter has no row.
     """
     events, decoded = source.events, source.decoded
     ranges, beyond = _beyond(source.events, stands or {})
     rejected = np.zeros(len(events), np.bool_)
     rejected[list(source.rejected)] = True
+    if not history:  # to the current state a document that does not match is as good as deleted
+        rejected[[i for i, why in source.rejected.items() if why.code is ReasonCode.FILTERED]] = False
     if events.history_only and not history:
         beyond = np.setdiff1d(beyond, list(events.history_only))
     taken = beyond if rejected_deletes and not history else beyond[~rejected[beyond]]

@@ -19,6 +19,8 @@ class ReasonCode(StrEnum):
     """The document is larger than the pipeline, or MongoDB, allows."""
     VALIDATION_FAILED = "validation_failed"
     """The document does not pass a validation rule."""
+    FILTERED = "filtered"
+    """The document does not match a filter: nothing is wrong with it, and it has no row. Never a dead letter."""
     REREAD_REFUSED = "reread_refused"
     """A re-read request that can never be answered."""
 

@@ -11,7 +11,7 @@ from cdc_shared.kafka.rules_topic import RULES_TOPIC, first_rules, read_versions
 from cdc_shared.kafka.spec_topic import UnknownPipeline, publish_spec, read_spec
 from cdc_shared.kafka.topics import PIPELINES_TOPIC
 from cdc_shared.models.common import InvalidSpec, PipelineSpec
-from cdc_shared.models.data_quality import Hash, MaskRule, QualitySpec
+from cdc_shared.models.data_quality import Filter, Hash, MaskRule, QualitySpec
 from cdc_shared.rules.compiled import check_rules
 
 KEY_PATH = "/_id"
@@ -77,6 +77,11 @@ def notices_of(last: QualitySpec, spec: PipelineSpec) -> Iterable[str]:
             f"them, keep the plain values until `delta-writer remask {spec.name}` has rewritten them; until that is "
             "done the pipeline's findings say so"
         )
+    if _filters(last) != _filters(spec.quality):
+        yield (
+            "filters count from the next batch on: rows that are in the tables already stay as they are, and documents "
+            "that match only now have none, until their collections are resynced"
+        )
 
 
 def _counted(spec: PipelineSpec, last: QualitySpec) -> PipelineSpec:
@@ -118,6 +123,10 @@ def _was_published(bootstrap_servers: str, name: str, last: QualitySpec, topic: 
     except InvalidSpec:  # it ran once, under a release that knew other fields
         return True
     return True
+
+
+def _filters(quality: QualitySpec) -> list[Filter]:
+    return [rule for rule in quality.validation if isinstance(rule, Filter)]
 
 
 def _key_rules(rules: Iterable[object]) -> list[Hash]:

@@ -234,8 +234,19 @@ class Sql(Check):
     expression: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 
 
+class Filter(Check):
+    """The document belongs to the pipeline: a boolean SQL expression, as of `Sql`, is true, or cannot be evaluated.
+
+    One that does not match has no row: it is not written, and where it did match before, its row is deleted.
+    """
+
+    rule: Literal["filter"]
+    expression: Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+    on_failure: Literal["skip"] = "skip"
+
+
 ValidationRule = Annotated[
-    Required | TypeCheck | Range | Length | Regex | Enum | Unique | Compare | Sql, Field(discriminator="rule")
+    Required | TypeCheck | Range | Length | Regex | Enum | Unique | Compare | Sql | Filter, Field(discriminator="rule")
 ]
 
 

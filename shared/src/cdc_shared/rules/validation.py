@@ -17,6 +17,7 @@ from cdc_shared.rules.batch import Batch, pointer_pattern
 from cdc_shared.rules.checks import LengthWithin, Matches, OneOf, TypeIs, ValueCheck, range_check
 from cdc_shared.rules.comparison import FieldsCompared
 from cdc_shared.rules.field_values import Mask, mask_of, values_at
+from cdc_shared.rules.filter_check import FilterCheck
 from cdc_shared.rules.paths import EVERY, Tokens, tokens_of
 from cdc_shared.rules.rule_checks import InvalidRules, rule_label
 from cdc_shared.rules.sql_check import SqlCheck
@@ -141,7 +142,7 @@ def check_validation(quality: q.QualitySpec) -> None:
 
 def rule_name(number: int, rule: q.ValidationRule) -> str:
     """What a rule is called in metrics and reasons: its own name, or its kind and path, or its kind and number."""
-    return rule.name or f"{rule.rule}:{number if isinstance(rule, q.Sql) else rule.path}"
+    return rule.name or f"{rule.rule}:{number if isinstance(rule, q.Sql | q.Filter) else rule.path}"
 
 
 def _compiled(number: int, rule: q.ValidationRule, default_policy: q.OnFailure) -> CompiledRule:
@@ -150,17 +151,18 @@ def _compiled(number: int, rule: q.ValidationRule, default_policy: q.OnFailure) 
     except ValueError as error:
         raise InvalidRules(f"{rule_label('validation', number, rule)}: {error}") from None
     name = rule_name(number, rule)
-    field = "" if isinstance(rule, q.Sql) else f"{rule.path} "
+    field = "" if isinstance(rule, q.Sql | q.Filter) else f"{rule.path} "
     message = f"rule {name}: {field}{check.failure}"
-    return CompiledRule(
-        check, Rejection(ReasonCode.VALIDATION_FAILED, message, rule.on_failure or default_policy, name)
-    )
+    code = ReasonCode.FILTERED if isinstance(rule, q.Filter) else ReasonCode.VALIDATION_FAILED
+    return CompiledRule(check, Rejection(code, message, rule.on_failure or default_policy, name))
 
 
 def _row_check(rule: q.ValidationRule) -> RowCheck:
     """Raises ValueError with what is wrong and the remedy."""
     if isinstance(rule, q.Sql):
         return SqlCheck.of(rule.expression)
+    if isinstance(rule, q.Filter):
+        return FilterCheck.of(rule.expression)
     tokens = _field_tokens(rule.path)
     match rule:
         case q.Required():

@@ -163,3 +163,11 @@ def test_rules_that_give_rows_other_keys_are_for_new_tables_only(topics: Topics,
     with pytest.raises(InvalidSpec, match="changes every row's key"):
         publish("b:1", spec(*after))
     assert publish("b:1", spec(*before, DROP)).spec.quality.version == len(before) + 1
+
+
+def test_a_filter_that_is_added_or_taken_away_says_what_it_does_not_touch(topics: Topics) -> None:
+    only_europe = {"rule": "filter", "expression": "region = 'EU'"}
+    assert publish("b:1", spec(validation=[only_europe])).notices == (), "of a new pipeline no row stays"
+    (notice,) = publish("b:1", spec()).notices
+    assert "resynced" in notice
+    assert publish("b:1", spec(DROP)).notices == ()

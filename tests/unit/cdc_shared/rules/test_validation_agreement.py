@@ -206,7 +206,7 @@ value_rules = st.one_of(
     ),
 )  # fmt: skip
 
-sql_rules = st.sampled_from(
+sql_expressions = st.sampled_from(
     [
         "a > 1", "a = b", "lower(a) = 'x'", "o.x >= 2 OR o.y IS NULL", "len(l) > 0", "year(c) > 1970", "a AND b",
         "list_contains(l, 5)", "u_v = 'x'", "U_V <> 'x' OR B IS NULL", "CAST(a AS BIGINT) > 2", "a IN (1, 5)",
@@ -215,7 +215,12 @@ sql_rules = st.sampled_from(
         "TRY(CAST(a AS DATE)) IS NULL", "CASE WHEN a > 2 THEN b IS NULL ELSE o.x > 1 END",
         "year(coalesce(c, b)) = 1970", "regexp_full_match(b, 'x.*')", "c + INTERVAL 1 DAY > b", "epoch_ms(c) = 0",
     ]
-).map(lambda expression: {"rule": "sql", "expression": expression})  # fmt: skip
+)  # fmt: skip
+sql_rules = st.builds(
+    lambda kind, expression: {"rule": kind, "expression": expression},
+    st.sampled_from(["sql", "filter"]),
+    sql_expressions,
+)
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------
