@@ -32,6 +32,7 @@ from cdc_shared.delta.table_metadata import (
 from cdc_shared.errors import Fatal
 
 ENGINE: Final = "cdc-delta-writer"
+"""What the entries of this platform name as their engine, whichever of its programs wrote them."""
 RESTORE: Final = "RESTORE"
 DELETE: Final = "DELETE"
 

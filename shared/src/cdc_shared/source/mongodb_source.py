@@ -23,7 +23,7 @@ ANSWER_TIMEOUT_S: Final = 20.0
 """For each answer. Not pymongo's `timeout`: under it an absent server is waited for as long as for an answer."""
 SERVER_SELECTION_TIMEOUT_S: Final = 5.0
 SCHEMES: Final = ("mongodb://", "mongodb+srv://")
-APPLICATION_NAME: Final = "cdc-delta-writer"
+APPLICATION_NAME: Final = "cdc-platform"
 
 
 class MongodbSource:
