@@ -32,6 +32,8 @@ def writer(stack: Stack) -> Part:
             "WRITER_CACHE_DIR": str(stack.layout.data / "writer"),
             # The only writer: after a crash it goes on at once, without waiting for its own session to end.
             "WRITER_INSTANCE_ID": "embedded",
+            # A named writer leaves no group when a pipeline ends: deletions wait for the end of its session.
+            "WRITER_SESSION_TIMEOUT_S": "10",
         },
         directory=stack.layout.data / "writer",
         sources=tuple(stack.layout.root / package / "src" for package in ("shared", "delta-writer")),
