@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import asyncpg
@@ -35,6 +35,7 @@ CLOSE_TIMEOUT_S: Final = 2.0
 _GONE: Final = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # of a connection that was given up in the middle of a statement
     asyncpg.OperatorInterventionError,
     asyncpg.IdleSessionTimeoutError,
     OSError,
@@ -79,19 +80,16 @@ class Leadership:
                 raise LeadershipLost(f"the controller's connection to Postgres: {shown(error)}") from error
 
     async def keep(self) -> None:
-        """Ask Postgres every second whether it is there. Raises `LeadershipLost`, and only that."""
+        """Ask Postgres every second whether it is there. Raises `LeadershipLost`, and nothing else."""
         while True:
-            try:
-                async with asyncio.timeout(LEASE_S):
-                    async with self.connection() as connection:
-                        await connection.execute("SELECT 1")
+            async with self.connection() as connection:
+                await connection.execute("SELECT 1")  # within the connection's `command_timeout`
+            with suppress(TimeoutError):
                 async with asyncio.timeout(HEARTBEAT_S):
                     await self._lost.wait()
+            if not self.holds:
+                self.lose()
                 raise LeadershipLost("the controller's connection to Postgres was closed")
-            except TimeoutError:
-                if not self.holds:
-                    self.lose()
-                    raise LeadershipLost(f"Postgres has not answered for {LEASE_S:.0f} s") from None
 
 
 class Election:
