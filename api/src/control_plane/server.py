@@ -1,6 +1,7 @@
 """Serving the application: one process, one event loop, as many connections as the machine's limits allow."""
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -23,6 +24,8 @@ KEEP_ALIVE_S: Final = 75
 """Longer than the 60 s after which load balancers let go of an idle connection: they, not we, end it."""
 STOP_WITHIN_S: Final = 15
 """For the requests in hand."""
+GARBAGE_THRESHOLD: Final = 20_000
+"""Objects made between two looks for garbage in cycles; Python's 700 are a fraction of a request."""
 
 _CHATTY: Final = ("uvicorn.error", "httpx")
 """uvicorn tells of its starts and stops, which is told here once; httpx of every request to Kafka Connect."""
@@ -62,6 +65,10 @@ def serve(app: FastAPI, host: str, port: int, trusted_proxies: str | None = None
 
 async def _serve(app: FastAPI, server: "_Server", listener: socket.socket, files: int) -> None:
     async with app.router.lifespan_context(app):
+        # What the start has made stays for good: the collector of garbage need not look through it time and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_THRESHOLD, *gc.get_threshold()[1:])
         host, port = listener.getsockname()[:2]
         log.info("serving", host=host, port=port, max_open_files=files)
         await server.serve(sockets=[listener])

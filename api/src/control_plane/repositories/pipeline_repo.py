@@ -82,6 +82,15 @@ async def page(
     return [_record(row) for row in rows]
 
 
+async def names(connection: Connection, among: frozenset[str] | None) -> list[str]:
+    """The names of all pipelines, or of those that are among these."""
+    rows = await connection.fetch(
+        "SELECT name FROM pipelines WHERE $1::text[] IS NULL OR name = ANY($1) ORDER BY name",
+        None if among is None else list(among),
+    )
+    return [row["name"] for row in rows]
+
+
 async def every(connection: Connection) -> list[PipelineRecord]:
     """All pipelines, by name: what the controller looks after."""
     return await page(connection, PipelineFilter(), after=None, limit=None)

@@ -13,7 +13,6 @@ from control_plane.models.audit import Action
 from control_plane.models.monitoring import Health, PipelineHealth, PipelineMetrics, PlatformMetrics, Readiness
 from control_plane.permissions import Permission
 from control_plane.repositories import pipeline_repo
-from control_plane.repositories.pipeline_repo import PipelineFilter
 from control_plane.routes import guarded_router
 from control_plane.services.prometheus_page import MEDIA_TYPE, prometheus_page
 
@@ -66,8 +65,7 @@ async def prometheus(request: Request, platform: ThePlatform) -> Response:
 @router.get("/api/v1/metrics", dependencies=[guard(Permission.METRICS_READ, Action.METRICS_READ)])
 async def platform_metrics(platform: ThePlatform, principal: CurrentPrincipal, reading: Reading) -> PlatformMetrics:
     """Lag, throughput and errors of all pipelines that one may see, and the parts that they run on."""
-    found = await pipeline_repo.page(reading, PipelineFilter(names=principal.pipelines), after=None, limit=None)
-    return platform.monitoring.of_platform([each.name for each in found], datetime.now(UTC))
+    return platform.monitoring.of_platform(await pipeline_repo.names(reading, principal.pipelines), datetime.now(UTC))
 
 
 @router.get("/api/v1/pipelines/{name}/metrics", dependencies=[guard(Permission.METRICS_READ, Action.PIPELINE_METRICS)])
