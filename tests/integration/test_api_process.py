@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -85,8 +86,10 @@ def test_the_client_does_what_the_api_offers(process: ApiProcess) -> None:
 
         actions = [entry.action for entry in api.audit.list(resource=CONFIG.name, outcome="allowed")]
         assert {"pipeline.create", "pipeline.change", "pipeline.read"} <= set(actions)
-        exported = list(api.audit.export("jsonl", action="pipeline.create"))
+        begun = datetime.now(UTC) - timedelta(hours=1)
+        exported = list(api.audit.export("jsonl", since=begun, action="pipeline.create"))
         assert len(exported) == 2  # the one that was refused as well
+        assert list(api.audit.list(until=begun)) == []
         assert api.audit.verify().intact
 
 

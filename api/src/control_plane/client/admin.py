@@ -1,6 +1,7 @@
 """Users, roles, service tokens and the audit trail, through the API."""
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from typing import Final, Literal
 from uuid import UUID
 
@@ -79,13 +80,22 @@ class Audit:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def list(self, **filters: object) -> Iterator[AuditLog]:
-        """The newest first; filters are `user`, `action`, `resource`, `outcome`, `from` and `to`."""
-        return self._connection.items(AuditLog, AUDIT, **filters)
+    def list(
+        self, *, since: datetime | None = None, until: datetime | None = None, **filters: object
+    ) -> Iterator[AuditLog]:
+        """The newest first. Other filters are `user`, `action`, `resource` and `outcome`."""
+        return self._connection.items(AuditLog, AUDIT, **_between(since, until), **filters)
 
-    def export(self, form: Literal["csv", "jsonl"] = "csv", **filters: object) -> Iterator[str]:
+    def export(
+        self,
+        form: Literal["csv", "jsonl"] = "csv",
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        **filters: object,
+    ) -> Iterator[str]:
         """The same as lines of text, the oldest first, as they arrive."""
-        return self._connection.lines(f"{AUDIT}/export", format=form, **filters)
+        return self._connection.lines(f"{AUDIT}/export", format=form, **_between(since, until), **filters)
 
     def verify(self) -> AuditVerification:
         """Check that no entry was altered, removed or slipped in. The first part that is not intact, else the last."""
@@ -93,3 +103,7 @@ class Audit:
         while part.intact and part.next is not None:
             part = self._connection.get(AuditVerification, f"{AUDIT}/verify", after=part.next)
         return part
+
+
+def _between(since: datetime | None, until: datetime | None) -> dict[str, object]:
+    return {"from": since and since.isoformat(), "to": until and until.isoformat()}

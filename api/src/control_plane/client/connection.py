@@ -16,6 +16,7 @@ RETRY_FOR_S: Final = 30.0
 FIRST_WAIT_S: Final = 0.25
 MAX_WAIT_S: Final = 5.0
 PAGE_SIZE: Final = 200
+_THIS_MACHINE: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _CHANGES_NOTHING: Final = frozenset({"GET", "HEAD"})
 
 M = TypeVar("M", bound=BaseModel)
@@ -39,7 +40,12 @@ class Connection:
         self.session = PasswordAuth(self.base_url, credentials, clock) if isinstance(credentials, Password) else None
         auth = ServiceTokenAuth(credentials) if isinstance(credentials, ServiceToken) else self.session
         self._http = httpx.Client(
-            base_url=self.base_url, auth=auth, transport=transport, timeout=REQUEST_TIMEOUT_S, trust_env=False
+            base_url=self.base_url,
+            auth=auth,
+            transport=transport,
+            timeout=REQUEST_TIMEOUT_S,
+            # The environment's proxies lead elsewhere than to this machine.
+            trust_env=httpx.URL(self.base_url).host not in _THIS_MACHINE,
         )
         self._retry_for_s = retry_for_s
         self._clock = clock

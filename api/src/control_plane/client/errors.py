@@ -38,6 +38,8 @@ class ApiError(CdcError):
         """Finds the request in the API's log and in the audit trail."""
         self.errors = tuple(errors)
         self.retry_after_s = retry_after_s
+        self.was_sent = True
+        """False: the request itself never reached the API."""
 
     def __str__(self) -> str:
         where = "".join(f"\n  {error.field}: {error.message}" for error in self.errors if error.field)
@@ -47,7 +49,7 @@ class ApiError(CdcError):
     def of(cls, response: httpx.Response) -> "ApiError":
         """The error that an answer of status 400 or more stands for. Its body must have been read."""
         body = _problem(response)
-        kind = _KINDS.get(response.status_code, Unavailable if response.status_code >= 500 else ApiError)
+        kind = _KINDS.get(response.status_code, ApiError)
         return kind(
             str(body.get("detail") or body.get("title") or f"the API answered {response.status_code}"),
             status=response.status_code,
@@ -91,10 +93,7 @@ class Invalid(ApiError):
 
 
 class Unavailable(ApiError, Transient):
-    """429, 5xx or no answer: may succeed when tried again, after `retry_after_s` where the API said so."""
-
-    was_sent = True
-    """False: the request never reached the API."""
+    """429, 502, 503, 504 or no answer: may succeed when tried again, after `retry_after_s` where the API said so."""
 
     @property
     def did_nothing(self) -> bool:
@@ -114,6 +113,9 @@ _KINDS: Final[Mapping[int, type[ApiError]]] = {
     412: Stale,
     422: Invalid,
     429: Unavailable,
+    502: Unavailable,
+    503: Unavailable,
+    504: Unavailable,
 }
 
 

@@ -107,7 +107,9 @@ class PasswordAuth(httpx.Auth):
         answer = yield httpx.Request("POST", self._base_url + TOKEN_PATH, data=form)
         answer.read()
         if not answer.is_success:
-            raise ApiError.of(answer)
+            error = ApiError.of(answer)
+            error.was_sent = False  # the request that wanted the token
+            raise error
         self._take(answer)
 
     def _take(self, answer: httpx.Response) -> None:

@@ -166,6 +166,26 @@ def test_a_wrong_password_is_told_and_not_repeated() -> None:
     assert api.slept == []
 
 
+def test_a_sign_in_that_has_to_wait_is_repeated_before_a_change_that_was_not_sent_yet() -> None:
+    api = FakeApi(fine)
+    busy = [problem(503, "dependency_unavailable", "try again")]
+    inner = api.__call__
+
+    def at_first_busy(request: httpx.Request) -> httpx.Response:
+        return busy.pop() if busy else inner(request)
+
+    connection = Connection(
+        URL,
+        Password("ann", "hunter2"),
+        transport=httpx.MockTransport(at_first_busy),
+        clock=lambda: 0.0,
+        sleep=api.slept.append,
+    )
+    with connection:
+        assert connection.request("POST", "/x").status_code == 200
+    assert len(api.slept) == 1
+
+
 def test_a_service_token_is_sent_as_it_is_and_its_refusal_is_told() -> None:
     api = FakeApi(fine)
     api.valid = {"cdc_1234"}
@@ -187,6 +207,7 @@ def test_a_service_token_is_sent_as_it_is_and_its_refusal_is_told() -> None:
         (409, Conflict),
         (412, Stale),
         (418, ApiError),
+        (500, ApiError),
         (422, Invalid),
     ],
 )
