@@ -1,4 +1,4 @@
-"""The operations resync and reset on the real stack: each step by another process, and taken twice from one memory."""
+"""Resyncs on the real stack: every step taken twice, by processes of which none knows another; and through the API."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from api_database import TrialDatabase
 from delta_reading import query_with_duckdb
-from mongo_pipeline import CONNECTOR_TIMEOUT_S, MongoPipeline
+from managed_pipeline import ManagedPipeline, managed_pipeline, running_api
+from mongo_pipeline import MongoPipeline
 from stack_endpoints import Stack
 from trial_pipeline import trial_name
 from waiting import wait_until
 
 from cdc_shared.connect.connect_client import ConnectClient
-from cdc_shared.kafka.topics import ensure_connector_topics
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import KafkaSettings, SecretsSettings
 from cdc_shared.snapshots.snapshot_follower import SnapshotFollower
@@ -26,8 +26,7 @@ from cdc_shared.snapshots.snapshot_progress import CollectionState, SnapshotProg
 from cdc_shared.source.collection_counts import count_documents
 from cdc_shared.source.mongodb_source import MongodbSource
 from control_plane.controller.operations.operation import Done, Operation, OperationContext
-from control_plane.controller.operations.removal import all_topics, tables_of
-from control_plane.controller.operations.reset import ResetOperation
+from control_plane.controller.operations.removal import all_topics, change_topics_of, tables_of
 from control_plane.controller.operations.resync import ResyncOperation, ResyncSystems
 
 pytestmark = pytest.mark.integration
@@ -61,21 +60,16 @@ class OperatedPipeline:
 
     def resync(self, **arguments: Any) -> str:
         systems = ResyncSystems(self.kafka, self.stack.object_store, self.connect, self.source)
-        return self._work(lambda: ResyncOperation(systems), "running", arguments)
+        return self._work(lambda: ResyncOperation(systems), arguments)
 
-    def reset(self, **arguments: Any) -> str:
-        setup: Any = SimpleNamespace(prepare=lambda spec: None, config=lambda spec: {})  # there is a connector
-        stores = self.stack.object_store
-        return self._work(lambda: ResetOperation(self.kafka, stores, self.connect, setup), "stopped", arguments)
-
-    def _work(self, new: Callable[[], Operation], desired: str, arguments: Mapping[str, Any]) -> str:
+    def _work(self, new: Callable[[], Operation], arguments: Mapping[str, Any]) -> str:
         """Take every step twice, as after a crash before its result was stored; return what it says at the end."""
         memory: Mapping[str, Any] = {}
         done: list[str] = []
 
         def is_done() -> bool:
             nonlocal memory
-            context = OperationContext(self.pipeline.spec, desired, arguments, memory)
+            context = OperationContext(self.pipeline.spec, "running", arguments, memory)
             new().step(context)
             result = new().step(context)
             if isinstance(result, Done):
@@ -149,11 +143,11 @@ def offsets_of(pipeline: MongoPipeline, condition: str) -> set[int]:
     """The offsets of the last events of some items."""
     query = f"SELECT _cdc_offset FROM t WHERE {condition}"
     rows = query_with_duckdb(pipeline.table_url("items"), pipeline.stack.object_store, query)
-    return set(rows.column("_cdc_offset").to_pylist())
+    return {int(offset) for offset in rows.column("_cdc_offset").to_pylist() if offset is not None}
 
 
 @pytest.mark.timeout(240)
-def test_a_pipeline_is_made_whole_in_part_and_reset(operated: OperatedPipeline) -> None:
+def test_every_step_may_be_repeated(operated: OperatedPipeline) -> None:
     pipeline, db = operated.pipeline, operated.pipeline.db
     check_progress(operated.await_snapshot(pipeline.start))
     for collection in ("items", "others"):
@@ -172,16 +166,55 @@ def test_a_pipeline_is_made_whole_in_part_and_reset(operated: OperatedPipeline) 
     assert max(offsets_of(pipeline, "n <> 3")) < before
     assert pipeline.rows("items") == pipeline.documents("items")
 
-    pipeline.writer.stop()
-    assert "2 tables dropped" in operated.reset(keep_tables=False)
-    assert tables_of(pipeline.spec, pipeline.stack.object_store) == []
-    assert not [topic for topic in all_topics(pipeline.admin) if topic.startswith(f"{pipeline.name}.")]
-    db["others"].delete_one({"_id": "new"})
-    db["others"].insert_one({"_id": "newer"})
-    with operated.connect() as connect:
-        ensure_connector_topics(pipeline.admin, pipeline.name)
-        connect.resume(pipeline.name)
-        pipeline.start_writer()
-        connect.wait_running(pipeline.name, CONNECTOR_TIMEOUT_S)
-    for collection in ("items", "others"):
-        pipeline.await_equal(collection, TIMEOUT_S)
+
+@pytest.fixture
+def managed(
+    stack: Stack,
+    database: TrialDatabase,
+    tests_root: str,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[ManagedPipeline]:
+    """A pipeline to be made through an API of its own."""
+    monkeypatch.setenv("MONGODB_URI", stack.mongodb_uri)
+    with managed_pipeline(stack, trial_name(request.node.name), tests_root, tmp_path, database) as pipeline:
+        yield pipeline
+
+
+@pytest.mark.timeout(240)
+def test_another_process_goes_on_with_a_resync(managed: ManagedPipeline, database: TrialDatabase) -> None:
+    db, stores = managed.db, managed.stack.object_store
+
+    def is_done() -> bool:
+        operation = managed.operations()[0]
+        assert operation["state"] != "failed", operation
+        return bool(operation["state"] == "succeeded")
+
+    db["items"].insert_many([{"_id": n} for n in range(500)])
+    managed.create()
+    managed.ask("start")
+    managed.await_state("running")
+    managed.await_equal("items")
+
+    # The stream tells nothing of a collection that is dropped: its rows stay.
+    db.drop_collection("items")
+    db["items"].insert_many([{"_id": n} for n in range(490, 600)])
+    managed.ask("resync", collections=["items"])
+    wait_until(lambda: managed.operations()[0]["state"] == "running", TIMEOUT_S, "the resync has begun")
+    managed.stop_api()
+    with running_api(managed.settings, database) as other:
+        managed.api = other
+        wait_until(is_done, TIMEOUT_S, "the resync is done")
+        assert managed.rows("items") == managed.documents("items")
+        managed.await_state("running")
+
+        managed.ask("stop")
+        managed.await_state("stopped")
+        managed.ask("reset", keep_tables=False)
+        wait_until(is_done, TIMEOUT_S, "the reset is done")
+        assert tables_of(managed.spec, stores) == []
+        assert change_topics_of(managed.spec, all_topics(managed.admin)) == []
+        with ConnectClient(managed.stack.connect_url) as connect:
+            assert connect.offsets(managed.name) == []
+        assert managed.state() == "stopped"
