@@ -164,6 +164,19 @@ async def test_a_spec_of_another_release_can_be_replaced(manager: PipelineManage
     assert (change.record.spec, change.notices) == (config().stored(), (pipeline_manager.UNREADABLE,))
 
 
+async def test_nothing_is_asked_of_a_spec_that_nobody_could_carry_out(
+    manager: PipelineManager, pipelines: MemoryPipelines
+) -> None:
+    """A deletion would never end, and keep everybody from correcting the spec."""
+    row = (await create(manager)).spec
+    await pipelines.replace_spec(None, "shop", row | {"novelty": 1}, "a newer release")
+    for ask in (lambda: start(manager), lambda: delete(manager, force=True)):
+        with pytest.raises(InvalidSpec, match="novelty.*replace it"):
+            await ask()
+    await replace(manager, config())
+    await delete(manager)
+
+
 # --- collections that come later --------------------------------------------------------------------------------------
 
 
@@ -232,6 +245,19 @@ async def test_a_snapshot_that_never_comes_is_refused(manager: PipelineManager) 
     with refused(422, "invalid_request"):
         await manager.resync(NO_CONNECTION, "shop", ResyncRequest(), "me")
     await manager.resync(NO_CONNECTION, "shop", ResyncRequest(collections=("a",)), "me")
+
+
+async def test_a_reset_that_no_snapshot_follows_keeps_no_tables(
+    manager: PipelineManager, pipelines: MemoryPipelines
+) -> None:
+    """What changed between the forgotten position and the next start would be missing, and nobody would say so."""
+    await create(manager, config(source={"snapshot_mode": "no_data"}))
+    await start(manager)
+    await manager.move(NO_CONNECTION, "shop", Move.STOP, "me")
+    pipelines.reach("shop")
+    with refused(422, "invalid_request"):
+        await manager.reset(NO_CONNECTION, "shop", ResetRequest(), "me")
+    await manager.reset(NO_CONNECTION, "shop", ResetRequest(keep_tables=False), "me")
 
 
 async def test_a_deletion_that_failed_is_asked_for_again(manager: PipelineManager, pipelines: MemoryPipelines) -> None:

@@ -17,7 +17,7 @@ from cdc_shared.rules.compiled import check_rules
 from cdc_shared.source.document_filter import InvalidFilter, parse_filter
 from control_plane.database import Connection
 from control_plane.models.operation import Operation, OperationKind
-from control_plane.models.pipeline import PipelineConfig, PipelineRecord, ResetRequest, ResyncRequest, State
+from control_plane.models.pipeline import Desired, PipelineConfig, PipelineRecord, ResetRequest, ResyncRequest, State
 from control_plane.problems import Problem
 from control_plane.repositories import operation_repo, pipeline_repo
 from control_plane.repositories.pipeline_repo import PipelineFilter
@@ -119,10 +119,15 @@ class PipelineManager:
         return await self.replace(connection, name, PipelineConfig(**{**dict(spec), "quality": quality}), if_match, by)
 
     async def move(self, connection: Connection, name: str, move: Move, by: str) -> PipelineRecord:
-        """Start, pause, resume or stop. Raises `Problem` 404, or 409 with the current state."""
+        """Start, pause, resume or stop.
+
+        Raises `Problem` 404, or 409 with the current state; `InvalidSpec` when what is stored could not be run.
+        """
         record = await self._locked(connection, name)
         check_move(move, record, self._clock())
         to = RULES[move].to
+        if to is Desired.RUNNING:
+            config_of(record)
         assert to is not None, move  # nosec B101 # the other moves have methods of their own
         await operation_repo.cancel(connection, name, CANCELS.get(move, ()))
         await pipeline_repo.move(connection, name, to, by)
@@ -147,9 +152,13 @@ class PipelineManager:
         return await operation_repo.insert(connection, name, record.id, OperationKind.RESYNC, arguments, by)
 
     async def reset(self, connection: Connection, name: str, wanted: ResetRequest, by: str) -> Operation:
-        """Have a stopped pipeline forget how far it has read. Raises `Problem` 404, or 409 with the current state."""
+        """Have a stopped pipeline forget how far it has read.
+
+        Raises `Problem` 404, 409 with the current state, or 422 for tables that would keep a gap for ever.
+        """
         record = await self._locked(connection, name)
         check_move(Move.RESET, record, self._clock())
+        _check_reset(config_of(record), wanted)
         await operation_repo.cancel(connection, name, CANCELS[Move.RESET])
         arguments = wanted.model_dump(mode="json")
         return await operation_repo.insert(connection, name, record.id, OperationKind.RESET, arguments, by)
@@ -167,7 +176,8 @@ class PipelineManager:
     ) -> Operation:
         """Have the pipeline taken down, and its row with it. Asked again, gives the deletion that is under way.
 
-        `force`: whatever state it is in. Raises `Problem` 404, 409 with the current state, 412.
+        `force`: whatever state it is in. Raises `Problem` 404, 409 with the current state, 412; `InvalidSpec` when the
+        stored spec is of another release: it has to be replaced first.
         """
         record = await self._locked(connection, name)
         if if_match is not None:
@@ -176,6 +186,7 @@ class PipelineManager:
         if under_way:
             return under_way[0]
         check_move(Move.DELETE, record, self._clock(), force=force)
+        config_of(record)  # from then on it cannot be replaced any more, and nobody could tell what is to be removed
         await operation_repo.cancel(connection, name, CANCELS[Move.DELETE])
         to = RULES[Move.STOP].to
         assert to is not None  # nosec B101
@@ -236,6 +247,18 @@ def _follows(record: PipelineRecord, after: PipelineSpec) -> tuple[NewlyCaptured
     check_change(before, after)
     found = consequences(before, after)
     return found.resync, found.notices
+
+
+def _check_reset(config: PipelineConfig, wanted: ResetRequest) -> None:
+    """Without a snapshot nobody would ever tell the tables what changed between the position that is forgotten and the
+    next start."""
+    if wanted.keep_tables and config.source.snapshot_mode == SNAPSHOTLESS_MODE:
+        raise Problem(
+            422,
+            "invalid_request",
+            "source.snapshot_mode is no_data, so the next start would begin without a snapshot, and whatever changed "
+            "meanwhile would be missing from the tables: drop them with keep_tables false, or choose another mode",
+        )
 
 
 def _check_resync(config: PipelineConfig, wanted: ResyncRequest) -> None:
