@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from cdc_shared.logging.structured_logger import get_logger
 from control_plane.middleware.audit import PROBES
 from control_plane.middleware.request_context import draft_of, route_of
-from control_plane.models.audit import outcome_of
+from control_plane.models.audit import Outcome, outcome_of
 
 BROKEN_OFF: Final = 0
 """The status of a call that ended without an answer."""
@@ -61,7 +61,7 @@ def _log(scope: Scope, status: int, whole: bool) -> None:
         action=draft.action.value,
         resource=draft.resource,
         status=status,
-        outcome=outcome_of(status).value,
+        outcome=(Outcome.FAILED if status == BROKEN_OFF else outcome_of(status)).value,
         code=draft.code,
         user=who.name if who else None,
         address=draft.address,
