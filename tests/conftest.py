@@ -38,6 +38,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(SkipGate(ALLOWED_SKIPS), "skip-gate")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A contract test that needs the running platform is none of those that `make test` runs without it."""
+    for item in items:
+        needs = {"stack", "database_server"} & set(getattr(item, "fixturenames", ()))
+        if needs and item.get_closest_marker("contract"):
+            item.add_marker(pytest.mark.integration)
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     return f"seed: {config.stash[_SEED]} (repeat this run with {SEED_VARIABLE}={config.stash[_SEED]})"
 

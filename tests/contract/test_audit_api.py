@@ -14,7 +14,7 @@ from api_app import PASSWORD, Api
 
 from control_plane.permissions import Role
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
 AUDIT = "/api/v1/audit"
 

@@ -12,7 +12,7 @@ from jose import jwt
 
 from control_plane.permissions import GRANTS, Permission, Role
 
-pytestmark = [pytest.mark.integration, pytest.mark.anyio]
+pytestmark = [pytest.mark.contract, pytest.mark.anyio]
 
 AUTH = "/api/v1/auth"
 USERS = "/api/v1/admin/users"
