@@ -20,7 +20,17 @@ from control_plane.middleware.request_metrics import RequestMetrics, RequestMetr
 from control_plane.middleware.security_headers import SecurityHeadersMiddleware
 from control_plane.middleware.tracing import TracingMiddleware
 from control_plane.platform import Platform
-from control_plane.routers import admin, audit, auth, data_quality, dead_letters, monitoring, pipelines, preflight
+from control_plane.routers import (
+    admin,
+    audit,
+    auth,
+    data_quality,
+    dead_letters,
+    monitoring,
+    pipeline_moves,
+    pipelines,
+    preflight,
+)
 from control_plane.settings import Settings
 
 SERVICE: Final = "control-plane"
@@ -59,7 +69,7 @@ def create_app(settings: Settings, platform: OpenPlatform | None = None) -> Fast
 
 def _add_routers(app: FastAPI) -> None:
     """Every router is a `routes.guarded_router`."""
-    for each in (auth, admin, audit, pipelines, preflight, data_quality, dead_letters, monitoring):
+    for each in (auth, admin, audit, pipelines, pipeline_moves, preflight, data_quality, dead_letters, monitoring):
         app.include_router(each.router)
 
 

@@ -13,7 +13,7 @@ from control_plane.models.operation import Operation
 from control_plane.models.pipeline import Pipeline, ResetRequest
 from control_plane.models.service_tokens import CreatedServiceToken, NewServiceToken, ServiceTokenView
 from control_plane.models.users import CreatedUser, NewUser, RoleView, TemporaryPassword, UserChange, UserView
-from control_plane.routers.pipelines import EXAMPLE as PIPELINE_CONFIG
+from control_plane.routers.pipeline_requests import EXAMPLE as PIPELINE_CONFIG
 
 _AT: Final = "2026-03-01T09:30:00Z"
 _EARLIER: Final = "2026-03-01T09:12:00Z"

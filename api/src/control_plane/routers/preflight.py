@@ -10,7 +10,7 @@ from control_plane.models.audit import Action
 from control_plane.models.preflight import PreflightReport
 from control_plane.permissions import Permission
 from control_plane.problems import Problem
-from control_plane.routers.pipelines import PREFIX, Config, Name
+from control_plane.routers.pipeline_requests import PREFIX, Config, Name
 from control_plane.routes import guarded_router
 from control_plane.services.lifecycle import config_of
 from control_plane.services.preflight import Preflight
