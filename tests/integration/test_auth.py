@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import logging
 import re
 import stat
+import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -14,16 +18,18 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from api_app import ADMIN, PASSWORD, Api, open_api, settings_for
 from api_database import TrialDatabase
 from stack_endpoints import Stack
 
 from cdc_shared.errors import Fatal
+from cdc_shared.logging.structured_logger import configure_logging
 from cdc_shared.security import crypto
 from cdc_shared.security.encrypted_file import EncryptedFileProvider
 from control_plane.permissions import Permission, Role
 from control_plane.services import key_ring, login_guard
-from control_plane.services.auth_service import REFRESH_LIFETIME, SESSION_LIFETIME
+from control_plane.services.auth_service import REFRESH_LIFETIME, SESSION_LIFETIME, AuthService
 from control_plane.services.signing_keys import generate_key
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
@@ -268,8 +274,26 @@ async def test_a_service_token_expires_and_its_use_is_noted(api: Api) -> None:
     assert code(await (await api.new_client("cdcs_" + "x" * 43)).get("/api/v1/pipelines")) == "401 invalid_token"
 
 
+@pytest.fixture
+def service_log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """The log as the running service writes it."""
+    root = logging.getLogger()
+    handlers, level, hooks = root.handlers, root.level, (sys.excepthook, threading.excepthook)
+    configure_logging("control-plane")
+    monkeypatch.setattr(logging.getLogger("httpx"), "disabled", True)  # the test's own client
+    written = io.StringIO()
+    for handler in root.handlers:
+        assert isinstance(handler, logging.StreamHandler)
+        handler.setStream(written)
+    yield written
+    root.handlers, root.level = handlers, level
+    sys.excepthook, threading.excepthook = hooks
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
 async def test_no_password_and_no_token_is_stored_or_logged_as_it_is(
-    api: Api, capfd: pytest.CaptureFixture[str]
+    api: Api, service_log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     planted = "Planted-in-the-name-field-1"
     anybody = await api.anybody()
@@ -283,13 +307,23 @@ async def test_no_password_and_no_token_is_stored_or_logged_as_it_is(
     machine = await api.machine(Permission.PIPELINES_READ)
     await machine.get("/api/v1/pipelines")
     await anybody.get(f"/api/v1/{tokens['refresh_token']}")  # in a path, by mistake
+    with monkeypatch.context() as broken:  # an error that nobody foresaw, with the secret in its text and in its frames
+
+        async def fail(_self: AuthService, name: str, password: str, _address: str | None) -> None:
+            raise RuntimeError(f"{name} {password}")
+
+        broken.setattr(AuthService, "check_password", fail)
+        failed = await sign_in(client, name, PASSWORD)
+        assert code(failed) == "500 internal_error"
+        assert PASSWORD not in failed.text
     secrets = [planted, PASSWORD, NEW_PASSWORD, machine.headers["authorization"].removeprefix("Bearer ")]
     for each in (tokens, renewed):
         secrets += [each["access_token"], each["access_token"].rpartition(".")[2], each["refresh_token"]]
     tables = await api.database.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     assert {"users", "audit_logs", "login_failures", "service_tokens"} <= {row["tablename"] for row in tables}
-    logged = "".join(capfd.readouterr())
+    logged = service_log.getvalue()
     assert "auth.sign_in" in logged
+    assert "unexpected error" in logged
     stored = ""
     for row in tables:
         rows = await api.database.fetch(f'SELECT t::text FROM "{row["tablename"]}" t')
