@@ -33,7 +33,7 @@ LOCUST_TIMEOUT_S = 150.0
 SETTLE_TIMEOUT_S = 10.0
 
 CONNECTIONS = 10_000
-ANSWER_TIMEOUT_S = 90.0
+ANSWER_TIMEOUT_S = 120.0
 WRITES_IN = 20
 """One in so many connections makes a pipeline; the others read."""
 
@@ -119,7 +119,7 @@ def _check_audited(api: ApiProcess, database: TrialDatabase) -> None:
 
     def is_whole() -> bool:
         """A line is written after its answer has left, so the last ones may be on their way."""
-        logged = sum(1 for line in api.log_file.open(errors="replace") if '"event": "request' in line)
+        logged = sum(1 for line in api.log_file.open(errors="replace") if '"logger": "control_plane.requests"' in line)
         entries: int = asyncio.run(database.fetch_value("SELECT count(*) FROM audit_logs"))
         return entries == logged
 

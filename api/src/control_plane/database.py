@@ -14,7 +14,7 @@ from cdc_shared.logging.redaction import redact_text
 MIN_CONNECTIONS: Final = 2
 CONNECT_TIMEOUT_S: Final = 10.0
 COMMAND_TIMEOUT_S: Final = 30.0
-ACQUIRE_TIMEOUT_S: Final = 60.0
+ACQUIRE_TIMEOUT_S: Final = 120.0
 """In a rush of 10,000 requests the last one waits its turn for tens of seconds: it is late, not refused."""
 
 if TYPE_CHECKING:
