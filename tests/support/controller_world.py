@@ -69,6 +69,9 @@ class World:
         self.calls: list[str] = []
         self.refused_specs: set[str] = set()
         """Databases whose specs `publish` refuses."""
+        self.frozen_writers: set[str] = set()
+        """Pipelines whose writers stay in the state that they are in."""
+        self.connect_is_away = False
 
     def clock(self) -> float:
         return self.now
@@ -114,7 +117,7 @@ class World:
         for name, connector in list(self.connectors.items()):  # a test may let time pass while others act
             if self.now >= connector.changes_at:
                 self._settle(name, connector)
-        for name in {*self.specs, *self.writer_states}:
+        for name in {*self.specs, *self.writer_states} - self.frozen_writers:
             self._follow_spec(name)
 
     def _settle(self, name: str, connector: FakeConnector) -> None:
@@ -147,11 +150,17 @@ class World:
 
     def view(self, name: str) -> ConnectorView | None:
         self.call(f"view {name}", changes=False)
+        self._reach_connect()
         connector = self.connectors.get(name)
         return None if connector is None else ConnectorView(dict(connector.config), status_of(name, connector))
 
+    def _reach_connect(self) -> None:
+        if self.connect_is_away:
+            raise Transient("Kafka Connect is away")
+
     def move(self, name: str, move: Move, config: Mapping[str, str] | None) -> None:
         self.call(f"{move} {name}")
+        self._reach_connect()
         match move:
             case Move.CREATE | Move.CONFIGURE:
                 assert config
@@ -312,8 +321,12 @@ class FakeClients:
         self._world.move(name, Move.CREATE_STOPPED, config)
 
     def stop(self, name: str, timeout_s: float) -> None:
-        self._world.move(name, Move.STOP, None)
-        if self._world.connectors[name].tasks:
+        world = self._world
+        connector = world.connectors.get(name)
+        if connector is None or connector.told != "STOPPED" or connector.state == "FAILED":
+            world.move(name, Move.STOP, None)
+        world.advance(world.rng.uniform(0, min(timeout_s, 2 * SLOWNESS_S)))  # it waits for the tasks
+        if world.connectors[name].tasks:
             raise Transient("it has not stopped yet")
 
     def forget_offsets(self, name: str, timeout_s: float) -> None:

@@ -171,7 +171,7 @@ async def test_nothing_is_asked_of_a_spec_that_nobody_could_carry_out(
     row = (await create(manager)).spec
     await pipelines.replace_spec(None, "shop", row | {"novelty": 1}, "a newer release")
     for ask in (lambda: start(manager), lambda: delete(manager, force=True)):
-        with pytest.raises(InvalidSpec, match="novelty.*replace it"):
+        with pytest.raises(InvalidSpec, match=r"novelty.*replace it"):
             await ask()
     await replace(manager, config())
     await delete(manager)

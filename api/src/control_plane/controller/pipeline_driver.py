@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from cdc_shared.connect.connect_client import ConnectorView
@@ -39,6 +39,8 @@ UNTOUCHED_S: Final = 30.0
 """At one that was never started: whoever starts it tells."""
 IN_MOTION_S: Final = 0.4
 """At one that is on its way."""
+PATIENCE: Final = 0.1
+"""Of how long nothing has changed there: hundreds of pipelines may wait for a writer, which tells when it comes."""
 STUCK_S: Final = 60.0
 """A connector that has neither run nor failed for so long is restarted."""
 _OF_THE_NEW_SPEC: Final = frozenset({OperationKind.RESYNC, OperationKind.RESTART})
@@ -71,6 +73,8 @@ class PipelineDriver:
         self._last_move: Move | None = None
         self._waiting_since: float | None = None
         self._refusals: dict[ConditionKind, Condition] = {}
+        self._seen: list[tuple[object, ...]] = []
+        self._seen_since = clock()
 
     def round(self, row: PipelineRow) -> Round:
         """Do what is next. Raises `NotLeader` when it may do nothing any more, else only what is a fault of ours."""
@@ -102,6 +106,7 @@ class PipelineDriver:
         for each in (self._moves, self._restarts, self._publishing, self._operations):
             each.reset()
         self._last_move = self._waiting_since = None
+        self._seen_since = self._clock()
 
     def _check_leader(self) -> None:
         if not self._is_leader():
@@ -113,9 +118,10 @@ class PipelineDriver:
         """Writers first to start, so that they read from the first change on; they end last."""
         if row.desired is Desired.RUNNING:
             self._drive_spec(row)
-            # One that writers have been refused changes no connector: it goes on under the spec before.
+            # One that writers have been refused changes no connector: it goes on under the spec before. But it does not
+            # begin under that: it would note a place in what may be another source, and never snapshot the right one.
             spec = self._published(row)
-            if spec is not None:
+            if spec is not None and spec.desired == "running":
                 self._drive_connector(row, spec)
         elif self._drive_connector(row, self._published(row) or row.spec):
             self._drive_spec(row)
@@ -256,6 +262,7 @@ class PipelineDriver:
             *writer_conditions(writers.reports(row.name), writers.trouble),
             *self._systems.sources.conditions(published or row.spec),
         )
+        self._note(found)
         is_right = not worked.holds_connector and is_reached(dataclasses.replace(row.record, conditions=found))
         again_in_s = LOOK_EVERY_S if is_right else self._again_in_s()
         if row.operation is not None:
@@ -294,10 +301,15 @@ class PipelineDriver:
             return None, is_not(kind, Reason.ABSENT, "the writers know nothing of the pipeline")
         return published, is_not(kind, "Outdated", "the writers have another spec")
 
+    def _note(self, found: Sequence[Condition]) -> None:
+        seen: list[tuple[object, ...]] = [(each.kind, each.status, each.reason) for each in found]
+        if seen != self._seen:
+            self._seen, self._seen_since = seen, self._clock()
+
     def _again_in_s(self) -> float:
         now = self._clock()
         waits = [each.not_before - now for each in (self._moves, self._restarts, self._publishing)]
-        return min(max([IN_MOTION_S, *waits]), LOOK_EVERY_S)
+        return min(max([IN_MOTION_S, PATIENCE * (now - self._seen_since), *waits]), LOOK_EVERY_S)
 
 
 def wanted_spec(row: PipelineRow, current: PipelineSpec | None) -> PipelineSpec | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from controller_world import Crash, Desk, FakeConnector, World
+from controller_world import Crash, Desk, FakeClients, FakeConnector, World
 
 from cdc_shared.errors import Transient
 from cdc_shared.metrics.prometheus_metrics import PipelineState
@@ -221,6 +221,63 @@ def test_a_refused_spec_changes_nothing_and_keeps_nobody_from_stopping(simulatio
     simulation.desk.want(Desired.STOPPED)
     simulation.run_until(State.STOPPED)
     assert simulation.world.specs["shop"].source.database == "db"
+
+
+def test_a_connector_does_not_begin_under_the_spec_of_before(simulation: Simulation) -> None:
+    """Of a pipeline that was reset, so that its database could be changed: it would note a place in the wrong source,
+    and never snapshot the right one."""
+    simulation.start()
+    simulation.desk.want(Desired.STOPPED)
+    simulation.run_until(State.STOPPED)
+    simulation.world.offsets.clear()
+    simulation.desk.change(database="forbidden")
+    simulation.world.refused_specs.add("forbidden")
+    simulation.desk.want(Desired.RUNNING)
+    simulation.run_until(State.FAILED)
+    simulation.run(60)
+    assert "shop" not in simulation.world.offsets
+    simulation.world.refused_specs.clear()
+    simulation.desk.change(database="other")
+    simulation.run_until(State.RUNNING)
+    assert simulation.world.connectors["shop"].config["database"] == "other"
+
+
+def test_what_is_waited_for_long_is_looked_at_less_often(simulation: Simulation) -> None:
+    """A writer that comes tells so by itself; hundreds of pipelines may wait for it."""
+    simulation.start()
+    simulation.world.writer_states["shop"] = PipelineState.RETRYING
+    simulation.world.frozen_writers.add("shop")
+    rounds = simulation.rounds
+    simulation.run(600)
+    assert simulation.rounds - rounds <= 600 / LOOK_EVERY_S + 40
+    simulation.world.frozen_writers.clear()
+    simulation.run_until(State.RUNNING, LOOK_EVERY_S + 2)
+
+
+def test_a_forced_deletion_waits_for_kafka_connect(simulation: Simulation) -> None:
+    """It waits in any case, to delete the connector. Offsets left behind would keep a pipeline made again under this
+    name from its snapshot."""
+    simulation.start()
+    simulation.world.connect_is_away = True
+    simulation.desk.ask(OperationKind.DELETE, keep_tables=False, force=True)
+    simulation.run(CALM_S)
+    simulation.world.connect_is_away = False
+    simulation.run_until(None)
+    assert "shop" not in simulation.world.offsets
+
+
+def test_a_forced_deletion_does_without_offsets_that_cannot_be_forgotten(
+    simulation: Simulation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    simulation.start()
+
+    def never(client: object, name: str, timeout_s: float) -> None:
+        raise Transient("it has not stopped yet")
+
+    monkeypatch.setattr(FakeClients, "stop", never)
+    asked = simulation.desk.ask(OperationKind.DELETE, keep_tables=False, force=True)
+    simulation.run_until(None)
+    assert "the connector's offsets" in simulation.desk.finished[asked][1]
 
 
 def test_a_change_reaches_writers_and_connector(simulation: Simulation) -> None:

@@ -21,9 +21,9 @@ from control_plane.controller.systems import ConnectorSetup
 
 WAIT_S: Final = 1.0
 FORCED_AFTER: Final = 3
-"""Attempts at what `force` then does without."""
+"""Failures of what `force` then does without."""
 OPTIONAL: Final = {
-    "offsets": "the connector's offsets",
+    "offsets": "the connector's offsets (a pipeline made again under this name goes on from them: resync that one)",
     "heartbeat": "the watermark's document in the source",
 }
 """What `force` may leave, by the step that removes it: it needs the source, or a connector that can be made."""
@@ -115,11 +115,23 @@ class DeleteOperation:
                 if isinstance(error, Transient):
                     raise
                 raise Fatal(f"{error}; or delete the pipeline with force, which leaves {OPTIONAL[step]}") from error
-            if isinstance(error, Transient) and at.context.attempts < FORCED_AFTER:
-                raise
+            if isinstance(error, Transient) and self._counts_up(at, step) < FORCED_AFTER:
+                return f"tried again: {error}"
             log.warning("a forced deletion leaves something", pipeline=at.context.pipeline, reason=str(error))
             at.memory["notes"] = [*at.memory["notes"], f"{OPTIONAL[step]} left: {error}"]
             return None
+
+    def _counts_up(self, at: _At, step: str) -> int:
+        """How many times the step has failed now. That Kafka Connect is away does not count, it raises `Transient`:
+        deleting the connector has to wait for it all the same.
+        """
+        if step == "offsets":
+            with self.connect() as connect:
+                connect.status(at.context.pipeline)
+        failures = dict(at.memory.get("failures", {}))
+        failures[step] = failures.get(step, 0) + 1
+        at.memory["failures"] = failures
+        return int(failures[step])
 
     # Each returns None when it is done, else what it waits for.
 
