@@ -59,7 +59,15 @@ def create_app(settings: Settings, platform: OpenPlatform | None = None) -> Fast
         finally:
             await to_thread.run_sync(tracing.shutdown)
 
-    app = FastAPI(title=TITLE, version=VERSION, lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title=TITLE,
+        version=VERSION,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,  # a redirect names the host and the scheme that the caller, or the last proxy, came by
+    )
     problems.install(app)
     app.state.rate_limits = RateLimits(settings.api.rate_limit, settings.api.auth_rate_limit)
     _add_routers(app)

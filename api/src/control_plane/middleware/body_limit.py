@@ -3,9 +3,14 @@
 FastAPI's own `max_body_size` works outside of all middleware: what it refuses would be neither audited nor a problem.
 """
 
+from typing import Final
+
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+MAX_DIGITS: Final = 20
+"""Of a length that is looked at. Python refuses to read a number of thousands; so many are too large in any case."""
 
 
 class BodyLimitMiddleware:
@@ -19,7 +24,7 @@ class BodyLimitMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "0")
+        declared = Headers(scope=scope).get("content-length", "0")[:MAX_DIGITS]
         received = int(declared) if declared.isdecimal() and int(declared) > self._max_bytes else 0
 
         async def limited() -> Message:

@@ -46,6 +46,8 @@ async def by_id(connection: Connection, user: UUID, *, lock: bool = False) -> Us
 
 async def by_name(connection: Connection, name: str) -> User | None:
     """Upper and lower case are the same here."""
+    if not name.isascii():
+        return None  # Postgres has ASCII lower cases for some (of U+0130 an i): aliases that guesses are counted by
     row = await connection.fetchrow(
         f"SELECT {_COLUMNS} FROM users u WHERE lower(u.name) = lower($1)",  # nosec B608
         name,

@@ -22,7 +22,7 @@ from control_plane.repositories import audit_repo
 from control_plane.repositories.audit_repo import AuditFilter
 from control_plane.routes import guarded_router
 from control_plane.services import audit_verification
-from control_plane.services.audit_export import export, log_of
+from control_plane.services.audit_export import begun, export, log_of
 
 MEDIA_TYPES = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl"}
 
@@ -51,7 +51,7 @@ async def export_audit_logs(query: Annotated[AuditExportQuery, Query()], platfor
         head, _ = await audit_repo.ends(connection)
     name = f"audit-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.{query.format}"
     return StreamingResponse(
-        export(platform.database, _filter(query), head.entries, query.format),
+        await begun(export(platform.database, _filter(query), head.entries, query.format)),
         media_type=MEDIA_TYPES[query.format],
         headers={"Content-Disposition": f'attachment; filename="{name}"'},
     )

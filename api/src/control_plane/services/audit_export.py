@@ -37,17 +37,32 @@ def log_of(chained: ChainedEntry) -> AuditLog:
 
 
 async def export(database: Database, wanted: AuditFilter, through: int, fmt: str) -> AsyncIterator[bytes]:
-    """The entries that match, oldest first, up to this place. A slow reader holds no connection."""
-    yield _csv_line(AuditLog.model_fields) if fmt == "csv" else b""
+    """The entries that match, oldest first, up to this place. A slow reader holds no connection.
+
+    The first part comes after the first look at the database: what it refuses, it refuses before that.
+    """
+    part = _csv_line(AuditLog.model_fields) if fmt == "csv" else b""
     after = 0
     while True:
         async with database.connection() as connection:
             chunk = await audit_repo.between(connection, wanted, after, through, CHUNK_ENTRIES)
         lines = (_csv_line(_cells(each)) if fmt == "csv" else _json_line(each) for each in map(log_of, chunk))
-        yield b"".join(lines)
+        yield part + b"".join(lines)
         if len(chunk) < CHUNK_ENTRIES:
             return
-        after = chunk[-1].id
+        part, after = b"", chunk[-1].id
+
+
+async def begun(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same parts, the first of which is there: raises what fails before it, while there is a status to answer."""
+    first = await anext(parts, b"")
+
+    async def all_parts() -> AsyncIterator[bytes]:
+        yield first
+        async for each in parts:
+            yield each
+
+    return all_parts()
 
 
 def _json_line(log: AuditLog) -> bytes:
