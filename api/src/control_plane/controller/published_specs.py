@@ -31,6 +31,8 @@ class PublishedSpecs:
         self._on_change = on_change
         self._news = threading.Condition()
         self._specs: dict[str, PipelineSpec] = {}
+        self._found: dict[str, PipelineSpec] | None = None
+        """What was read so far of the topic as it was found; None once that is all read."""
         self._counts: dict[str, int] = {}
         self._caught_up = False
         self._trouble = "nothing was read yet"
@@ -109,13 +111,28 @@ class PublishedSpecs:
                 self._stop.wait(AGAIN_AFTER_S)
 
     def _follow(self, reader: SpecReader) -> None:
-        """Read from the start; what was read before stays in force until the end is reached again."""
+        """Read from the start; what was read before stays in force until the end is reached again, and no longer: the
+        topic may be another one by then."""
+        self._found = {}
         while not self._stop.is_set():
             change = reader.poll(POLL_S)
-            with self._news:
-                self._caught_up = self._caught_up or reader.caught_up
             if change is not None:
                 self._take(change.name, change.spec)
+            if reader.caught_up and self._found is not None:
+                self._take_over(self._found)
+
+    def _take_over(self, found: dict[str, PipelineSpec]) -> None:
+        """The end was reached: what was found is all that there is."""
+        with self._news:
+            changed = [name for name in self._specs.keys() | found.keys() if self._specs.get(name) != found.get(name)]
+            self._specs, self._found = found, None
+            was_caught_up, self._caught_up = self._caught_up, True
+            for name in changed:
+                self._counts[name] = self._counts.get(name, 0) + 1
+            self._news.notify_all()
+        if was_caught_up:
+            for name in changed:
+                self._on_change(name)
 
     def _invalid(self, name: str, error: InvalidSpec) -> None:
         """What cannot be read is no spec: the pipeline's own one is published over it."""
@@ -124,12 +141,13 @@ class PublishedSpecs:
 
     def _take(self, name: str, spec: PipelineSpec | None) -> None:
         with self._news:
+            specs = self._specs if self._found is None else self._found
             if spec is None:
-                self._specs.pop(name, None)
+                specs.pop(name, None)
             else:
-                self._specs[name] = spec
+                specs[name] = spec
             self._counts[name] = self._counts.get(name, 0) + 1
             self._news.notify_all()
-            is_news = self._caught_up
+            is_news = self._found is None
         if is_news:
             self._on_change(name)
