@@ -10,7 +10,7 @@ import pytest
 from waiting import wait_until
 
 from cdc_shared.errors import Fatal, Transient
-from cdc_shared.kafka.spec_topic import SpecChange
+from cdc_shared.kafka.spec_topic import SpecChange, SpecReader
 from cdc_shared.models.common import PipelineSpec, SourceSpec
 from control_plane.controller import published_specs
 from control_plane.controller.published_specs import PublishedSpecs
@@ -52,7 +52,7 @@ def lives(monkeypatch: pytest.MonkeyPatch) -> list[FakeReader]:
             raise Transient("Kafka is away")
         yield waiting.pop(0)
 
-    monkeypatch.setattr(published_specs.SpecReader, "open", opened)
+    monkeypatch.setattr(SpecReader, "open", opened)
     monkeypatch.setattr(published_specs, "AGAIN_AFTER_S", 0.001)
     return waiting
 
