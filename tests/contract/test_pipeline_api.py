@@ -461,4 +461,4 @@ async def test_who_is_limited_to_some_pipelines_sees_and_makes_no_others(api: Ap
     assert [each["name"] for each in (await limited.get(PIPELINES)).json()["items"]] == ["crm"]
     problem(await limited.get(f"{PIPELINES}/shop"), 403, "out_of_scope")
     problem(await limited.post(PIPELINES, json=spec("new")), 403, "out_of_scope")
-    await made(limited, spec("billing"))
+    await made(limited, spec("billing", source={"connection": "secret:billing"}))

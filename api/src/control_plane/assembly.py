@@ -23,6 +23,7 @@ from control_plane.services.metrics_collector import MetricsCollector
 from control_plane.services.pipeline_manager import PipelineManager
 from control_plane.services.pipeline_status import Monitoring
 from control_plane.services.preflight import Preflight
+from control_plane.services.spec_admission import SpecAdmission
 from control_plane.services.user_service import UserService
 from control_plane.settings import Settings
 
@@ -53,6 +54,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
             users=UserService(auth.passwords, auth.clock),
             blocking=BlockingCalls(),
             pipelines=PipelineManager(),
+            admission=SpecAdmission.of(settings),
             preflight=Preflight(settings, providers),
             rules=RulesService(
                 kafka.bootstrap_servers, lambda reference: resolve_reference(reference, providers).reveal().encode()

@@ -11,6 +11,7 @@ from control_plane.services.dead_letters import PipelineLetters
 from control_plane.services.pipeline_manager import PipelineManager
 from control_plane.services.pipeline_status import Monitoring
 from control_plane.services.preflight import Preflight
+from control_plane.services.spec_admission import SpecAdmission
 from control_plane.services.user_service import UserService
 from control_plane.settings import Settings
 
@@ -26,6 +27,7 @@ class Platform:
     users: UserService
     blocking: BlockingCalls
     pipelines: PipelineManager
+    admission: SpecAdmission
     preflight: Preflight
     rules: RulesService
     dead_letters: PipelineLetters

@@ -48,6 +48,8 @@ async def put_rules(
     Rows that are there already keep what the rules before made of them; `notices` says what should be done about that.
     """
     quality = rules.quality()
+    record = await platform.pipelines.get(work.connection, name)
+    platform.admission.check_rules(name, quality, principal, record.spec)
     change = await platform.pipelines.replace_quality(work.connection, name, quality, if_match, principal.name)
     return _view(change.record, response, change.notices)
 
@@ -66,6 +68,8 @@ async def dry_run_rules(name: Name, wanted: DryRun, platform: ThePlatform, princ
     Documents are shown with their values to those who may see dead letters unmasked; to others, with types for values.
     """
     spec = await _spec(platform, name)
+    if wanted.rules is not None:
+        platform.admission.check_rules(name, wanted.rules.quality(), principal, spec.model_dump(mode="json"))
     reveal = principal.may(Permission.DEAD_LETTERS_REVEAL)
     return await platform.blocking.run(partial(platform.rules.try_out, spec, wanted, reveal=reveal))
 

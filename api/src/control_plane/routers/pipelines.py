@@ -5,14 +5,13 @@ from typing import Annotated
 from fastapi import Query, Response
 from pydantic import StringConstraints
 
-from control_plane.dependencies import CurrentPrincipal, Reading, Work
+from control_plane.dependencies import CurrentPrincipal, Reading, ThePlatform, Work
 from control_plane.middleware.rbac import guard
 from control_plane.models.audit import Action
 from control_plane.models.operation import Operation
 from control_plane.models.pages import Cursor, Limit, Page, decode_cursor, encode_cursor
 from control_plane.models.pipeline import Desired, Pipeline, State
 from control_plane.permissions import Permission
-from control_plane.problems import Problem
 from control_plane.repositories.pipeline_repo import PipelineFilter
 from control_plane.routers.pipeline_requests import (
     ABSENT,
@@ -46,11 +45,12 @@ ShortText = Annotated[str, StringConstraints(min_length=1, max_length=63)]
     responses={201: {"headers": ETAG | LOCATION}, 409: {"description": "There is one of that name"}},
     dependencies=[guard(Permission.PIPELINES_WRITE, Action.PIPELINE_CREATE)],
 )
-async def create_pipeline(config: Config, work: Work, principal: CurrentPrincipal, posting: Posting) -> Response:
+async def create_pipeline(
+    config: Config, work: Work, principal: CurrentPrincipal, platform: ThePlatform, posting: Posting
+) -> Response:
     """Make a pipeline. It is stopped: validate it, then start it."""
     work.set_resource(config.name)
-    if not principal.may_touch(config.name):
-        raise Problem(403, "out_of_scope", "this pipeline's name is not among those that you are limited to")
+    platform.admission.check(config, principal)
 
     async def perform() -> Answer:
         record = await posting.manager.create(work.connection, config, posting.by)
@@ -110,6 +110,7 @@ async def replace_pipeline(
     config: Config,
     work: Work,
     principal: CurrentPrincipal,
+    platform: ThePlatform,
     manager: Manager,
     if_match: IfMatch = None,
 ) -> Response:
@@ -117,6 +118,7 @@ async def replace_pipeline(
 
     Collections that it did not capture before are read by a resync of their own. The same spec again changes nothing.
     """
+    platform.admission.check(config, principal, (await manager.get(work.connection, name)).spec)
     change = await manager.replace(work.connection, name, config, if_match, principal.name)
     return pipeline_answer(manager, change.record, change.notices)
 

@@ -9,7 +9,6 @@ from control_plane.middleware.rbac import guard
 from control_plane.models.audit import Action
 from control_plane.models.preflight import PreflightReport
 from control_plane.permissions import Permission
-from control_plane.problems import Problem
 from control_plane.routers.pipeline_requests import PREFIX, Config, Name
 from control_plane.routes import guarded_router
 from control_plane.services.lifecycle import config_of
@@ -58,7 +57,7 @@ ThePreflight = Annotated[Preflight, Depends(_preflight)]
     "/validate", responses=_EXAMPLE, dependencies=[guard(Permission.PIPELINES_WRITE, Action.PIPELINE_VALIDATE)]
 )
 async def validate_spec(
-    config: Config, request: Request, principal: CurrentPrincipal, preflight: ThePreflight
+    config: Config, request: Request, principal: CurrentPrincipal, platform: ThePlatform, preflight: ThePreflight
 ) -> PreflightReport:
     """Check whether a pipeline with this spec would run. Nothing is made or changed; it takes some seconds.
 
@@ -66,8 +65,7 @@ async def validate_spec(
     Connect too.
     """
     request.state.unit.set_resource(config.name)  # not by `Work`: checks take seconds, and no transaction that long
-    if not principal.may_touch(config.name):
-        raise Problem(403, "out_of_scope", "this pipeline's name is not among those that you are limited to")
+    platform.admission.check(config, principal)
     return await preflight.report(config.spec())
 
 
