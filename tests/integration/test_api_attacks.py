@@ -78,9 +78,9 @@ async def test_no_spec_and_no_rule_names_a_secret_of_the_platform(api: Api) -> N
 
 @pytest.mark.parametrize("root", ["/", "/etc", "file:///etc", "file:///%2e%2e/etc"])
 async def test_no_spec_has_the_platform_look_into_its_own_disk(api: Api, root: str) -> None:
-    """A pipeline `home` with the root `/` listed the directories of whoever lives there."""
+    """A pipeline `etc` with the root `/` listed what lies in that directory."""
     operator = await api.signed_in(Role.OPERATOR)
-    wanted = spec("home", "secret:shop-mongodb", sink={"root": root})
+    wanted = spec("etc", "secret:shop-mongodb", sink={"root": root})
     for path in (PIPELINES, f"{PIPELINES}/validate"):
         assert told(await operator.post(path, json=wanted)) == (422, "root_not_allowed")
 
