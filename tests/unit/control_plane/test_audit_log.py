@@ -250,6 +250,17 @@ async def test_a_caller_that_went_away_with_its_body_is_an_entry(app: Starlette,
     assert [(each.status, each.code) for each in trail.entries] == [(CLIENT_CLOSED_REQUEST, "client_disconnected")]
 
 
+async def test_a_caller_that_went_away_while_nothing_can_be_stored_disturbs_nobody(
+    app: Starlette, trail: Trail
+) -> None:
+    trail.away = True
+    sent: list[Message] = []
+
+    await _call(app, "/body", [{"type": "http.disconnect"}], sent, "POST")
+
+    assert sent == []
+
+
 @pytest.mark.parametrize("given", ["", "a b", "x" * 65, 'x"\\', "é"])
 async def test_a_request_id_that_is_no_plain_word_is_replaced(
     client: httpx.AsyncClient, trail: Trail, given: str

@@ -6,6 +6,7 @@ and must be answered while Postgres is away. Where they are refused, that is aud
 """
 
 import time
+from contextlib import suppress
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
@@ -73,10 +74,11 @@ class _AuditedAnswer:
         await self._send(message)
 
     async def note_disconnect(self) -> None:
-        """Store the entry of a call whose caller is gone."""
+        """Store the entry of a call whose caller is gone; where it cannot be, nobody is there to be told."""
         if not self.started:
             draft_of(self._scope).code = "client_disconnected"
-            await self._store(CLIENT_CLOSED_REQUEST)
+            with suppress(AuditUnavailable):
+                await self._store(CLIENT_CLOSED_REQUEST)
 
     async def _store(self, status: int) -> None:
         draft = draft_of(self._scope)

@@ -46,7 +46,7 @@ async def verify(database: Database, after: int, clock: Callable[[], float] = ti
     return AuditVerification(
         intact=broken is None,
         after=after,
-        checked=(broken.id - 1 if broken else at.entries) - after,
+        checked=max(0, (broken.id - 1 if broken else at.entries) - after),
         entries=head.entries,
         hash=head.hash.hex(),
         first_broken=broken.id if broken else None,
