@@ -113,7 +113,8 @@ RESET, RESYNC, RESTART, DELETE = OperationKind.RESET, OperationKind.RESYNC, Oper
 @pytest.mark.parametrize(
     ("record", "moves"),
     [
-        (pipeline(desired_version=0, reached_version=0, started=False), "start reset delete change"),
+        (pipeline(desired_version=0, reached_version=0, started=False), "start delete change"),
+        (pipeline(Desired.STOPPED, STOPPED, started=False, published_version=1), "start reset delete change"),
         (pipeline(Desired.STOPPED, STOPPED), "start reset delete change"),
         (pipeline(Desired.STOPPED, ALL_RUNS, reached_version=2), "start change"),
         (pipeline(Desired.STOPPED, STOPPED, RESET), ""),

@@ -70,8 +70,9 @@ def writer_conditions(heard: Sequence[Heard], trouble: str | None) -> list[Condi
     resync = ConditionKind.RESYNC_NEEDED
     if trouble is not None:
         return [not_known(ConditionKind.WRITER_RUNNING, trouble), not_known(resync, trouble)]
-    for each in heard:
-        if each.report.state is PipelineState.RESYNC_NEEDED and not each.is_silent:
+    # What is lost stays lost when the writer that has found it goes, until another one has looked.
+    for each in [each for each in heard if not each.is_silent] or heard[:1]:
+        if each.report.state is PipelineState.RESYNC_NEEDED:
             why = is_so(resync, "ChangesLost", each.report.reason or f"the writer {each.report.writer} asks for it")
             return [_writer_condition(heard), why]
     return [_writer_condition(heard), is_not(resync, "NothingLost", "no writer asks for a resync")]

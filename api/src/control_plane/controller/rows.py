@@ -32,9 +32,7 @@ class PipelineRow:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the connector and the spec of this name are this pipeline's. Before the first start, whatever has its
-        name outside belongs to somebody else and is left alone."""
-        return self.record.started or self.record.published_version is not None
+        return self.record.is_outside
 
 
 @dataclass(frozen=True, slots=True)

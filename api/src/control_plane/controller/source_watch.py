@@ -15,7 +15,7 @@ from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.common import PipelineSpec, SourceSpec
 from cdc_shared.source.mongodb_source import MongodbSource
 from cdc_shared.source.oplog import OplogWindow, oplog_window
-from control_plane.controller.conditions import is_not, is_so
+from control_plane.controller.conditions import is_not, is_so, not_known
 from control_plane.models.pipeline import Condition, ConditionKind, Reason
 
 LOOK_EVERY_S: Final = 30.0
@@ -84,15 +84,16 @@ class LookAtSource:
             with closing(self._source(spec)) as source, source.asking("look at its oplog"):
                 window = oplog_window(source.database("admin").client)
         except CdcError as error:
-            return (is_not(kind, Reason.UNAVAILABLE, shown(error)),)
+            why = shown(error)
+            return (is_not(kind, Reason.UNAVAILABLE, why), not_known(ConditionKind.OPLOG_AT_RISK, why))
         answers = is_so(kind, "Answers", "the source answers")
         if window is None:
             return (answers,)
         try:
             with self._connect() as connect:
                 offsets = connect.offsets(spec.name)
-        except CdcError:  # Connect's absence has a condition of its own
-            return (answers,)
+        except CdcError as error:
+            return (answers, not_known(ConditionKind.OPLOG_AT_RISK, shown(error)))
         return (answers, *oplog_condition(window, offsets))
 
 

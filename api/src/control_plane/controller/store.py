@@ -11,6 +11,7 @@ from control_plane.controller.leader import Leadership
 from control_plane.controller.rows import OperationUpdate, PipelineRow, Round
 from control_plane.database import Connection
 from control_plane.models.operation import OperationState
+from control_plane.models.pipeline import ConditionKind
 from control_plane.repositories import condition_repo, operation_repo, pipeline_repo
 from control_plane.services.lifecycle import config_of
 
@@ -68,8 +69,19 @@ class ControllerStore:
                 )
                 found = [(str(c.kind), c.status, str(c.reason), storable(c.message)) for c in result.conditions]
                 await condition_repo.record(connection, row.name, found, now)
+                if over := _found_no_more(row, result):
+                    await condition_repo.remove(connection, row.name, over)
             if row.operation is not None and result.operation is not None:
                 await _save_operation(connection, row, result.operation, now)
+
+
+def _found_no_more(row: PipelineRow, result: Round) -> list[str]:
+    """What was said of the source before, and is not any more: nobody would ever take it back. Until the source was
+    looked at it stays."""
+    found = {each.kind for each in result.conditions}
+    if ConditionKind.SOURCE_REACHABLE not in found:
+        return []
+    return [each.kind for each in row.record.conditions if each.kind not in found]
 
 
 async def _save_operation(connection: Connection, row: PipelineRow, update: OperationUpdate, now: datetime) -> None:

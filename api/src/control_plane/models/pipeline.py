@@ -174,6 +174,12 @@ class PipelineRecord:
         """Names this state of the spec, quoted as HTTP wants it. One of a pipeline made anew is never equal."""
         return f'"{self.id.hex[:12]}-{self.version}"'
 
+    @property
+    def is_outside(self) -> bool:
+        """Whether the connector and the spec of this name are this pipeline's. Before the first start, whatever has its
+        name outside belongs to somebody else and is left alone."""
+        return self.started or self.published_version is not None
+
     def condition(self, kind: ConditionKind) -> Condition | None:
         return next((each for each in self.conditions if each.kind == kind), None)
 

@@ -1,10 +1,15 @@
 """The conditions of pipelines, as the controller last found them."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 
 from control_plane.database import Connection
 from control_plane.models.pipeline import ConditionStatus
+
+
+async def remove(connection: Connection, pipeline: str, kinds: Collection[str]) -> None:
+    """Say nothing more of these."""
+    await connection.execute("DELETE FROM conditions WHERE pipeline = $1 AND kind = ANY($2)", pipeline, list(kinds))
 
 
 async def record(

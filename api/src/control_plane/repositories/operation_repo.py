@@ -84,12 +84,12 @@ async def page(connection: Connection, pipeline: str, before: int | None, limit:
 
 
 async def first_unfinished(connection: Connection, pipeline: str) -> OperationRecord | None:
-    """The one whose turn it is: the oldest. Resyncs that have not begun come last: they wait for the pipeline to run,
-    and a restart must not wait with them.
+    """The one whose turn it is: the oldest. Resyncs that have not begun, or only follow the connector, come last: they
+    wait for the pipeline to run, or for hours, and a restart must not wait with them.
     """
     row = await connection.fetchrow(
         f"SELECT * FROM operations WHERE pipeline = $1 AND {_UNFINISHED} "  # nosec B608 # constants only
-        "ORDER BY (kind = 'resync' AND state = 'pending'), number LIMIT 1",
+        "ORDER BY (kind = 'resync' AND (state = 'pending' OR NOT holds_connector)), number LIMIT 1",
         pipeline,
     )
     return _work(row) if row else None

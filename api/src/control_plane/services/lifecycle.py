@@ -98,6 +98,8 @@ def check_move(move: Move, record: PipelineRecord, now: datetime, *, force: bool
     rule = RULES[move]
     if record.desired not in rule.wanted or state not in rule.states:
         raise _refused(move, record, state, _remedy(move, record.desired))
+    if move is Move.RESET and not record.is_outside:
+        raise _refused(move, record, state, "it was never started, so there is nothing of it to reset")
     for operation in record.operations:
         if operation.kind in rule.blocked_by:
             raise _blocked(move, record, state, operation)

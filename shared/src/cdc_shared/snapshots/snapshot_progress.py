@@ -89,7 +89,7 @@ def progress_of(
             SnapshotState.RUNNING, attempt.started_ms, None, collections, documents, documents_per_s=documents_per_s
         )
     total = sum(totals_known)
-    left = (total - documents) / documents_per_s if documents_per_s else None
+    left = (total - documents) / documents_per_s if documents_per_s and documents_per_s > 0 else None
     return SnapshotProgress(
         SnapshotState.RUNNING,
         attempt.started_ms,

@@ -51,6 +51,12 @@ def test_it_is_not_complete_before_the_connector_says_so() -> None:
     assert progress_of(attempt(), "shop", {}, {}, None, None).percent is None
 
 
+@pytest.mark.parametrize("documents_per_s", [0.0, -3.0])
+def test_nothing_is_said_of_the_time_left_while_nothing_comes(documents_per_s: float) -> None:
+    """A topic that was made anew holds less than before."""
+    assert progress_of(attempt("a"), "shop", {"a": 10}, TOTALS, ["a"], documents_per_s).seconds_left is None
+
+
 def test_what_is_not_known_is_not_guessed() -> None:
     unknown = progress_of(attempt("ab", "a"), "shop", {"a": 102, "b": 100}, None, None, 50.0)
     assert unknown.collections == (
