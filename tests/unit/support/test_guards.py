@@ -64,7 +64,10 @@ def test_a_missing_stack_is_told_with_the_remedy(tmp_path: Path) -> None:
 
 
 def test_secrets_do_not_show() -> None:
-    stack = Stack("mongodb://u:geheim@h", "k:1", "http://c", "http://s", "key", "geheim", "r", "s3://b/d", "http://w")
+    secrets = Path("/secrets")
+    stack = Stack(
+        "mongodb://u:geheim@h", "k:1", "http://c", secrets, "http://s", "key", "geheim", "r", "s3://b/d", "http://w"
+    )
     assert "geheim" not in repr(stack)
     assert "geheim" not in repr(stack.object_store)
 
