@@ -31,7 +31,6 @@ from cdc_shared.models.spec_model import SpecModel
 from cdc_shared.security.references import REFERENCE_PATTERN
 
 PIPELINE_NAME_PATTERN = r"^[a-z][a-z0-9-]{0,40}$"
-SINK_SCHEMES = ("s3", "gs", "az", "file")
 
 MIN_BATCH_SECONDS = 0.1
 
@@ -48,6 +47,11 @@ PipelineName = Annotated[str, StringConstraints(pattern=PIPELINE_NAME_PATTERN)]
 CollectionName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 _RULES = ("validation", "transformation")
+_STORE_SCHEMES = ("s3", "gs", "az")
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,221}")
+"""What no URL means anything else by. The longest are Google's, of several words."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LOCAL_ROOT = re.compile(r"(file://(localhost)?)?/(?!/)[^\x00-\x1f\x7f]*")
 _FORBIDDEN_IN_DATABASE = re.compile(r'[/\\. "$*<>:|?\x00]')
 
 
@@ -115,13 +119,14 @@ class SinkSpec(SpecModel):
     @field_validator("root")
     @classmethod
     def _root_is_absolute(cls, root: str | None) -> str | None:
-        if root is None or root.startswith("/"):
+        if root is None or _LOCAL_ROOT.fullmatch(root):
             return root
-        scheme, separator, rest = root.partition("://")
-        if not separator or scheme not in SINK_SCHEMES or not rest.strip("/"):
-            raise ValueError("give s3://bucket/prefix, gs://…, az://…, file:///path or an absolute path")
-        if "@" in rest.partition("/")[0]:
+        scheme, _, rest = root.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        if "@" in bucket:
             raise ValueError("credentials do not belong in sink.root: set them in the writer's environment")
+        if scheme not in _STORE_SCHEMES or not _BUCKET.fullmatch(bucket) or _CONTROL.search(prefix):
+            raise ValueError("give s3://bucket/prefix, gs://…, az://…, file:///path or an absolute path")
         return root
 
 
@@ -143,7 +148,7 @@ class MaintenanceSpec(SpecModel):
     """Small data files are put together up to this size."""
     cpu_share: StrictFloat = Field(default=0.25, gt=0, le=1)
     """Of one core; all tables of a process take turns."""
-    max_mb_per_s: StrictFloat = Field(default=50, gt=0)
+    max_mb_per_s: StrictFloat = Field(default=50, gt=0, allow_inf_nan=False)
     """Of data files read and written."""
 
 

@@ -147,6 +147,30 @@ def test_a_connection_string_in_the_spec_is_refused_and_not_shown(tmp_path: Path
     assert "hunter2" not in str(direct.value)
 
 
+@pytest.mark.parametrize(
+    "root",
+    [
+        *("s3://[::1", "s3://a\0b/x", "s3://a b/x", "s3://a?b/x", "s3://a:9/x", "s3://../x", "s3:///x", "s3://a/x\n"),
+        *("file://host/x", "file:x", "//x", "//[x", "/a\0", "gs://", "az://[x"),
+    ],
+)
+def test_a_root_means_the_same_to_everybody_who_reads_it(root: str) -> None:
+    """A space or a NUL in a bucket's name is a panic of the store's client, brackets are an error of urlsplit's."""
+    with pytest.raises(ValidationError, match="s3://bucket/prefix"):
+        SinkSpec(root=root)
+
+
+@pytest.mark.parametrize("root", ["s3://b/", "s3://b", "gs://my_bucket.example.com/a b/ü", "file://localhost/x", "/"])
+def test_other_roots_are_taken(root: str) -> None:
+    assert SinkSpec(root=root).root == root
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 0.0])
+def test_a_limit_is_a_number_that_json_has(number: float) -> None:
+    with pytest.raises(ValidationError):
+        MaintenanceSpec(max_mb_per_s=number)
+
+
 def test_credentials_in_the_root_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"do not belong in sink\.root") as caught:
         SinkSpec(root="s3://key:hunter2@lake/delta")
