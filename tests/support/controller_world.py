@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from cdc_shared.connect.connect_client import ConnectorStatus, ConnectorView, TaskStatus
 from cdc_shared.errors import Fatal, Transient
-from cdc_shared.kafka.status_topic import Heard, WriterReport
+from cdc_shared.kafka.status_topic import CollectionReport, Heard, WriterReport
 from cdc_shared.metrics.prometheus_metrics import PipelineState
 from cdc_shared.models.common import PipelineSpec
 from control_plane.controller.connector import Move
@@ -72,6 +72,8 @@ class World:
         self.frozen_writers: set[str] = set()
         """Pipelines whose writers stay in the state that they are in."""
         self.connect_is_away = False
+        self.collections: tuple[CollectionReport, ...] = ()
+        """What the writer says of them."""
 
     def clock(self) -> float:
         return self.now
@@ -243,7 +245,8 @@ class World:
         state = self.writer_states.get(pipeline)
         if state is None:
             return ()
-        return (Heard(WriterReport(pipeline=pipeline, state=state, at_ms=0, writer="w"), 0.0, is_silent=False),)
+        report = WriterReport(pipeline=pipeline, state=state, at_ms=0, writer="w", collections=self.collections)
+        return (Heard(report, 0.0, is_silent=False),)
 
     # -- Sources ------------------------------------------------------------------------------------------------------
 

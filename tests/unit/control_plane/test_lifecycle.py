@@ -175,6 +175,7 @@ def test_what_stands_in_the_way_is_named() -> None:
         (pipeline(Desired.RUNNING, ALL_RUNS | {ConditionKind.RESYNC_NEEDED: (T, "ChangesLost")}), State.DEGRADED),
         (pipeline(Desired.RUNNING, ALL_RUNS | {ConditionKind.OPLOG_AT_RISK: (T, "Short")}), State.DEGRADED),
         (pipeline(Desired.RUNNING, ALL_RUNS | {ConditionKind.SOURCE_REACHABLE: (F, "Away")}), State.DEGRADED),
+        (pipeline(Desired.RUNNING, ALL_RUNS | {ConditionKind.PROGRESSING: (F, "Stalled")}), State.DEGRADED),
         (pipeline(Desired.RUNNING, ALL_RUNS | {ConditionKind.SOURCE_REACHABLE: (T, "Answers")}), State.RUNNING),
         (pipeline(Desired.RUNNING, ALL_RUNS | {WRITER: (F, "Failed")}), State.FAILED),
         (pipeline(Desired.RUNNING, {PUBLISHED: (F, "Refused")}, reached_version=2), State.FAILED),

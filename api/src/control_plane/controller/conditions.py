@@ -60,7 +60,7 @@ def connector_condition(view: ConnectorView | None) -> Condition:
     return is_not(kind, Reason.STARTING, f"the connector is {status.state.lower()}: {_tasks(status)}")
 
 
-def writer_conditions(heard: Sequence[Heard], trouble: str | None) -> list[Condition]:
+def writer_conditions(heard: Sequence[Heard], trouble: str | None) -> tuple[Condition, Condition]:
     """Whether a writer runs the pipeline, and whether one says that only a resync helps.
 
     Args:
@@ -69,13 +69,13 @@ def writer_conditions(heard: Sequence[Heard], trouble: str | None) -> list[Condi
     """
     resync = ConditionKind.RESYNC_NEEDED
     if trouble is not None:
-        return [not_known(ConditionKind.WRITER_RUNNING, trouble), not_known(resync, trouble)]
+        return not_known(ConditionKind.WRITER_RUNNING, trouble), not_known(resync, trouble)
     # What is lost stays lost when the writer that has found it goes, until another one has looked.
     for each in [each for each in heard if not each.is_silent] or heard[:1]:
         if each.report.state is PipelineState.RESYNC_NEEDED:
             why = is_so(resync, "ChangesLost", each.report.reason or f"the writer {each.report.writer} asks for it")
-            return [_writer_condition(heard), why]
-    return [_writer_condition(heard), is_not(resync, "NothingLost", "no writer asks for a resync")]
+            return _writer_condition(heard), why
+    return _writer_condition(heard), is_not(resync, "NothingLost", "no writer asks for a resync")
 
 
 _WORST_FIRST: Final = (

@@ -13,6 +13,7 @@ from typing import Final
 
 from cdc_shared.connect.connect_client import ConnectorView
 from cdc_shared.errors import CdcError, Transient
+from cdc_shared.kafka.status_topic import Heard
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.common import PipelineSpec
 from control_plane.controller.backoff import BackOff
@@ -26,6 +27,7 @@ from control_plane.controller.conditions import (
 )
 from control_plane.controller.connector import FAILED, PAUSED, RUNNING, Move, next_move
 from control_plane.controller.operation_worker import OperationWorker, Worked
+from control_plane.controller.progress_watch import ProgressWatch
 from control_plane.controller.rows import PipelineRow, Round
 from control_plane.controller.systems import Systems
 from control_plane.models.operation import OperationKind
@@ -73,6 +75,7 @@ class PipelineDriver:
         self._last_move: Move | None = None
         self._waiting_since: float | None = None
         self._refusals: dict[ConditionKind, Condition] = {}
+        self._progress = ProgressWatch(clock)
         self._seen: list[tuple[object, ...]] = []
         self._seen_since = clock()
 
@@ -256,11 +259,15 @@ class PipelineDriver:
         connector = self._connector(row)
         published, spec = self._spec(row)
         writers = self._systems.writers
+        heard = writers.reports(row.name)
+        writer, resync_needed = writer_conditions(heard, writers.trouble)
         found = (
             connector,
             spec,
-            *writer_conditions(writers.reports(row.name), writers.trouble),
+            writer,
+            resync_needed,
             *self._systems.sources.conditions(published or row.spec),
+            *self._progressing(row, heard, connector, writer),
         )
         self._note(found)
         is_right = not worked.holds_connector and is_reached(dataclasses.replace(row.record, conditions=found))
@@ -275,6 +282,13 @@ class PipelineDriver:
             is_published=is_same(published, row.spec, whatever_is_desired=True),
             rules_version=published.quality.version if published is not None else None,
         )
+
+    def _progressing(self, row: PipelineRow, heard: Sequence[Heard], *running: Condition) -> Sequence[Condition]:
+        if row.desired is not Desired.RUNNING or any(each.status is not ConditionStatus.TRUE for each in running):
+            self._progress.begin_anew()
+            return ()
+        found = self._progress.condition(heard, row.spec.watermark.interval_s)
+        return () if found is None else (found,)
 
     def _connector(self, row: PipelineRow) -> Condition:
         kind = ConditionKind.CONNECTOR_RUNNING

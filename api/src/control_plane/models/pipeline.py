@@ -98,6 +98,7 @@ class ConditionKind(StrEnum):
     SOURCE_REACHABLE = "SourceReachable"
     RESYNC_NEEDED = "ResyncNeeded"
     OPLOG_AT_RISK = "OplogAtRisk"
+    PROGRESSING = "Progressing"
 
 
 class ConditionStatus(StrEnum):

@@ -175,6 +175,7 @@ def _has_worries(record: PipelineRecord) -> bool:
         _status(record, ConditionKind.RESYNC_NEEDED) is ConditionStatus.TRUE
         or _status(record, ConditionKind.OPLOG_AT_RISK) is ConditionStatus.TRUE
         or _status(record, ConditionKind.SOURCE_REACHABLE) is ConditionStatus.FALSE
+        or _status(record, ConditionKind.PROGRESSING) is ConditionStatus.FALSE
     )
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 
+import msgspec
 import pytest
 from controller_world import Crash, Desk, FakeClients, FakeConnector, World
 
 from cdc_shared.errors import Transient
+from cdc_shared.kafka.status_topic import CollectionReport
 from cdc_shared.metrics.prometheus_metrics import PipelineState
 from control_plane.controller.pipeline_driver import IN_MOTION_S, LOOK_EVERY_S, STUCK_S, NotLeader, PipelineDriver
 from control_plane.controller.rows import PipelineRow, Round
@@ -278,6 +280,39 @@ def test_a_forced_deletion_does_without_offsets_that_cannot_be_forgotten(
     asked = simulation.desk.ask(OperationKind.DELETE, keep_tables=False, force=True)
     simulation.run_until(None)
     assert "the connector's offsets" in simulation.desk.finished[asked][1]
+
+
+def test_a_pipeline_in_which_nothing_moves_is_not_said_to_run(simulation: Simulation) -> None:
+    """Its task says RUNNING and hangs; a quiet source moves the watermark."""
+    simulation.start()
+    world = simulation.world
+
+    def minutes(number: int, *, moves: bool) -> None:
+        for _ in range(number):
+            simulation.run(60)
+            if moves:
+                (report,) = world.collections
+                world.collections = (msgspec.structs.replace(report, watermark_ms=(report.watermark_ms or 0) + 60_000),)
+
+    world.collections = (CollectionReport(database="db", collection="items", topic="shop.db.items"),)
+    minutes(10, moves=False)
+    assert simulation.desk.state() is State.RUNNING, "a snapshot may take its time"
+    minutes(10, moves=True)
+    assert simulation.condition(ConditionKind.PROGRESSING) == ("true", "Moves")
+    minutes(6, moves=False)
+    assert simulation.condition(ConditionKind.PROGRESSING) == ("false", "Stalled")
+    assert simulation.desk.state() is State.DEGRADED
+    minutes(1, moves=True)
+    simulation.run_until(State.RUNNING, 2 * LOOK_EVERY_S)
+
+    simulation.desk.want(Desired.PAUSED)
+    simulation.run_until(State.PAUSED)
+    minutes(10, moves=False)
+    assert simulation.desk.state() is State.PAUSED
+    simulation.desk.want(Desired.RUNNING)
+    simulation.run_until(State.RUNNING)
+    minutes(2, moves=False)
+    assert simulation.desk.state() is State.RUNNING, "what stood still while it was paused does not count"
 
 
 def test_a_change_reaches_writers_and_connector(simulation: Simulation) -> None:
