@@ -72,6 +72,16 @@ async def fail(request: Request) -> Response:
     raise RuntimeError("planted-value-of-a-document")
 
 
+async def panic(request: Request) -> Response:
+    """As one of a Rust extension does, in a thread of a task group."""
+    _act(request)
+    raise BaseExceptionGroup("", [_Panic("planted-value-of-a-document")])
+
+
+class _Panic(BaseException):
+    pass
+
+
 async def read_body(request: Request) -> Response:
     _act(request)
     return PlainTextResponse(str(len(await request.body())))
@@ -109,6 +119,7 @@ def app(trail: Trail) -> Starlette:
             Route("/pipelines/{name}", change, methods=["PUT"]),
             Route("/refuse/{status}", refuse),
             Route("/fail", fail),
+            Route("/panic", panic),
             Route("/body", read_body, methods=["POST"]),
             Route("/stream", stream),
             Route("/health", probe),
@@ -159,10 +170,11 @@ async def test_refusals_and_failures_are_entries(
     assert [(each.status, each.outcome) for each in trail.entries] == [(status, outcome)]
 
 
+@pytest.mark.parametrize("path", ["/fail", "/panic"])
 async def test_an_unexpected_error_is_an_entry_and_a_problem_without_its_message(
-    client: httpx.AsyncClient, trail: Trail
+    client: httpx.AsyncClient, trail: Trail, path: str
 ) -> None:
-    answer = await client.get("/fail")
+    answer = await client.get(path)
 
     assert answer.json()["code"] == "internal_error"
     assert "planted" not in answer.text

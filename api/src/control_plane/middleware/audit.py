@@ -5,6 +5,7 @@ probes and the scraping of metrics are left out: they come every few seconds, ch
 and must be answered while Postgres is away. Where they are refused, that is audited.
 """
 
+import asyncio
 import time
 from contextlib import suppress
 from typing import Final
@@ -42,7 +43,9 @@ class AuditMiddleware:
             await self._app(scope, receive, answer.send)
         except ClientDisconnect:
             await answer.note_disconnect()
-        except Exception as error:
+        except (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # a panic of a Rust extension is no Exception
             if answer.started:
                 raise  # the server closes the connection: the caller sees that the answer is not whole
             if problem_of(error).status == 500:
