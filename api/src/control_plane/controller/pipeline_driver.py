@@ -95,7 +95,7 @@ class PipelineDriver:
             return Worked(None, row.record.deleting, LOOK_EVERY_S)
         published = self._published(row)
         if self._must_wait(row, row.operation, published):
-            return Worked(None, holds_connector=False, again_in_s=IN_MOTION_S)
+            return Worked(None, holds_connector=False, again_in_s=self._again_in_s())
         return self._operations.work(row, row.operation, published or row.spec)
 
     def _begin_anew_if_asked(self, row: PipelineRow) -> None:

@@ -256,6 +256,16 @@ def test_what_is_waited_for_long_is_looked_at_less_often(simulation: Simulation)
     simulation.run_until(State.RUNNING, LOOK_EVERY_S + 2)
 
 
+def test_a_resync_that_waits_for_the_start_keeps_nobody_busy(simulation: Simulation) -> None:
+    simulation.start()
+    simulation.desk.want(Desired.STOPPED)
+    simulation.run_until(State.STOPPED)
+    simulation.desk.ask(OperationKind.RESYNC)
+    rounds = simulation.rounds
+    simulation.run(600)
+    assert simulation.rounds - rounds <= 600 / LOOK_EVERY_S + 40
+
+
 def test_a_forced_deletion_waits_for_kafka_connect(simulation: Simulation) -> None:
     """It waits in any case, to delete the connector. Offsets left behind would keep a pipeline made again under this
     name from its snapshot."""
