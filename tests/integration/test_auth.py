@@ -181,6 +181,21 @@ async def test_a_name_that_many_addresses_guess_at_is_slowed_down_and_never_lock
     assert (await sign_in(await api.anybody(), ADMIN, PASSWORD)).status_code == 200
 
 
+async def test_nobody_is_kept_out_of_where_they_have_signed_in_before(api: Api) -> None:
+    """Who has some addresses (one IPv6 customer has 256 networks) could fail again whenever the name is free."""
+    home, elsewhere = await api.new_client(address="2001:db8:1::7"), await api.new_client(address="2001:db8:2::7")
+    assert (await sign_in(home, ADMIN, PASSWORD)).status_code == 200
+    for n in range(login_guard.NAME.free + 1):
+        await sign_in(await api.new_client(address=f"203.0.113.{n}"), ADMIN, "x")
+    assert code(await sign_in(elsewhere, ADMIN, PASSWORD)) == "429 too_many_attempts"
+    for _ in range(login_guard.PAIR.free + 1):
+        assert code(await sign_in(home, ADMIN, "x")) == "401 invalid_credentials"
+    assert code(await sign_in(home, ADMIN, PASSWORD)) == "429 too_many_attempts", "guesses from there count as any"
+    later(api, timedelta(seconds=3))
+    same_network = await api.new_client(address="2001:db8:1::8")
+    assert (await sign_in(same_network, ADMIN.upper(), PASSWORD)).status_code == 200
+
+
 async def test_an_unknown_user_takes_as_long_as_a_wrong_password(
     api: Api, measured: Callable[[str, float, str], None]
 ) -> None:

@@ -99,6 +99,12 @@ async def end_all(connection: Connection, user: UUID, why: EndedBy, now: datetim
     )
 
 
+async def addresses_of(connection: Connection, user: UUID) -> list[str | None]:
+    """Where the user's sessions were started from, those that have ended included until they are cleaned away."""
+    rows = await connection.fetch("SELECT DISTINCT address FROM sessions WHERE user_id = $1", user)
+    return [row["address"] for row in rows]
+
+
 async def clean(connection: Connection, now: datetime) -> None:
     """Remove some of the sessions whose time is over; their refresh tokens go with them."""
     await connection.execute(

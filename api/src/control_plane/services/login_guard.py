@@ -2,7 +2,8 @@
 
 Failures are counted for three subjects: a name from one address (whoever guesses), an address (who tries many names),
 and a name from anywhere (many addresses that guess together). Behind a number of free ones, each failure doubles the
-time until the next try, up to a cap. The cap of a name from anywhere is low, so that nobody can lock another out.
+time until the next try, up to a cap. So that nobody can lock another out, the cap of a name from anywhere is low, and
+it does not hold where the name's user has signed in from of late.
 
 The block is asked before the password is compared, and again after: of many guesses sent at the same moment only the
 free ones count, and the answer to the others does not tell whether the password was right.
@@ -11,13 +12,13 @@ free ones count, and the answer to the others does not tell whether the password
 import hashlib
 import ipaddress
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
 from control_plane.database import Connection
 from control_plane.problems import Problem
-from control_plane.repositories import login_failure_repo
+from control_plane.repositories import login_failure_repo, session_repo, user_repo
 
 FORGET_AFTER: Final = timedelta(hours=1)
 IPV6_PREFIX_BITS: Final = 64
@@ -50,13 +51,17 @@ class Attempt:
     pair: str
     address: str
     name: str
+    network: str
+    user: str = field(repr=False)
+    """The name, in lower case; never kept."""
 
     @classmethod
     def of(cls, name: str, address: str | None) -> "Attempt":
         """Names are hashed: people type passwords where names belong."""
-        who = hashlib.sha256(name.strip().lower().encode(errors="replace")).hexdigest()
+        user = name.strip().lower()
+        who = hashlib.sha256(user.encode(errors="replace")).hexdigest()
         where = network_of(address)
-        return cls(f"pair:{who}:{where}", f"address:{where}", f"user:{who}")
+        return cls(f"pair:{who}:{where}", f"address:{where}", f"user:{who}", where, user)
 
     @property
     def limits(self) -> dict[str, Limit]:
@@ -68,7 +73,11 @@ class LoginGuard:
 
     async def admit(self, connection: Connection, attempt: Attempt, now: datetime) -> None:
         """Raises `Problem` 429 while the name or the address is blocked."""
-        until = await login_failure_repo.blocked_until(connection, attempt.limits)
+        until = await login_failure_repo.blocked_until(connection, (attempt.pair, attempt.address))
+        if until is None or until <= now:
+            until = await login_failure_repo.blocked_until(connection, (attempt.name,))
+            if until is not None and until > now and await _is_known(connection, attempt):
+                return
         if until is not None and until > now:
             wait_s = math.ceil((until - now).total_seconds())
             raise Problem(
@@ -89,6 +98,14 @@ class LoginGuard:
     async def succeeded(self, connection: Connection, attempt: Attempt) -> None:
         """Forget the failures of the name. Those of the address stay: one good password pays for no guesses."""
         await login_failure_repo.forget(connection, (attempt.pair, attempt.name))
+
+
+async def _is_known(connection: Connection, attempt: Attempt) -> bool:
+    """Whether the user has signed in from the network before, as far back as sessions are kept."""
+    user = await user_repo.by_name(connection, attempt.user)
+    if user is None:
+        return False
+    return attempt.network in map(network_of, await session_repo.addresses_of(connection, user.id))
 
 
 def network_of(address: str | None) -> str:
