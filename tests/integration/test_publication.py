@@ -8,6 +8,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from stack_endpoints import Stack
 
+from cdc_shared.errors import Transient
 from cdc_shared.kafka.publication import publish
 from cdc_shared.kafka.rules_topic import read_versions
 from cdc_shared.kafka.spec_topic import read_spec
@@ -69,3 +70,16 @@ def test_of_those_that_publish_at_once_each_has_its_number_or_is_refused(stack: 
     in_force = read_spec(stack.kafka, "shop", topics[0]).quality
     assert masked(in_force) == kept[in_force.version]
     print(f"published: {published}, refused: {sorted(refused)}")
+
+
+def test_who_may_not_publish_any_more_sends_nothing(stack: Stack, topics: tuple[str, str]) -> None:
+    """A controller that was suspended while it read what it needs: another one has gone on meanwhile."""
+    publish(stack.kafka, spec("/start"), *topics)
+
+    def check() -> None:
+        raise Transient("another process is the controller")
+
+    with pytest.raises(Transient, match="another process"):
+        publish(stack.kafka, spec("/late"), *topics, check=check)
+    assert masked(read_spec(stack.kafka, "shop", topics[0]).quality) == "/start"
+    assert list(read_versions(stack.kafka, "shop", topics[1])) == [1]

@@ -6,7 +6,7 @@ Every call may fail (before or after it took effect), connectors take their time
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -223,7 +223,8 @@ class World:
         self.call(f"spec {name}", changes=False)
         return self.specs.get(name)
 
-    def publish(self, spec: PipelineSpec) -> PipelineSpec:
+    def publish(self, spec: PipelineSpec, check: Callable[[], None] = lambda: None) -> PipelineSpec:
+        check()
         self.call(f"publish {spec.name}")
         if spec.source.database in self.refused_specs and spec.desired == "running":
             raise Fatal("these rules would give every row another key")

@@ -139,9 +139,8 @@ class PipelineDriver:
         if wanted is not None and not is_same(current, wanted):
             if not self._publishing.is_due(now):
                 return
-            self._check_leader()
             try:
-                specs.publish(wanted)
+                specs.publish(wanted, self._check_leader)
             except CdcError as error:
                 self._fail(ConditionKind.SPEC_PUBLISHED, self._publishing, error)
                 return

@@ -65,7 +65,7 @@ class PublishedSpecs:
                 raise Transient(f"{self._topic} cannot be read yet: {self._trouble}")
             return self._specs.get(name)
 
-    def publish(self, spec: PipelineSpec) -> PipelineSpec:
+    def publish(self, spec: PipelineSpec, check: Callable[[], None] = lambda: None) -> PipelineSpec:
         """See `systems.Specs`. Returns once it was read back, so that `current` knows it.
 
         A spec of which only `desired` is another one goes out with the rules that it has: they were counted before.
@@ -73,10 +73,11 @@ class PublishedSpecs:
         before = self._count(spec.name)
         current = self.current(spec.name)
         if current is not None and current.model_copy(update={"desired": spec.desired}) == spec:
+            check()
             publish_spec(self._bootstrap_servers, spec, topic=self._topic)
             published = spec
         else:
-            published = publish(self._bootstrap_servers, spec, self._topic).spec
+            published = publish(self._bootstrap_servers, spec, self._topic, check=check).spec
         self._read_back(spec.name, before)
         log.info("spec published", pipeline=spec.name, desired=spec.desired, rules_version=published.quality.version)
         return published

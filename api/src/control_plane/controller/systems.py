@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -50,8 +50,11 @@ class Specs(Protocol):
         """What is published; None for nothing, and for what cannot be read."""
         ...
 
-    def publish(self, spec: PipelineSpec) -> PipelineSpec:
-        """Publish; returns what is published then, its rules counted. An equal one makes ended writers begin again."""
+    def publish(self, spec: PipelineSpec, check: Callable[[], None] = lambda: None) -> PipelineSpec:
+        """Publish; returns what is published then, its rules counted. An equal one makes ended writers begin again.
+
+        `check` is called right before anything is sent, and keeps it back by what it raises.
+        """
         ...
 
 

@@ -3,7 +3,7 @@
 So whatever version a writer stamps on a row can be looked up from the moment that the writer knows of it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import get_args
 
@@ -26,13 +26,18 @@ class Publication:
 
 
 def publish(
-    bootstrap_servers: str, spec: PipelineSpec, topic: str = PIPELINES_TOPIC, rules_topic: str = RULES_TOPIC
+    bootstrap_servers: str,
+    spec: PipelineSpec,
+    topic: str = PIPELINES_TOPIC,
+    rules_topic: str = RULES_TOPIC,
+    check: Callable[[], None] = lambda: None,
 ) -> Publication:
     """Publish a spec, new or changed. The version of its rules is counted here: it goes up when they are others than
     those published last, and 0 stands for a pipeline that never had any.
 
     The spec itself gives no version, or the last one, as a spec does that was read back to be changed. Returns once
-    every in-sync replica has rules and spec; publishing again after a failure does no harm.
+    every in-sync replica has rules and spec; publishing again after a failure does no harm. `check` is called right
+    before each record is sent, and keeps it back by what it raises: to find out the rest may take seconds.
 
     Raises:
         InvalidRules: the rules can never be applied; says which one and why.
@@ -50,7 +55,9 @@ def publish(
         check_keys(last, counted)
         notices = tuple(notices_of(last, counted))
     if is_changed:
+        check()
         _store(bootstrap_servers, spec.name, counted.quality, rules_topic)
+    check()
     publish_spec(bootstrap_servers, counted, topic=topic)
     return Publication(counted, notices)
 
