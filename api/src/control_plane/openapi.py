@@ -80,6 +80,12 @@ SECURITY_SCHEMES: Final[dict[str, Any]] = {
 }
 _OF_EVERY_ROUTE: Final = {422: "A parameter or the body is not valid", 429: "Too many requests: see `Retry-After`"}
 _OF_GUARDED_ROUTES: Final = {401: "Not signed in, or no longer", 403: "Not permitted"}
+_OF_ROUTES_WITH_A_BODY: Final = {400: "The body cannot be read"}
+_OF_ROUTES_OF_ONE_THING: Final = {404: "There is no such thing"}
+_OF_CHANGES_OF_A_VERSION: Final = {
+    412: "`If-Match` names another version than the one in force",
+    428: "`If-Match` is missing",
+}
 
 
 def openapi_yaml() -> str:
@@ -136,6 +142,13 @@ def _complete(route: GuardedRoute, operation: dict[str, Any]) -> None:
         if route.guard.permission is not Permission.SELF:
             text = f"{operation.get('description', '')}\n\nPermission: `{route.guard.permission}`."
             operation["description"] = text.strip()
+    if "requestBody" in operation:
+        problems |= _OF_ROUTES_WITH_A_BODY
+    parameters = operation.get("parameters", [])
+    if any(each["in"] == "path" for each in parameters):
+        problems |= _OF_ROUTES_OF_ONE_THING
+    if any(each["name"].lower() == "if-match" for each in parameters):
+        problems |= _OF_CHANGES_OF_A_VERSION
     responses = operation["responses"]
     declared = {int(each): responses.pop(each)["description"] for each in [*responses] if each >= "400"}
     declared.pop(422, None)  # FastAPI's own, whose schema is another

@@ -147,11 +147,14 @@ def _message(error: Mapping[str, Any]) -> str:
 
 
 def _methods_of(request: Request) -> list[str]:
-    """All methods of the path. Of routes that share a path, Starlette's own header names only those of the first."""
+    """All methods of the path. Of routes that share a path, Starlette's own header names only those of the first.
+
+    A path that a route spells out is that route's, though a route with a parameter in that place fits as well.
+    """
     path = request.scope["path"]
-    matching = (
-        each for each in iter_route_contexts(request.app.routes) if compile_path(each.path or "")[0].match(path)
-    )
+    routes = list(iter_route_contexts(request.app.routes))
+    exact = [each for each in routes if each.path == path]
+    matching = exact or [each for each in routes if compile_path(each.path or "")[0].match(path)]
     return sorted({method for each in matching for method in each.methods or ()})
 
 

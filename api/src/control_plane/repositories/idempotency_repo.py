@@ -1,4 +1,7 @@
-"""Answers that were given under an `Idempotency-Key`, so that a request that is repeated gets the same one again."""
+"""Answers that were given under an `Idempotency-Key`, so that a request that is repeated gets the same one again.
+
+Keys are of the caller's choice, and are stored hashed: somebody may have taken a token for one.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -35,7 +38,7 @@ async def find(connection: Connection, principal: UUID, key: str) -> GivenAnswer
         "SELECT request, status, headers, body FROM idempotency_keys "
         "WHERE principal = $1 AND key = $2 AND created_at > now() - make_interval(hours => $3)",
         principal,
-        key,
+        _hash_of(key),
         KEPT_H,
     )
     return GivenAnswer(**row) if row else None
@@ -54,9 +57,13 @@ async def store(connection: Connection, principal: UUID, key: str, answer: Given
         "ON CONFLICT (principal, key) DO UPDATE SET request = $3, status = $4, headers = $5, body = $6, "
         "created_at = now()",
         principal,
-        key,
+        _hash_of(key),
         answer.request,
         answer.status,
         dict(answer.headers),
         answer.body,
     )
+
+
+def _hash_of(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()

@@ -1,5 +1,6 @@
 """Users, roles and service tokens, for admins."""
 
+from typing import Any
 from uuid import UUID
 
 from fastapi import Response
@@ -16,6 +17,7 @@ from control_plane.routes import guarded_router
 from control_plane.services import service_tokens, user_service
 
 PREFIX = "/api/v1/admin"
+_TAKEN: dict[int | str, dict[str, Any]] = {409: {"description": "There is one of that name"}}
 
 router = guarded_router(prefix=PREFIX, tags=["admin"])
 
@@ -33,7 +35,12 @@ async def list_users(connection: Reading, cursor: Cursor = None, limit: Limit = 
     return await user_service.page(connection, cursor, limit)
 
 
-@router.post("/users", status_code=201, dependencies=[guard(Permission.USERS_MANAGE, Action.USER_CREATE)])
+@router.post(
+    "/users",
+    status_code=201,
+    responses=_TAKEN,
+    dependencies=[guard(Permission.USERS_MANAGE, Action.USER_CREATE)],
+)
 async def create_user(body: NewUser, platform: ThePlatform, work: LaterWork, response: Response) -> CreatedUser:
     """Create a user. The password, given or made here, must be changed at the first sign-in."""
     password, hashed = await platform.users.hash_for(body)
@@ -95,6 +102,7 @@ async def list_service_tokens(connection: Reading, cursor: Cursor = None, limit:
 @router.post(
     "/service-tokens",
     status_code=201,
+    responses=_TAKEN,
     dependencies=[guard(Permission.SERVICE_TOKENS_MANAGE, Action.SERVICE_TOKEN_CREATE)],
 )
 async def create_service_token(

@@ -22,7 +22,11 @@ async def _draft(request: Request) -> AuditDraft:
 Draft = Annotated[AuditDraft, Depends(_draft)]
 
 
-@router.post("/token", dependencies=[guard(Permission.PUBLIC, Action.SIGN_IN)])
+@router.post(
+    "/token",
+    responses={401: {"description": "The name or the password is wrong"}},
+    dependencies=[guard(Permission.PUBLIC, Action.SIGN_IN)],
+)
 async def sign_in(
     form: Annotated[SignInForm, Form()], platform: ThePlatform, draft: Draft, work: LaterWork, response: Response
 ) -> Tokens:
@@ -33,7 +37,11 @@ async def sign_in(
     return _answer(await platform.auth.sign_in(work.connection, accepted, draft.address), draft, response)
 
 
-@router.post("/refresh", dependencies=[guard(Permission.PUBLIC, Action.REFRESH)])
+@router.post(
+    "/refresh",
+    responses={401: {"description": "The refresh token is not good, or not any more"}},
+    dependencies=[guard(Permission.PUBLIC, Action.REFRESH)],
+)
 async def refresh(
     body: RefreshRequest, platform: ThePlatform, draft: Draft, work: LaterWork, response: Response
 ) -> Tokens:

@@ -61,7 +61,11 @@ async def list_rules_versions(name: Name, platform: ThePlatform) -> Page[RulesVe
     return Page(items=await platform.blocking.run(partial(platform.rules.versions, name)))
 
 
-@router.post("/rules/dry-run", dependencies=[guard(Permission.RULES_WRITE, Action.RULES_DRY_RUN)])
+@router.post(
+    "/rules/dry-run",
+    responses={409: {"description": "The collection has no change topic as yet, or its events cannot be read"}},
+    dependencies=[guard(Permission.RULES_WRITE, Action.RULES_DRY_RUN)],
+)
 async def dry_run_rules(name: Name, wanted: DryRun, platform: ThePlatform, principal: CurrentPrincipal) -> DryRunResult:
     """Show what rules would make of the newest events of a collection: nothing is changed.
 
@@ -74,7 +78,11 @@ async def dry_run_rules(name: Name, wanted: DryRun, platform: ThePlatform, princ
     return await platform.blocking.run(partial(platform.rules.try_out, spec, wanted, reveal=reveal))
 
 
-@router.get("/collections/{collection}/schema", dependencies=[guard(Permission.PIPELINES_READ, Action.SCHEMA_HISTORY)])
+@router.get(
+    "/collections/{collection}/schema",
+    responses={409: {"description": "The collection has no table as yet, or it is none of the platform's"}},
+    dependencies=[guard(Permission.PIPELINES_READ, Action.SCHEMA_HISTORY)],
+)
 async def get_schema_history(
     name: Name,
     collection: Annotated[CollectionName, Path(description="the collection's name, without its database")],

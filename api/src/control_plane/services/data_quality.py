@@ -29,10 +29,10 @@ class RulesService:
     def try_out(self, spec: PipelineSpec, wanted: DryRun, *, reveal: bool) -> DryRunResult:
         """What rules would make of the newest events of a collection.
 
-        Raises `Problem` 404 for a collection that is not captured, 409 while it has no events; `InvalidRules`.
+        Raises `Problem` 422 for a collection that is not captured, 409 while it has no events; `InvalidRules`.
         """
         if not spec.source.captures(wanted.collection):
-            raise Problem(404, "not_captured", "the pipeline does not capture this collection; correct its name")
+            raise Problem(422, "not_captured", "the pipeline does not capture this collection; correct its name")
         topic = change_topic(spec.name, spec.source.database, wanted.collection)
         try:
             records = newest_records(self._bootstrap, topic, wanted.sample)
