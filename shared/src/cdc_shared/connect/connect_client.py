@@ -18,6 +18,8 @@ from cdc_shared.logging.redaction import redact_text
 
 REQUEST_TIMEOUT_S = 100.0  # Connect answers a slow request (a validation that waits for the source) after its own 90 s
 POLL_S = 0.5
+TOPIC_PREFIX = "topic.prefix"
+"""The setting of a connector that is its pipeline's name, and begins the names of its topics."""
 # After a configuration change the state of the tasks before it may be reported for a moment.
 FAILED_GRACE_S = 3.0
 MAX_DETAIL_CHARS = 600
@@ -105,11 +107,19 @@ class ConnectClient:
         self._configure("POST", "/connectors", f"create connector {name}", body, name, config)
 
     def put_config(self, name: str, config: Mapping[str, str]) -> None:
-        """Create the connector or change its configuration; an equal one restarts nothing that runs."""
+        """Create the connector or change its configuration; an equal one restarts nothing that runs.
+
+        Raises `Fatal` also for a connector that writes to other topics: only its name is the same.
+        """
         what = f"configure connector {name}"
         current = self._request("GET", _path(name, "/config"), what, absent_ok=True, connector=name)
         if current is not None and _without_name(current) == dict(config):
             return
+        if current is not None and current.get(TOPIC_PREFIX) != config.get(TOPIC_PREFIX):
+            raise Fatal(
+                f"{what}: there is one of that name whose {TOPIC_PREFIX} is another, so it belongs to somebody else; "
+                "choose another name for the pipeline, or delete that connector if nobody needs it"
+            )
         self._configure("PUT", _path(name, "/config"), what, dict(config), name, config)
 
     def validate(self, name: str, config: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

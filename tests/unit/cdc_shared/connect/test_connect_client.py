@@ -114,6 +114,17 @@ def test_put_config_makes_and_changes_but_does_not_repeat(client: ConnectClient,
     assert connect.config == CONFIG | {"tasks.max": "2"}
 
 
+@pytest.mark.parametrize("theirs", [{"connector.class": "io.example.JdbcSink"}, {"topic.prefix": "another"}])
+def test_a_connector_of_somebody_else_is_not_configured(
+    client: ConnectClient, connect: FakeConnect, theirs: dict[str, str]
+) -> None:
+    """A pipeline that was given the name of a connector of another team would have taken its place."""
+    connect.config = theirs
+    with pytest.raises(Fatal, match="belongs to somebody else"):
+        client.put_config("shop", CONFIG | {"topic.prefix": "shop"})
+    assert connect.config == theirs
+
+
 def test_status_of_none_and_of_one(client: ConnectClient, connect: FakeConnect) -> None:
     assert client.status("shop") is None
     connect.config = CONFIG
