@@ -347,7 +347,8 @@ async def test_resyncs_as_they_are_asked_for(operator: httpx.AsyncClient) -> Non
 async def test_operations_are_listed_the_newest_first(operator: httpx.AsyncClient) -> None:
     await made(operator)
     await operator.post(f"{PIPELINES}/shop/start")
-    asked = [(await operator.post(f"{PIPELINES}/shop/resync")).json()["id"] for _ in range(5)]
+    bodies = [{"collections": [name]} for name in "abcde"]
+    asked = [(await operator.post(f"{PIPELINES}/shop/resync", json=body)).json()["id"] for body in bodies]
     first = operation_pages.validate_json(
         (await operator.get(f"{PIPELINES}/shop/operations", params={"limit": 3})).content
     )

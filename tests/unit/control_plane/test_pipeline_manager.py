@@ -14,7 +14,7 @@ from cdc_shared.models.common import InvalidSpec
 from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.rules.rule_checks import InvalidRules
 from control_plane.database import Connection
-from control_plane.models.operation import OperationKind, OperationState
+from control_plane.models.operation import Operation, OperationKind, OperationState
 from control_plane.models.pipeline import Desired, PipelineConfig, PipelineRecord, ResetRequest, ResyncRequest, State
 from control_plane.problems import Problem
 from control_plane.repositories.pipeline_repo import PipelineFilter
@@ -237,6 +237,22 @@ async def test_what_was_reached_before_a_restart_proves_nothing(
     pipelines.reach("shop")
     await manager.restart(NO_CONNECTION, "shop", "me")
     assert manager.state(pipelines.rows["shop"]) is State.STARTING
+
+
+async def test_a_resync_that_has_not_begun_is_not_asked_for_twice(
+    manager: PipelineManager, pipelines: MemoryPipelines
+) -> None:
+    """Each would read the whole source once more."""
+    await create(manager)
+    await start(manager)
+
+    async def ask(*collections: str) -> Operation:
+        return await manager.resync(NO_CONNECTION, "shop", ResyncRequest(collections=collections), "me")
+
+    whole, some = await ask(), await ask("a")
+    assert (await ask(), await ask("a")) == (whole, some)
+    pipelines.operations.end(whole, OperationState.RUNNING)
+    assert (await ask()).id not in (whole.id, some.id), "what has changed since it began may be missed"
 
 
 async def test_a_snapshot_that_never_comes_is_refused(manager: PipelineManager) -> None:

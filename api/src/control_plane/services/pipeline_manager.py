@@ -16,7 +16,7 @@ from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.rules.compiled import check_rules
 from cdc_shared.source.document_filter import InvalidFilter, parse_filter
 from control_plane.database import Connection
-from control_plane.models.operation import Operation, OperationKind
+from control_plane.models.operation import Operation, OperationKind, OperationState
 from control_plane.models.pipeline import Desired, PipelineConfig, PipelineRecord, ResetRequest, ResyncRequest, State
 from control_plane.problems import Problem
 from control_plane.repositories import operation_repo, pipeline_repo
@@ -141,7 +141,8 @@ class PipelineManager:
         return await operation_repo.insert(connection, name, record.id, OperationKind.RESTART, {}, by)
 
     async def resync(self, connection: Connection, name: str, wanted: ResyncRequest, by: str) -> Operation:
-        """Have documents read again: all, those of collections, or those of one that match a filter.
+        """Have documents read again: all, those of collections, or those of one that match a filter. Asked again before
+        it has begun, gives the same one.
 
         Raises `Problem` 404, 409 with the current state, or 422 for what the pipeline does not capture.
         """
@@ -149,6 +150,9 @@ class PipelineManager:
         check_move(Move.RESYNC, record, self._clock())
         _check_resync(config_of(record), wanted)
         arguments = wanted.model_dump(mode="json")
+        for each in record.operations:
+            if (each.kind, each.state, each.arguments) == (OperationKind.RESYNC, OperationState.PENDING, arguments):
+                return each
         return await operation_repo.insert(connection, name, record.id, OperationKind.RESYNC, arguments, by)
 
     async def reset(self, connection: Connection, name: str, wanted: ResetRequest, by: str) -> Operation:
