@@ -14,7 +14,6 @@ import uuid
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -22,7 +21,6 @@ import httpx
 from api_database import TrialDatabase
 from fastapi import FastAPI
 from mongo_pipeline import CONNECTOR_TEMPLATE
-from passlib.hash import argon2
 from pydantic import SecretStr
 from stack_endpoints import DATA_KEY_ENVIRONMENT, Stack
 
@@ -35,9 +33,11 @@ from cdc_shared.settings import (
     SecretsSettings,
     TracingSettings,
 )
+from control_plane.assembly import open_platform
 from control_plane.main import create_app
 from control_plane.permissions import Permission, Role
 from control_plane.platform import Platform
+from control_plane.services.passwords import Passwords
 from control_plane.settings import ApiSettings, Settings
 
 BASE_URL: Final = "http://api.test"
@@ -47,6 +47,7 @@ PASSWORD: Final = "a-long-Test-passphrase-7"
 """Of the first admin, and of every user that `Api.user` makes."""
 TIMEOUT_S: Final = 30.0
 UNLIMITED: Final = "1000000/second"
+CHEAP_HASH_KIB: Final = 8
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Api:
         name = name or f"{'-'.join(sorted(roles)) or 'nobody'}-{uuid.uuid4().hex[:8]}"
         values = {
             "name": name,
-            "password_hash": _password_hash(),
+            "password_hash": await self.platform.auth.passwords.hash(PASSWORD),
             "pipelines": None if pipelines is None else sorted(pipelines),
             "created_at": self.platform.auth.clock(),
             "password_changed_at": self.platform.auth.clock(),
@@ -153,14 +154,14 @@ def settings_for(stack: Stack, database: TrialDatabase, directory: Path, **api: 
 
 
 @asynccontextmanager
-async def open_api(settings: Settings, database: TrialDatabase) -> AsyncIterator[Api]:
-    """The application, started; stopped at the end. Several may share a database."""
-    app = create_app(settings)
+async def open_api(
+    settings: Settings, database: TrialDatabase, passwords: Passwords | None = None
+) -> AsyncIterator[Api]:
+    """The application, started; stopped at the end. Several may share a database.
+
+    Passwords are hashed cheaply, though compared as ever; whoever measures that brings the product's `Passwords()`.
+    """
+    hashing = passwords or Passwords(memory_kib=CHEAP_HASH_KIB, passes=1)
+    app = create_app(settings, lambda: open_platform(settings, hashing))
     async with AsyncExitStack() as clients, app.router.lifespan_context(app):
         yield Api(app, settings, database, clients)
-
-
-@cache
-def _password_hash() -> str:
-    """Of `PASSWORD`, once a run."""
-    return str(argon2.using(type="ID", memory_cost=19 * 1024, rounds=2, parallelism=1).hash(PASSWORD))

@@ -20,6 +20,7 @@ from control_plane.services.auth_service import AuthService
 from control_plane.services.data_quality import RulesService
 from control_plane.services.dead_letters import PipelineLetters
 from control_plane.services.metrics_collector import MetricsCollector
+from control_plane.services.passwords import Passwords
 from control_plane.services.pipeline_manager import PipelineManager
 from control_plane.services.pipeline_status import Monitoring
 from control_plane.services.preflight import Preflight
@@ -29,8 +30,10 @@ from control_plane.settings import Settings
 
 
 @asynccontextmanager
-async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
+async def open_platform(settings: Settings, passwords: Passwords | None = None) -> AsyncIterator[Platform]:
     """Bring the database forward and open every service; they are closed in the reverse order.
+
+    `passwords`: hash them otherwise than by the product's setting, as tests do that are not about it.
 
     Raises `Transient` while Postgres does not answer, `Fatal` for what a person must correct.
     """
@@ -43,7 +46,7 @@ async def open_platform(settings: Settings) -> AsyncIterator[Platform]:
         stack.push_async_callback(database.close)
         reports = StatusReader(kafka.bootstrap_servers).start()
         stack.push_async_callback(to_thread.run_sync, reports.close)
-        auth = await AuthService.open(settings, database)
+        auth = await AuthService.open(settings, database, passwords or Passwords())
         if settings.api.controller:
             await stack.enter_async_context(open_controller(settings))
         yield Platform(

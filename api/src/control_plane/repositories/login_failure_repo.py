@@ -14,6 +14,11 @@ async def blocked_until(connection: Connection, subjects: Collection[str]) -> da
     return until
 
 
+async def take_turn(connection: Connection, subject: str) -> None:
+    """Wait for whoever else has the turn; it is held to the transaction's end. A row to lock there may not be yet."""
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", subject)
+
+
 async def count(connection: Connection, subject: str, now: datetime, forget_after: timedelta) -> int:
     """Note one more failure; how many that makes since there was a pause of `forget_after`."""
     return int(

@@ -82,7 +82,7 @@ class AuthService:
         self.clock = clock
 
     @classmethod
-    async def open(cls, settings: Settings, database: Database) -> "AuthService":
+    async def open(cls, settings: Settings, database: Database, passwords: Passwords) -> "AuthService":
         """With the signing keys of the settings; the first start makes them, and the first admin.
 
         Raises `Fatal` when keys are neither there nor can be made, or an admin's password is not good enough.
@@ -90,7 +90,7 @@ class AuthService:
         providers = secret_providers(settings.secrets)
         reference = settings.api.signing_keys
         ring = KeyRing(SigningKeys.read_or_make(reference, providers), partial(SigningKeys.read, reference, providers))
-        service = cls(database, AccessTokens(ring), Passwords())
+        service = cls(database, AccessTokens(ring), passwords)
         await ensure_first_admin(database, settings.api, service.passwords, service.clock())
         return service
 
@@ -131,7 +131,7 @@ class AuthService:
         """Start a session of a user whose password was checked. In a transaction. Raises as `check_password`."""
         now, user = self.clock(), accepted.user
         attempt = Attempt.of(user.name, address)
-        await self._guard.admit(connection, attempt, now)  # others may have guessed in vain meanwhile
+        await self._guard.admit_in_turn(connection, attempt, now)  # others may have guessed in vain meanwhile
         if not await user_repo.signed_in(connection, user.id, user.password_hash, now, new_hash=accepted.new_hash):
             raise not_authenticated("the user was changed meanwhile: sign in again", WRONG)
         await self._guard.succeeded(connection, attempt)
@@ -207,7 +207,7 @@ class AuthService:
         """Count a failure. The problem to raise: this one, or 429 where the block came first."""
         now = self.clock()
         async with self._database.transaction() as connection:
-            await self._guard.admit(connection, attempt, now)
+            await self._guard.admit_in_turn(connection, attempt, now)
             await self._guard.failed(connection, attempt, now)
         return problem
 

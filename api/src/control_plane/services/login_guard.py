@@ -87,6 +87,11 @@ class LoginGuard:
                 headers={"Retry-After": str(wait_s)},
             )
 
+    async def admit_in_turn(self, connection: Connection, attempt: Attempt, now: datetime) -> None:
+        """As `admit`, once those who try from the same address at this moment have been counted. In a transaction."""
+        await login_failure_repo.take_turn(connection, attempt.address)
+        await self.admit(connection, attempt, now)
+
     async def failed(self, connection: Connection, attempt: Attempt, now: datetime) -> None:
         """Count a failure. In a transaction."""
         for subject, limit in attempt.limits.items():
