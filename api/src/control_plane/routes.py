@@ -1,11 +1,13 @@
 """How every request of a route goes: who calls, may they, then the endpoint, then changes and audit entry at once."""
 
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 
+from cdc_shared.models.common import PIPELINE_NAME_PATTERN
 from control_plane.middleware.auth import authenticate
 from control_plane.middleware.rate_limits import PASSWORD_ACTIONS, RateLimits
 from control_plane.middleware.rbac import PIPELINE_PARAMETER, Guard
@@ -38,7 +40,7 @@ class GuardedRoute(APIRoute):
             platform = cast(Platform, request.app.state.platform)
             draft = cast(AuditDraft, request.state.audit)
             draft.action = guard.action
-            draft.resource = request.path_params.get(PIPELINE_PARAMETER)
+            draft.resource = _pipeline(request)
             limits = cast(RateLimits, request.app.state.rate_limits)
             if guard.action in PASSWORD_ACTIONS:
                 limits.count_password(draft.address)
@@ -54,6 +56,12 @@ class GuardedRoute(APIRoute):
             return response
 
         return handle
+
+
+def _pipeline(request: Request) -> str | None:
+    """The pipeline that the path names. What is no pipeline's name goes into no record: it may be a secret."""
+    name: str | None = request.path_params.get(PIPELINE_PARAMETER)
+    return name if name is None or re.fullmatch(PIPELINE_NAME_PATTERN, name) else "…"
 
 
 def guarded_router(prefix: str = "", tags: list[str] | None = None) -> APIRouter:

@@ -189,6 +189,9 @@ async def test_an_unexpected_error_is_an_entry_and_a_problem_without_its_message
         ("GET", "/nowhere/to/go?token=planted", 404, "/nowhere/to/go"),
         ("DELETE", "/pipelines/shop", 405, "/pipelines/shop"),
         ("GET", f"/reset/{'s3cret' * 8}/x", 404, "/reset/…/x"),
+        ("GET", "/api/v1/Hunter-2/x", 404, "/api/v1/…/x"),
+        ("GET", "/sign-in/617ba54579710e55", 404, "/sign-in/…"),
+        ("DELETE", "/pipelines/shop-42", 405, "/pipelines/shop-42"),
         ("GET", "/" + "a/" * 400, 404, ("/" + "a/" * 400)[:200]),
     ],
 )

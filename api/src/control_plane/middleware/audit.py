@@ -6,6 +6,7 @@ and must be answered while Postgres is away. Where they are refused, that is aud
 """
 
 import asyncio
+import re
 import time
 from contextlib import suppress
 from typing import Final
@@ -22,7 +23,8 @@ from control_plane.services.audit_trail import AuditUnavailable
 PROBES: Final = frozenset({Action.HEALTH, Action.READY, Action.METRICS})
 CLIENT_CLOSED_REQUEST: Final = 499
 """What proxies log where a caller went away before its request was whole; nobody receives it."""
-MAX_SEGMENT_CHARS: Final = 32
+_WORD: Final = re.compile(r"(?=.{0,32}$)[a-z._-]*(?:[0-9]{1,3}[a-z._-]*){0,2}")
+"""A segment of a path as names and mistyped ones are: tokens and generated passwords have capitals or many digits."""
 _MAX_PATH_CHARS: Final = 200
 
 log = get_logger(__name__)
@@ -97,6 +99,6 @@ class _AuditedAnswer:
 
 
 def _shown_path(path: str) -> str:
-    """The path of a call that no route took, without segments so long that they may be tokens."""
-    segments = ("…" if len(each) > MAX_SEGMENT_CHARS else each for each in path.split("/"))
+    """The path of a call that no route took, without segments that may be tokens or passwords."""
+    segments = (each if _WORD.fullmatch(each) else "…" for each in path.split("/"))
     return "/".join(segments)[:_MAX_PATH_CHARS]

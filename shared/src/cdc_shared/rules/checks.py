@@ -265,13 +265,25 @@ class Matches:
         return pc.match_substring_regex(texts, self.anchored)
 
 
+MAX_SHOWN_OPERATOR_CHARS: Final = 8
+
+
 def check_pattern(pattern: str) -> None:
     """Raises ValueError with RE2's reason for a pattern that it refuses."""
     try:
         pc.match_substring_regex(pa.array([""]), pattern)
     except (pa.ArrowException, UnicodeEncodeError) as error:
-        reason = str(error) if isinstance(error, pa.ArrowException) else "it is not Unicode"
+        reason = _reason(error) if isinstance(error, pa.ArrowException) else "it is not Unicode"
         raise ValueError(f"has a pattern that RE2 refuses ({reason}): see github.com/google/re2/wiki/Syntax") from None
+
+
+def _reason(error: pa.ArrowException) -> str:
+    """RE2's reason, which ends with a part of the pattern. That stays when it is as short as an operator: of any other
+    text somebody may have made a secret.
+    """
+    said = str(error)
+    told = said.split(": ", 2)
+    return ": ".join(told[:2]) if len(told) == 3 and len(told[2]) > MAX_SHOWN_OPERATOR_CHARS else said
 
 
 # --- enum -------------------------------------------------------------------------------------------------------------

@@ -415,6 +415,7 @@ def test_rules_of_other_collections_are_left_out() -> None:
         ({"rule": "length", "path": "/v"}, "has no bounds"),
         ({"rule": "length", "path": "/v", "min": 3, "max": 2}, "min above its max"),
         ({"rule": "regex", "path": "/v", "pattern": "(a"}, "RE2 refuses"),
+        ({"rule": "regex", "path": "/v", "pattern": "(hunter2-planted"}, "missing ))"),
         ({"rule": "regex", "path": "/v", "pattern": "a)|(?:b"}, "RE2 refuses"),
         ({"rule": "regex", "path": "/v", "pattern": "\\Qa"}, "RE2 refuses"),
         ({"rule": "regex", "path": "/v", "pattern": "(?=a)"}, "RE2 refuses"),
