@@ -135,6 +135,25 @@ def database(database_server: DatabaseServer) -> Iterator[TrialDatabase]:
         yield made
 
 
+@pytest.fixture(scope="module")
+def shared_database(database_server: DatabaseServer) -> Iterator[TrialDatabase]:
+    """As `database`, one for all tests of a module."""
+    with database_server.migrated_database() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def shared_api(
+    stack: Stack, shared_database: TrialDatabase, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Api]:
+    """As `api`, one for all tests of a module: none of them may count on being the first."""
+    from api_app import open_api, settings_for  # only its tests pay for the import
+
+    directory = tmp_path_factory.mktemp("api")
+    async with open_api(settings_for(stack, shared_database, directory), shared_database) as opened:
+        yield opened
+
+
 @pytest.fixture
 def empty_database(database_server: DatabaseServer) -> Iterator[TrialDatabase]:
     """A database of the test's own without a table."""

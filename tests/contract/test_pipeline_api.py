@@ -57,6 +57,13 @@ async def reached(api: Api, name: str = "shop") -> None:
 
 
 @pytest.fixture
+async def api(shared_api: Api) -> Api:
+    """The module's, without a pipeline and without a key in use."""
+    await shared_api.database.execute("TRUNCATE pipelines, operations, idempotency_keys CASCADE")
+    return shared_api
+
+
+@pytest.fixture
 async def operator(api: Api) -> httpx.AsyncClient:
     return await api.signed_in(Role.OPERATOR)
 
