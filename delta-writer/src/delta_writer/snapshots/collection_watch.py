@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from cdc_shared.connect.connector_config import captures
 from cdc_shared.errors import CdcError
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.common import PipelineSpec
@@ -149,7 +148,7 @@ class CollectionWatch:
             text = f"{name} was dropped; its table stays as it is until somebody removes it"
             return self._finding(name, CollectionChange.DROPPED, text)
         text = f"{name} was renamed to {renamed_to}; its table stays as it is until somebody removes it"
-        if captures(self._spec.source, renamed_to):
+        if self._spec.source.captures(renamed_to):
             text += f". For what {renamed_to} began with run {self._remedy(renamed_to)}"
         return self._finding(name, CollectionChange.RENAMED, text)
 
@@ -157,7 +156,7 @@ class CollectionWatch:
         """Find captured collections without a table whose documents came with a rename that this watch has seen."""
         for name, uuid in state.uuids.items():
             before = self._names.get(uuid or "")
-            if before not in (None, name) and name not in with_table and captures(self._spec.source, name):
+            if before not in (None, name) and name not in with_table and self._spec.source.captures(name):
                 self._arrived.setdefault(name, (before or "", state.notifications))
         for name in [each for each in self._arrived if each not in state.uuids]:
             del self._arrived[name]

@@ -84,13 +84,6 @@ def collection_regex(source: SourceSpec, collection: str) -> str:
     return rf"{_literal(source.database)}\.{_literal(collection)}"
 
 
-def captures(source: SourceSpec, collection: str) -> bool:
-    """Whether the collection is among those that the spec captures for tables."""
-    if source.include_collections:
-        return collection in source.include_collections
-    return collection not in source.exclude_collections
-
-
 def _filled(key: str, text: str, values: Mapping[str, str]) -> str:
     def value_of(match: re.Match[str]) -> str:
         if match[1] not in values:

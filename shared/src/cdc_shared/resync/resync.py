@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from cdc_shared.connect.connect_client import ConnectClient
-from cdc_shared.connect.connector_config import captures, collection_regex
+from cdc_shared.connect.connector_config import collection_regex
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.offsets import ChangeTopic
 from cdc_shared.delta.table_location import TableLocation, table_location
@@ -84,7 +84,7 @@ class Resync:
 
         Raises `Fatal` for a collection that the pipeline does not capture.
         """
-        if strange := sorted(name for name in collections if not captures(spec.source, name)):
+        if strange := sorted(name for name in collections if not spec.source.captures(name)):
             raise Fatal(f"pipeline {spec.name} does not capture {', '.join(strange)}; correct the name, or the spec")
         self._spec = spec
         self._kafka = kafka

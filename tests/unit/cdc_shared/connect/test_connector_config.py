@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from cdc_shared.connect.connector_config import (
-    captures,
     collection_pattern,
     collection_regex,
     database_pattern,
@@ -118,8 +117,8 @@ def test_the_template_renders_for_a_pipeline() -> None:
 
 def test_what_the_connector_captures_for_tables() -> None:
     only, but = source(include_collections=("a",)), source(exclude_collections=("a",))
-    assert [captures(each, "a") for each in (only, but, source())] == [True, False, True]
-    assert [captures(each, "b") for each in (only, but, source())] == [False, True, True]
+    assert [each.captures("a") for each in (only, but, source())] == [True, False, True]
+    assert [each.captures("b") for each in (only, but, source())] == [False, True, True]
 
 
 def test_a_signal_names_exactly_one_collection() -> None:
