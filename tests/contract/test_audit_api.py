@@ -159,9 +159,9 @@ async def test_the_chain_is_verified_over_http(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", [AUDIT, f"{AUDIT}/export", f"{AUDIT}/verify"])
-async def test_only_auditors_and_admins_read_it(api: Api, path: str) -> None:
-    assert (await (await api.anybody()).get(path)).status_code == 401
-    assert (await (await api.signed_in(Role.OPERATOR)).get(path)).status_code == 403
-    assert (await (await api.signed_in(Role.ANALYST)).get(path)).status_code == 403
-    assert (await (await api.signed_in(Role.AUDITOR)).get(path)).status_code == 200
-    assert (await (await api.admin()).get(path)).status_code == 200
+async def test_only_auditors_and_admins_read_it(shared_api: Api, path: str) -> None:
+    assert (await (await shared_api.anybody()).get(path)).status_code == 401
+    assert (await (await shared_api.signed_in(Role.OPERATOR)).get(path)).status_code == 403
+    assert (await (await shared_api.signed_in(Role.ANALYST)).get(path)).status_code == 403
+    assert (await (await shared_api.signed_in(Role.AUDITOR)).get(path)).status_code == 200
+    assert (await (await shared_api.admin()).get(path)).status_code == 200
