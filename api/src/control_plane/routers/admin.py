@@ -18,6 +18,7 @@ from control_plane.services import service_tokens, user_service
 
 PREFIX = "/api/v1/admin"
 _TAKEN: dict[int | str, dict[str, Any]] = {409: {"description": "There is one of that name"}}
+_LAST_ADMIN: dict[int | str, dict[str, Any]] = {409: {"description": "It would leave no admin who can sign in"}}
 
 router = guarded_router(prefix=PREFIX, tags=["admin"])
 
@@ -57,7 +58,9 @@ async def read_user(user_id: UUID, connection: Reading) -> UserView:
     return await user_service.show(connection, user_id)
 
 
-@router.patch("/users/{user_id}", dependencies=[guard(Permission.USERS_MANAGE, Action.USER_CHANGE)])
+@router.patch(
+    "/users/{user_id}", responses=_LAST_ADMIN, dependencies=[guard(Permission.USERS_MANAGE, Action.USER_CHANGE)]
+)
 async def change_user(user_id: UUID, body: UserChange, platform: ThePlatform, work: Work) -> UserView:
     """Change a user's roles, and the pipelines that the user is limited to. It counts from the next call on."""
     user = await platform.users.change(work.connection, user_id, body)
@@ -65,7 +68,11 @@ async def change_user(user_id: UUID, body: UserChange, platform: ThePlatform, wo
     return user
 
 
-@router.post("/users/{user_id}/disable", dependencies=[guard(Permission.USERS_MANAGE, Action.USER_DISABLE)])
+@router.post(
+    "/users/{user_id}/disable",
+    responses=_LAST_ADMIN,
+    dependencies=[guard(Permission.USERS_MANAGE, Action.USER_DISABLE)],
+)
 async def disable_user(user_id: UUID, platform: ThePlatform, work: Work) -> UserView:
     """Refuse a user from now on, and end all of the sessions."""
     user = await platform.users.disable(work.connection, user_id)

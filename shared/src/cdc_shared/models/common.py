@@ -64,7 +64,11 @@ class SourceSpec(SpecModel):
 
     connection: Annotated[str, StringConstraints(pattern=REFERENCE_PATTERN)]
     """A reference to the connection string: `secret:<name>` or `env:<VARIABLE>`."""
-    database: Annotated[str, StringConstraints(min_length=1, max_length=63)]
+    database: Annotated[
+        str,
+        StringConstraints(min_length=1, max_length=63),
+        Field(json_schema_extra={"pattern": r'^[^/\\\. "$*<>:|?\x00]+$'}),  # told; what is refused is said in words
+    ]
     include_collections: tuple[CollectionName, ...] = ()
     """Only these; empty means every collection of the database, also those made later."""
     exclude_collections: tuple[CollectionName, ...] = ()
