@@ -43,12 +43,14 @@ def main(
     The control plane is the one of API_URL, API_ADMIN_USER and API_ADMIN_PASSWORD (or API_TOKEN, a service token); not
     set, that of this checkout's `make up`. Repeating it is harmless.
     """
+    interrupted = "nothing was changed"
     try:
         config = config_from(load_spec(spec))
         with ControlPlane.from_environment(_environment()) as api:
             _check(api, config, go_on=skip_checks)
             if check_only:
                 return
+            interrupted = f"what was asked of {config.name} goes on; run this again to wait for it"
             if not start:
                 pipeline = api.pipelines.apply(config)
                 console.print(f"pipeline [bold]{config.name}[/] is there, and {pipeline.status.state}")
@@ -61,7 +63,7 @@ def main(
     except (CdcError, StackError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
-        _fail("stopped waiting; what was asked for goes on", status=130)
+        _fail(f"stopped; {interrupted}", status=130)
 
 
 def _environment() -> dict[str, str]:
@@ -101,4 +103,6 @@ def _fail(message: str, status: int = 1) -> None:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command = typer.Typer(add_completion=False)
+    command.command()(main)
+    command(prog_name="scripts/create-pipeline.sh")

@@ -35,7 +35,8 @@ from cdc_shared.storage.object_store import table_url
 from control_plane.client.control_plane import ControlPlane
 from control_plane.client.deployment import run
 from control_plane.client.errors import NotFound
-from control_plane.models.pipeline import PipelineConfig
+from control_plane.client.pipelines import worries
+from control_plane.models.pipeline import Pipeline, PipelineConfig
 from local_stack.control_plane import control_plane
 from local_stack.endpoints import read_endpoints
 from local_stack.errors import StackError
@@ -104,16 +105,20 @@ class Demo:
             self._api.pipelines,
             PipelineConfig(name=self.name, source=self._source),
             RUNNING_TIMEOUT_S,
-            lambda pipeline: console.print(f"    {self.name} is {pipeline.status.state}"),
+            _tell,
         )
 
     @contextmanager
     def leaving_nothing_behind(self) -> Iterator[None]:
         """Remove, at the end, whatever the demonstration has made: from the source on, the tables last."""
-        with ExitStack() as undo:
-            undo.callback(self._drop_database)  # the writer keeps its sentinel there
-            undo.callback(self._delete_pipeline)
+        try:
             yield
+        except BaseException:
+            console.print("\nstopped; removing what the demo made")
+            self._remove()
+            console.print("everything that the demo made is removed")
+            raise
+        self._remove()
 
     def events_in_kafka(self) -> int:
         """How many records Debezium has written for the demonstration's collections, transaction markers included."""
@@ -159,6 +164,19 @@ class Demo:
         environment = {**os.environ, "MONGODB_URI": self._uri}
         return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
+    def _remove(self) -> None:
+        try:
+            with ExitStack() as undo:
+                undo.callback(self._drop_database)  # after the pipeline: the writer keeps its sentinel there
+                undo.callback(self._delete_pipeline)
+        except BaseException:
+            console.print(
+                f"not all of it could be removed. Look for the pipeline {self.name} with its tables (DELETE "
+                f"/api/v1/pipelines/{self.name}?force=true&keep_tables=false) and the database {self.name} in MongoDB",
+                soft_wrap=True,
+            )
+            raise
+
     def _delete_pipeline(self) -> None:
         """Have the API take down all that the pipeline has, tables included, and wait until it is gone."""
         with suppress(NotFound):  # it was not made yet
@@ -190,7 +208,11 @@ def main(
     except (CdcError, KafkaException, obstore.exceptions.BaseError, httpx.HTTPError) as error:
         raise SystemExit(f"error: {error}; `make status` shows what is not well") from None
     except KeyboardInterrupt:
-        raise SystemExit("stopped; everything that the demo made is removed") from None
+        raise SystemExit(130) from None  # the demo has said what became of what it made
+    except RuntimeError as error:
+        if not isinstance(error.__cause__, KeyboardInterrupt):  # DuckDB wraps a Ctrl-C during a query
+            raise
+        raise SystemExit(130) from None
     raise SystemExit(0 if equal else 1)
 
 
@@ -257,6 +279,12 @@ def _answers(mongodb: Answer, delta: Answer) -> Table:
         (m_orders, m_total), (d_orders, d_total) = (answer.get(status, (0, Decimal(0))) for answer in (mongodb, delta))
         table.add_row(status, f"{m_orders:,}", f"{d_orders:,}", f"{m_total:,.2f}", f"{d_total:,.2f}")
     return table
+
+
+def _tell(pipeline: Pipeline) -> None:
+    why = worries(pipeline)
+    console.print(f"    {pipeline.name} is {pipeline.status.state}", end="")
+    console.print(f": {why}" if why else "", markup=False, soft_wrap=True)
 
 
 def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:

@@ -129,6 +129,10 @@ def query(sql: Annotated[str | None, typer.Argument(help="Left out: the newest r
         try:
             answer = connection.sql(statement)
             print("done" if answer is None else answer)
+        except RuntimeError as error:
+            if not isinstance(error.__cause__, KeyboardInterrupt):  # DuckDB wraps a Ctrl-C during a query
+                raise
+            raise typer.Exit(130) from None
         except duckdb.Error as error:
             fail(explain(error, statement, lambda table: DeltaLog(open_store(table, settings)).readable_versions()))
 
