@@ -317,6 +317,10 @@ class FakeClients:
     ) -> None:
         return None
 
+    def is_somebody_elses(self, name: str) -> bool:
+        self._world.view(name)  # which may fail
+        return False
+
     def status(self, name: str) -> ConnectorStatus | None:
         view = self._world.view(name)
         return None if view is None else view.status

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from cdc_shared.connect.connect_client import ConnectClient, ConnectorView
+from cdc_shared.connect.connect_client import TOPIC_PREFIX, ConnectClient, ConnectorView
 from cdc_shared.errors import Transient
 from control_plane.controller.connector import Move
 
@@ -51,7 +51,9 @@ class KafkaConnect:
                     self._trouble, self._trouble_at = error, self._clock()
                     raise
                 self._seen_at, self._trouble = now, None
-            return self._seen.get(name)
+            view = self._seen.get(name)
+            # One that is not the pipeline's is none to it, and left alone; making ours says that the name is taken.
+            return view if view is not None and view.config.get(TOPIC_PREFIX) == name else None
 
     def move(self, name: str, move: Move, config: Mapping[str, str] | None) -> None:
         """See `systems.Connectors`."""

@@ -122,6 +122,12 @@ class ConnectClient:
             )
         self._configure("PUT", _path(name, "/config"), what, dict(config), name, config)
 
+    def is_somebody_elses(self, name: str) -> bool:
+        """Whether there is a connector of that name which is no pipeline's: it has other topics, or none."""
+        what = f"read the configuration of connector {name}"
+        current = self._request("GET", _path(name, "/config"), what, absent_ok=True, connector=name)
+        return current is not None and current.get(TOPIC_PREFIX) != name
+
     def validate(self, name: str, config: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
         """What Connect and the connector's plugin have to say against a configuration: setting → messages.
 

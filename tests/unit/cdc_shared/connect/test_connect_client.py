@@ -123,6 +123,13 @@ def test_a_connector_of_somebody_else_is_not_configured(
     with pytest.raises(Fatal, match="belongs to somebody else"):
         client.put_config("shop", CONFIG | {"topic.prefix": "shop"})
     assert connect.config == theirs
+    assert client.is_somebody_elses("shop")
+
+
+def test_ones_own_connector_and_none_are_nobody_elses(client: ConnectClient, connect: FakeConnect) -> None:
+    assert not client.is_somebody_elses("shop")
+    connect.config = CONFIG | {"topic.prefix": "shop"}
+    assert not client.is_somebody_elses("shop")
 
 
 def test_status_of_none_and_of_one(client: ConnectClient, connect: FakeConnect) -> None:

@@ -18,6 +18,8 @@ _MADE_AGAIN: Final = "is_made_again"
 
 def stop_and_forget(connect: ConnectClient, context: OperationContext) -> None:
     """Stop the connector and have its offsets forgotten. May be repeated. Raises `Transient` or `Fatal`."""
+    if connect.is_somebody_elses(context.pipeline):
+        raise Fatal(f"Kafka Connect has a connector {context.pipeline} that is not this pipeline's: it is left alone")
     connect.stop(context.pipeline, STOP_TIMEOUT_S)
     try:
         connect.forget_offsets(context.pipeline, STOP_TIMEOUT_S)
@@ -36,6 +38,8 @@ def forget_of_any(
     `memory` is the operation's, and is kept up to date.
     """
     name = context.pipeline
+    if connect.is_somebody_elses(name):  # ours never was
+        return None
     if connect.status(name) is None:
         if not memory.get(_MADE_AGAIN):
             setup.prepare(context.spec)

@@ -141,6 +141,8 @@ class DeleteOperation:
 
     def _connector(self, at: _At) -> str | None:
         with self.connect() as connect:
+            if connect.is_somebody_elses(at.context.pipeline):
+                return None
             connect.delete(at.context.pipeline)
             if connect.status(at.context.pipeline) is not None:
                 return "waiting for Kafka Connect to forget the connector"

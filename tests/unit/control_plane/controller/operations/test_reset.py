@@ -48,6 +48,7 @@ class World:
             monkeypatch.setattr(module, name, fake)
         setup: Any = SimpleNamespace(prepare=lambda spec: self.done.append("prepare"), config=lambda spec: {"k": "v"})
         connect: Any = lambda: self  # noqa: E731
+        self.is_strange = False
         self.operation = ResetOperation(KAFKA, ObjectStoreSettings(), connect, setup)
 
     def step(self, memory: Mapping[str, Any], desired: str = "stopped", **arguments: Any) -> Progress | Done:
@@ -72,6 +73,9 @@ class World:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def is_somebody_elses(self, name: str) -> bool:
+        return self.is_strange
 
     def status(self, name: str) -> ConnectorStatus | None:
         return ConnectorStatus(name, "STOPPED", "", ()) if self.is_there else None
@@ -162,3 +166,10 @@ def test_a_pipeline_that_is_to_run_is_not_reset(world: World) -> None:
     with pytest.raises(Fatal, match="stop it"):
         world.step({}, "running")
     assert world.done == []
+
+
+@pytest.mark.parametrize("keep_tables", [True, False])
+def test_the_connector_of_somebody_else_is_left_alone(world: World, keep_tables: bool) -> None:
+    world.is_strange = True
+    world.finish(twice=False, keep_tables=keep_tables)
+    assert not {"stop", "forget", "create stopped"} & set(world.done)

@@ -82,6 +82,10 @@ class World:
     def __exit__(self, *_: object) -> None:
         pass
 
+    def is_somebody_elses(self, name: str) -> bool:
+        self._maybe_fail()
+        return False
+
     def status(self, name: str) -> ConnectorStatus:
         self._maybe_fail()
         runs = "RUNNING" if self.tasks_run else "UNASSIGNED"
