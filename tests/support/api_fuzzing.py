@@ -20,7 +20,7 @@ from schemathesis import AuthContext, Case, HookContext, Response
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core.failures import Failure
 from schemathesis.engine import events, from_schema
-from schemathesis.openapi.checks import RejectedPositiveData
+from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 
 from control_plane.permissions import Role
 
@@ -33,6 +33,8 @@ UNSETTLED_EVERY: Final = 4
 """Of the accepted moves, this one is left as the API alone leaves it; the others are carried out."""
 NO_INTEGER: Final = "Input should be a valid integer"
 """Of 1.0, which JSON Schema takes for one. Specs are read strictly, and no schema says how a number is spelled."""
+STORE_URL: Final = "body.sink.root"
+"""A URL of a store that the platform knows, without a user and a password: it is parsed, not matched."""
 TIMEOUT_S: Final = 60.0
 
 BEFORE_ROUTING: Final = ("405", "413")
@@ -177,6 +179,8 @@ def fuzz(
 
     @schema.hook
     def filter_failure(context: HookContext, failure: Failure, case: Case[Any], response: Response) -> bool:
+        if isinstance(failure, UseAfterFree):  # operations outlive their pipeline: how its deletion went is told there
+            return "/operations" not in case.operation.path
         return not (isinstance(failure, RejectedPositiveData) and refuses_meaning(case, response))
 
     found = Findings(seed)
@@ -198,7 +202,10 @@ def refuses_meaning(case: Case[Any], response: Response) -> bool:
     if response.status_code != 422:
         return False
     errors = response.json().get("errors", ())
-    return all(error["message"] == NO_INTEGER or _is_whole(case, error["field"]) for error in errors)
+    return all(
+        error["message"] == NO_INTEGER or error["field"] == STORE_URL or _is_whole(case, error["field"])
+        for error in errors
+    )
 
 
 def _is_whole(case: Case[Any], field: str) -> bool:
