@@ -39,6 +39,12 @@ _CODES: Final[Mapping[int, str]] = {
 }
 """Of a status that comes without a code of its own."""
 
+_DETAILS: Final[Mapping[int, str]] = {
+    404: "there is nothing at this path: correct it; docs/api/openapi.yaml has them all",
+    405: "this path does not take this method: the header Allow has those that it takes",
+}
+"""For what the framework answers by itself."""
+
 log = get_logger(__name__)
 
 
@@ -74,7 +80,8 @@ def problem_of(error: BaseException) -> Problem:
             return _invalid_request(error)
         case HTTPException():
             code = _CODES.get(error.status_code, HTTPStatus(error.status_code).name.lower())
-            return Problem(error.status_code, code, str(error.detail), headers=error.headers)
+            detail = _DETAILS.get(error.status_code, str(error.detail))
+            return Problem(error.status_code, code, detail, headers=error.headers)
         case InvalidSpec() | InvalidRules():
             return Problem(422, "invalid_spec", redact_text(str(error)))
         case Transient():
@@ -134,11 +141,20 @@ def install(app: FastAPI) -> None:
 
 
 def _invalid_request(error: RequestValidationError) -> Problem:
-    errors = [{"field": ".".join(map(str, each["loc"])), "message": _message(each)} for each in error.errors()]
+    errors = [{"field": _field(each), "message": _message(each)} for each in error.errors()]
     return Problem(422, "invalid_request", "the request is not valid; see `errors`", errors=errors)
 
 
+def _field(error: Mapping[str, Any]) -> str:
+    place = error["loc"][:1] if error["type"] == "json_invalid" else error["loc"]
+    return ".".join(map(str, place))
+
+
 def _message(error: Mapping[str, Any]) -> str:
+    if error["type"] == "json_invalid":
+        return f"is not JSON: {error['ctx']['error']} at character {error['loc'][-1]}"
+    if error["type"] == "union_tag_invalid":
+        return f"{error['ctx']['discriminator'].strip(chr(39))} must be one of {error['ctx']['expected_tags']}"
     if error["type"] == "string_pattern_mismatch" and (remedy := PATTERN_REMEDIES.get(error["ctx"]["pattern"])):
         return remedy
     if error["type"] == "extra_forbidden":
