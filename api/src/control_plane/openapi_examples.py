@@ -180,7 +180,7 @@ EXAMPLES: Final[tuple[BaseModel, ...]] = (
     TemporaryPassword.model_validate({"password": "7cX2…"}),
     RoleView.model_validate({"name": "auditor", "description": "reads the audit trail", "permissions": ["audit:read"]}),
     NewServiceToken.model_validate(
-        {"name": "deploy-bot", "permissions": ["pipelines:read", "pipelines:operate"], "expires_in_days": 90}
+        {"name": "deploy-bot", "permissions": ["pipelines:operate"], "expires_in_days": 90}
     ),
     ServiceTokenView.model_validate(_SERVICE_TOKEN),
     CreatedServiceToken.model_validate({**_SERVICE_TOKEN, "last_used_at": None, "token": "cdcs_4fQ2…"}),
