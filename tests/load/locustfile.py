@@ -14,14 +14,15 @@ from __future__ import annotations
 import json
 import os
 import random
+import time
 import uuid
 from argparse import ArgumentParser
 from collections import deque
 from pathlib import Path
-from threading import Event, Timer  # locust has made them gevent's
+from threading import Event, Timer  # locust has made them gevent's, and time.sleep
 from typing import Any
 
-from locust import FastHttpUser, constant, events, task
+from locust import FastHttpUser, events, task
 from locust.env import Environment
 
 API = "/api/v1"
@@ -32,7 +33,9 @@ MOVES = {"stopped": "start", "running": "stop", "paused": "stop"}
 
 @events.init_command_line_parser.add_listener  # type: ignore[untyped-decorator]
 def _add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--think-time", type=float, default=0.0, help="seconds between an answer and the next request")
+    parser.add_argument(
+        "--think-time", type=float, default=0.0, help="mean seconds between an answer and the next request"
+    )
     parser.add_argument("--measure-time", type=float, help="seconds from when all have signed in to the end of the run")
     parser.add_argument("--result", type=Path, help="write what was measured to this file, as JSON")
 
@@ -93,7 +96,8 @@ class ApiUser(FastHttpUser):
     connection_timeout = 60.0
 
     def wait_time(self) -> float:
-        return constant(self.environment.parsed_options.think_time)(self)
+        """People do not act in step, so no two think for the same time: half of it at least, half more at most."""
+        return self._random.uniform(0.5, 1.5) * float(self.environment.parsed_options.think_time)
 
     def on_start(self) -> None:
         self._random = random.Random()
@@ -103,6 +107,7 @@ class ApiUser(FastHttpUser):
         self._keep(self.client.post(f"{API}/auth/token", data=form).json())
         self._make()
         START.wait(self.environment)
+        time.sleep(self._random.uniform(0.0, 1.0) * self.environment.parsed_options.think_time)
 
     def on_stop(self) -> None:
         while self._made:
