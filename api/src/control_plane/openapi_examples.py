@@ -179,9 +179,7 @@ EXAMPLES: Final[tuple[BaseModel, ...]] = (
     CreatedUser.model_validate({**_USER, "last_login_at": None, "must_change_password": True, "password": "7cX2…"}),
     TemporaryPassword.model_validate({"password": "7cX2…"}),
     RoleView.model_validate({"name": "auditor", "description": "reads the audit trail", "permissions": ["audit:read"]}),
-    NewServiceToken.model_validate(
-        {"name": "deploy-bot", "permissions": ["pipelines:operate"], "expires_in_days": 90}
-    ),
+    NewServiceToken.model_validate({"name": "deploy-bot", "permissions": ["pipelines:operate"], "expires_in_days": 90}),
     ServiceTokenView.model_validate(_SERVICE_TOKEN),
     CreatedServiceToken.model_validate({**_SERVICE_TOKEN, "last_used_at": None, "token": "cdcs_4fQ2…"}),
     AuditLog.model_validate(
