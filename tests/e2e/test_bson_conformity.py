@@ -110,9 +110,13 @@ def canonical(documents: Iterable[bytes]) -> dict[str, bytes]:
 
 
 def _of_other_fields(rng: random.Random, cases: Sequence[BsonCase], first: BsonCase) -> list[BsonCase]:
-    """A second and a third case, each of another field than the one before."""
-    second = rng.choice([case for case in cases if case.field != first.field])
-    return [second, rng.choice([case for case in cases if case.field != second.field])]
+    """A second and a third case, each of another field than the one before, and another value: else nothing changes."""
+
+    def another(than: BsonCase) -> BsonCase:
+        return rng.choice([case for case in cases if case.field != than.field and case.value != than.value])
+
+    second = another(first)
+    return [second, another(second)]
 
 
 def raw_database(pipeline: MongoPipeline, name: str | None = None) -> Raw:
