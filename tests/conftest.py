@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import pytest
 from api_database import DatabaseServer, TrialDatabase
 from mongo_pipeline import MongoPipeline
+from private_connect import PrivateConnect, missing_part
 from skip_gate import SkipGate
 from stack_endpoints import Stack, StackNotUp
 from topic_pipeline import TopicPipeline
@@ -174,6 +175,19 @@ async def api(stack: Stack, database: TrialDatabase, tmp_path: Path) -> AsyncIte
 
     async with open_api(settings_for(stack, database, tmp_path), database) as opened:
         yield opened
+
+
+@pytest.fixture
+def connect(stack: Stack, tmp_path: Path) -> Iterator[PrivateConnect]:
+    """A Connect worker of the test's own, running: its log and topics are the test's alone, and it may be killed."""
+    if missing := missing_part():
+        pytest.skip(missing)
+    connect = PrivateConnect(stack, tmp_path / "connect")
+    try:
+        connect.start()
+        yield connect
+    finally:
+        connect.close()
 
 
 @contextmanager

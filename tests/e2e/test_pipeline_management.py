@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from api_database import TrialDatabase
 from managed_pipeline import ManagedPipeline, managed_pipeline
-from private_connect import PrivateConnect, missing_part
-from stack_endpoints import Stack
+from private_connect import PrivateConnect
 from trial_pipeline import trial_name
 from waiting import wait_until
 
@@ -24,19 +23,6 @@ DOCUMENTS = 200
 UP_TO_A_KILL_S = 1.0
 QUIET_S = 3.0
 """Ten times what a change takes to its table."""
-
-
-@pytest.fixture
-def connect(stack: Stack, tmp_path: Path) -> Iterator[PrivateConnect]:
-    """A running worker that the test may kill."""
-    if missing := missing_part():
-        pytest.skip(missing)
-    connect = PrivateConnect(stack, tmp_path / "connect")
-    try:
-        connect.start()
-        yield connect
-    finally:
-        connect.close()
 
 
 @pytest.fixture

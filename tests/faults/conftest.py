@@ -1,12 +1,9 @@
-"""Parts of a fault test's own, which it may kill."""
+"""What every fault test has."""
 
 import multiprocessing
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from private_connect import PrivateConnect, missing_part
-from stack_endpoints import Stack
 
 
 @pytest.fixture(autouse=True)
@@ -16,16 +13,3 @@ def _no_writer_outlives_its_test() -> Iterator[None]:
     for child in multiprocessing.active_children():
         child.kill()
         child.join()
-
-
-@pytest.fixture
-def connect(stack: Stack, tmp_path: Path) -> Iterator[PrivateConnect]:
-    """A running worker that the test may kill."""
-    if missing := missing_part():
-        pytest.skip(missing)
-    connect = PrivateConnect(stack, tmp_path / "connect")
-    try:
-        connect.start()
-        yield connect
-    finally:
-        connect.close()

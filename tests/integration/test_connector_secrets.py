@@ -15,9 +15,8 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient
 from mongo_pipeline import CONNECTOR_TEMPLATE
-from private_connect import PrivateConnect, missing_part
+from private_connect import PrivateConnect
 from pymongo import MongoClient
-from stack_endpoints import Stack
 from trial_pipeline import trial_name
 
 from cdc_shared.connect.connect_client import ConnectClient
@@ -55,19 +54,6 @@ class Deployment:
     def files(self) -> list[Path]:
         """What is in the directory of secrets."""
         return list(self.stack.connect_secrets_dir.iterdir())
-
-
-@pytest.fixture
-def connect(stack: Stack, tmp_path: Path) -> Iterator[PrivateConnect]:
-    """A worker whose log and topics are this test's alone."""
-    if missing := missing_part():
-        pytest.skip(missing)
-    connect = PrivateConnect(stack, tmp_path / "connect")
-    try:
-        connect.start()
-        yield connect
-    finally:
-        connect.close()
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from api_process import ADMIN, ApiProcess
 from confluent_kafka.admin import AdminClient
 from kafka_reading import end_offset, records_since
 from mongo_pipeline import CONNECTOR_TEMPLATE, MongoPipeline
-from private_connect import PrivateConnect, missing_part
+from private_connect import PrivateConnect
 from pymongo import MongoClient
 from stack_endpoints import Stack
 from trial_pipeline import trial_name
@@ -74,21 +74,6 @@ class Caller:
         headers = "\n".join(f"{name}: {value}" for name, value in answer.headers.items())
         self.answers.append((f"{method} {answer.request.url.path}", f"{headers}\n\n{answer.text}", told))
         return content
-
-
-@pytest.fixture
-def connect(stack: Stack, tmp_path: Path) -> Iterator[PrivateConnect]:
-    """A worker whose log and topics are this test's alone."""
-    if missing := missing_part():
-        pytest.skip(missing)
-    directory = tmp_path / "connect"
-    directory.mkdir()
-    connect = PrivateConnect(stack, directory)
-    try:
-        connect.start()
-        yield connect
-    finally:
-        connect.close()
 
 
 @pytest.fixture

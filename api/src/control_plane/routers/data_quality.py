@@ -3,9 +3,9 @@
 from functools import partial
 from typing import Annotated
 
-from fastapi import Header, Path, Response
+from fastapi import Path, Response
 
-from cdc_shared.models.common import PIPELINE_NAME_PATTERN, CollectionName, PipelineSpec
+from cdc_shared.models.common import CollectionName, PipelineSpec
 from control_plane.dependencies import CurrentPrincipal, Reading, ThePlatform, Work
 from control_plane.middleware.rbac import guard
 from control_plane.models.audit import Action
@@ -15,16 +15,12 @@ from control_plane.models.pipeline import PipelineRecord
 from control_plane.permissions import Permission
 from control_plane.platform import Platform
 from control_plane.problems import Problem
+from control_plane.routers.pipeline_requests import IfMatch, Name
 from control_plane.routes import guarded_router
 from control_plane.services.lifecycle import config_of
 from control_plane.services.schema_history import schema_history
 
 router = guarded_router(prefix="/api/v1/pipelines/{name}", tags=["data quality"])
-
-Name = Annotated[str, Path(pattern=PIPELINE_NAME_PATTERN, description="the pipeline")]
-IfMatch = Annotated[
-    str | None, Header(max_length=1000, description="the ETag that the pipeline, or its rules, came with")
-]
 
 
 @router.get("/rules", dependencies=[guard(Permission.PIPELINES_READ, Action.RULES_READ)])

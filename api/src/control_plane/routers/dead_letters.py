@@ -7,7 +7,6 @@ from fastapi import Path, Query
 from pydantic import AwareDatetime, StringConstraints
 
 from cdc_shared.dead_letters.rejection import ReasonCode
-from cdc_shared.models.common import PIPELINE_NAME_PATTERN
 from control_plane.dependencies import ThePlatform
 from control_plane.middleware.rbac import guard
 from control_plane.models.audit import Action
@@ -21,12 +20,12 @@ from control_plane.models.dead_letters import (
 )
 from control_plane.models.pages import Cursor, Limit, Page, decode_cursor
 from control_plane.permissions import Permission
+from control_plane.routers.pipeline_requests import Name
 from control_plane.routes import guarded_router
 from control_plane.services.dead_letters import letter_filter
 
 router = guarded_router(prefix="/api/v1/pipelines/{name}/dead-letters", tags=["dead letters"])
 
-Name = Annotated[str, Path(pattern=PIPELINE_NAME_PATTERN, description="the pipeline")]
 Letter = Annotated[LetterName, Path(description="`topic:partition:offset` of the record that was rejected")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 

@@ -1,11 +1,10 @@
 """Whether the control plane is well, and how pipelines get on: for load balancers, Prometheus and people."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Final, cast
+from typing import Final, cast
 
-from fastapi import Path, Request, Response
+from fastapi import Request, Response
 
-from cdc_shared.models.common import PIPELINE_NAME_PATTERN
 from control_plane.dependencies import CurrentPrincipal, Reading, ThePlatform
 from control_plane.middleware.rbac import guard
 from control_plane.middleware.request_metrics import RequestMetrics
@@ -13,14 +12,13 @@ from control_plane.models.audit import Action
 from control_plane.models.monitoring import Health, PipelineHealth, PipelineMetrics, PlatformMetrics, Readiness
 from control_plane.permissions import Permission
 from control_plane.repositories import pipeline_repo
+from control_plane.routers.pipeline_requests import Name
 from control_plane.routes import guarded_router
 from control_plane.services.prometheus_page import MEDIA_TYPE, prometheus_page
 
 NOT_READY: Final = 503
 
 router = guarded_router(tags=["monitoring"])
-
-Name = Annotated[str, Path(pattern=PIPELINE_NAME_PATTERN, description="the pipeline")]
 
 
 @router.get("/health", dependencies=[guard(Permission.PUBLIC, Action.HEALTH)])
