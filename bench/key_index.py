@@ -18,7 +18,7 @@ import numpy.typing as npt
 import typer
 from pyroaring import BitMap
 
-from delta_writer.writer.key_hash import KeyHashes
+from cdc_shared.delta.key_hash import KeyHashes
 from delta_writer.writer.key_index import KeyIndex
 
 FILE_ROWS = 50_000

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from pyroaring import BitMap
 
+from cdc_shared.delta.key_hash import KeyHashes
 from delta_writer.writer.index_file import InvalidRun
 from delta_writer.writer.index_merge import MergeStopped
-from delta_writer.writer.key_hash import KeyHashes
 from delta_writer.writer.key_index import IndexDamaged, KeyIndex, MergeThreads
 
 

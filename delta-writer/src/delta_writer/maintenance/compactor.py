@@ -21,15 +21,15 @@ import pyarrow.parquet as pq
 from obstore.store import ObjectStore
 
 from cdc_shared.delta.actions import AddFile
+from cdc_shared.delta.key_hash import hash_keys
+from cdc_shared.delta.row_reading import conformed
 from cdc_shared.storage.object_store import MULTIPART_CHUNK_BYTES, MULTIPART_CONCURRENCY
 from delta_writer.maintenance.budget import Budget
 from delta_writer.maintenance.rewrite_directory import rewrite_directory
 from delta_writer.writer.deletion_vectors import DeletionVectors
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile
 from delta_writer.writer.index_run import MemoryRun
-from delta_writer.writer.key_hash import hash_keys
 from delta_writer.writer.parquet_file import DataFileStream
-from delta_writer.writer.row_reading import conformed
 
 BATCH_ROWS: Final = 16_384
 SMALL_BYTES: Final = 8 * 1024 * 1024

@@ -14,9 +14,9 @@ from cdc_shared.documents import REREAD
 from cdc_shared.kafka.topics import change_topic
 from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
+from cdc_shared.source.document_reader import DocumentRead, read_documents
 from cdc_shared.source.mongodb_source import MongodbSource
 from delta_writer.consumer.event_handler import ReadEvents
-from delta_writer.source.document_reader import DocumentRead, read_documents
 
 NOT_THIS_TOPICS: Final = "a re-read request for a collection that the pipeline does not capture to this topic"
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from cdc_shared.dead_letters.rejection import ReasonCode, Rejection
+from cdc_shared.delta.key_hash import KeyHashes, hash_keys, last_of_each_key
 from cdc_shared.delta.offsets import OffsetRange
 from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.documents import DELETE, Decoded, DocumentSchema, decode, parquet_schema
@@ -22,7 +23,6 @@ from delta_writer.transformers.change_batch import (
     EncodedBatch,
 )
 from delta_writer.validators.dirty_data_detector import malformed_documents
-from delta_writer.writer.key_hash import KeyHashes, hash_keys, last_of_each_key
 
 _TIMESTAMP: Final = pa.timestamp("us", "UTC")
 _NO_HASHES: Final[KeyHashes] = np.empty((0, 2), np.uint64)

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cdc_shared.delta.key_hash import KeyHashes
 from cdc_shared.delta.offsets import OffsetRange
 from cdc_shared.delta.schema_diff import EventPosition
 from cdc_shared.documents import DocumentSchema
-from delta_writer.writer.key_hash import KeyHashes
 
 SNAPSHOT_READ: Final = "r"
 """The op of a document that a snapshot has read."""

@@ -20,7 +20,9 @@ from msgspec.structs import replace
 from pyroaring import BitMap
 
 from cdc_shared.delta.actions import Action, AddFile, Metadata
+from cdc_shared.delta.key_hash import KeyHashes, hash_keys
 from cdc_shared.delta.offsets import ChangeTopic
+from cdc_shared.delta.row_reading import read_rows
 from cdc_shared.delta.table_location import TableLocation
 from cdc_shared.delta.table_metadata import TableIdentity, protocol_for, rows_identity
 from cdc_shared.errors import Fatal
@@ -39,9 +41,7 @@ from delta_writer.writer.file_changes import (
 )
 from delta_writer.writer.index_directory import discard_others
 from delta_writer.writer.index_run import MemoryRun
-from delta_writer.writer.key_hash import KeyHashes, hash_keys
 from delta_writer.writer.key_index import IndexDamaged, KeyIndex, Rows
-from delta_writer.writer.row_reading import read_rows
 
 REWRITE: Final = "CDC REWRITE"
 

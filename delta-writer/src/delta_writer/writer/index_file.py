@@ -23,8 +23,8 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64_intdigest
 
+from cdc_shared.delta.key_hash import KeyHashes
 from delta_writer.writer.index_run import NO_ENTRIES, Entries, Numbers, Positions, Words, spans
-from delta_writer.writer.key_hash import KeyHashes
 
 MAGIC: Final = b"CDCIDX2\n"
 SUFFIX: Final = ".run"

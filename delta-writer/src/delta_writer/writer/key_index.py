@@ -24,6 +24,7 @@ from typing import Final, TypeAlias, TypeVar
 import numpy as np
 from pyroaring import BitMap
 
+from cdc_shared.delta.key_hash import KeyHashes
 from cdc_shared.errors import Transient, shown
 from cdc_shared.logging.structured_logger import get_logger
 from delta_writer.background_thread import BackgroundThread
@@ -31,7 +32,6 @@ from delta_writer.writer.index_directory import IndexDirectory
 from delta_writer.writer.index_file import DiskRun, InvalidRun
 from delta_writer.writer.index_merge import KnownDead, MergeStopped, merge_in_memory, merge_to_disk
 from delta_writer.writer.index_run import IndexRun, MemoryRun, Numbers, entry_count
-from delta_writer.writer.key_hash import KeyHashes
 
 MERGE_FANOUT: Final = 8
 INLINE_MERGE_ENTRIES: Final = 131_072

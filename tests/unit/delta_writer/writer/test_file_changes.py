@@ -15,13 +15,13 @@ import pytest
 from pyroaring import BitMap
 
 from cdc_shared.delta.actions import AddFile
+from cdc_shared.delta.key_hash import hash_keys
 from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.errors import Transient
 from delta_writer.maintenance.restore import TableRestore
 from delta_writer.maintenance.rewrite_plan import FileShape
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile, RowDeletion, RowsMoved
 from delta_writer.writer.index_run import MemoryRun
-from delta_writer.writer.key_hash import hash_keys
 from delta_writer.writer.key_index import KeyIndex
 from delta_writer.writer.parquet_file import encode_data_file
 

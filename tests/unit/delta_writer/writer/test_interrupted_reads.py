@@ -8,13 +8,13 @@ import pytest
 from deltalake import DeltaTable
 
 from cdc_shared.delta.actions import AddFile
+from cdc_shared.delta.key_hash import hash_keys
 from cdc_shared.delta.log import LAST_CHECKPOINT_PATH, entry_path
 from cdc_shared.delta.offsets import Fenced
 from cdc_shared.errors import Transient
 from delta_writer.writer.delta_writer import MAX_SNAPSHOT_AGE_S
 from delta_writer.writer.file_changes import FileRewrite, RewrittenFile
 from delta_writer.writer.index_run import MemoryRun
-from delta_writer.writer.key_hash import hash_keys
 from delta_writer.writer.key_index import KeyIndex
 
 pytestmark = pytest.mark.unit

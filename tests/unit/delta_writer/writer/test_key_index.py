@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from index_table import HeldThreads, IndexTable, catch_up, found, hashes_of
 
+from cdc_shared.delta.key_hash import hash_keys, last_of_each_key
 from delta_writer.writer import index_file, index_merge, key_index
 from delta_writer.writer.index_directory import discard_others
 from delta_writer.writer.index_run import MemoryRun
-from delta_writer.writer.key_hash import hash_keys, last_of_each_key
 from delta_writer.writer.key_index import IndexDamaged, KeyIndex, MergeThreads
 
 pytestmark = pytest.mark.unit

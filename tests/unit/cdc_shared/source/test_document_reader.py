@@ -12,9 +12,9 @@ from fake_source import FakeSource
 
 from cdc_shared.documents import canonical_document, key_text
 from cdc_shared.models.collection import Collection
+from cdc_shared.source import document_reader
+from cdc_shared.source.document_reader import read_documents
 from cdc_shared.source.errors import RequestRefused
-from delta_writer.source import document_reader
-from delta_writer.source.document_reader import read_documents
 
 pytestmark = pytest.mark.unit
 
