@@ -16,6 +16,7 @@ import httpx
 import pytest
 from api_database import TrialDatabase
 from api_process import ADMIN, PASSWORD, ApiProcess
+from machine_pace import machine_pace
 from open_connections import rush
 from stack_endpoints import Stack
 from waiting import wait_until
@@ -52,16 +53,22 @@ def api(stack: Stack, database: TrialDatabase, tmp_path: Path) -> Iterator[ApiPr
 def test_200_users_are_answered_within_200_ms(
     api: ApiProcess, database: TrialDatabase, tmp_path: Path, measured: Callable[[str, float, str], None]
 ) -> None:
-    """A closed loop: whoever is answered looks at it for a second, and asks again."""
-    figures = _run_locust(api, tmp_path, THINK_TIME_S, MEASURE_S)
+    """A closed loop: whoever is answered looks at it for a second, and asks again.
 
+    The bar is one of a quiet machine: where others slow it down, it is held against the machine's pace.
+    """
+    pace = machine_pace()
+    figures = _run_locust(api, tmp_path, THINK_TIME_S, MEASURE_S)
+    pace = max(pace, machine_pace())
+
+    measured("the machine's pace meanwhile", pace, "of a quiet one's")
     measured("API, 200 users: P95", figures["percentiles_ms"]["95"], "ms")
     measured("API, 200 users: requests", figures["requests_per_s"], "requests/s")
     told = json.dumps(figures, indent=1)
     assert figures["failures"] == [], told
     assert figures["users"] == USERS
     assert figures["requests"] >= MIN_REQUESTS, told
-    assert figures["percentiles_ms"]["95"] < MAX_P95_MS, told
+    assert figures["percentiles_ms"]["95"] * pace < MAX_P95_MS, told
     _check_audited(api, database)
 
 
