@@ -159,3 +159,25 @@ CREATE TRIGGER reconciliation_schedules_changed AFTER INSERT OR UPDATE OF config
     FOR EACH ROW EXECUTE FUNCTION notify_reconciliation();
 CREATE TRIGGER reconciliation_repairs_changed AFTER INSERT OR UPDATE OF state ON reconciliation_repairs
     FOR EACH ROW EXECUTE FUNCTION notify_reconciliation();
+
+-- A pipeline that is gone, or whose tables a reset has dropped, has nothing left that was verified: one made anew under its
+-- name must not inherit the old verdict. Nor may its schedules go on, its jobs run, its repairs be applied.
+CREATE FUNCTION forget_reconciliation() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM reconciliation_verifications WHERE pipeline = OLD.name;
+    UPDATE reconciliation_jobs SET wanted = 'cancel'
+        WHERE pipeline = OLD.name AND finished_at IS NULL AND wanted <> 'cancel';
+    UPDATE reconciliation_repairs SET state = 'rejected', error = 'its tables are gone', finished_at = now()
+        WHERE pipeline = OLD.name AND state IN ('proposed', 'approved');
+    IF TG_OP = 'DELETE' THEN
+        DELETE FROM reconciliation_schedules WHERE pipeline = OLD.name;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER pipelines_forget_reconciliation AFTER DELETE ON pipelines
+    FOR EACH ROW EXECUTE FUNCTION forget_reconciliation();
+CREATE TRIGGER pipelines_reset_reconciliation AFTER UPDATE OF started ON pipelines
+    FOR EACH ROW WHEN (OLD.started AND NOT NEW.started) EXECUTE FUNCTION forget_reconciliation();
+
+UPDATE roles SET description = 'runs pipelines, changes rules, replays dead letters, reconciles' WHERE name = 'operator';
+UPDATE roles SET description = 'reads pipelines, metrics and what reconciliation found' WHERE name = 'analyst';
