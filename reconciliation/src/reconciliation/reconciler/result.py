@@ -46,7 +46,7 @@ class RunRequest:
     spec: PipelineSpec
     collection: Collection
     mode: Mode
-    options: JobOptions = JobOptions()
+    options: JobOptions
     keys: Sequence[str] | None = None
     verified: Verified | None = None
 
