@@ -281,6 +281,10 @@ class World:
         self.call(f"drop letters {spec.name}")
         return True
 
+    def remove_reconciliation_reports(self, spec: PipelineSpec) -> bool:
+        self.call(f"drop reports {spec.name}")
+        return True
+
     def remove_topics(self, spec: PipelineSpec) -> None:
         self.call(f"drop topics {spec.name}")
         assert spec.name not in self.connectors, "the topics of a connector that is there are removed"

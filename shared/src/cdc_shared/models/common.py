@@ -40,6 +40,12 @@ HISTORY_SUFFIX = "__changes"
 DEAD_LETTERS_DIRECTORY = "_dead_letters"
 """Beside the databases of a pipeline's tables: where its large dead letters are."""
 
+RECONCILIATION_DIRECTORY = "_reconciliation"
+"""There as well: the reports of its reconciliations."""
+
+NO_TABLES: Final = {DEAD_LETTERS_DIRECTORY: "dead letters", RECONCILIATION_DIRECTORY: "reports of reconciliation"}
+"""Directories beside the databases, and what lies there."""
+
 SENTINEL_COLLECTION = "cdc_heartbeat"
 """The platform's own collection in every source database (docs/adr/0012-watermark.md). It becomes no table."""
 
@@ -90,8 +96,10 @@ class SourceSpec(SpecModel):
     def _database_can_exist(cls, name: str) -> str:
         if _FORBIDDEN_IN_DATABASE.search(name):
             raise ValueError('a MongoDB database name has none of / \\ . " $ * < > : | ? and no space')
-        if name == DEAD_LETTERS_DIRECTORY:
-            raise ValueError(f"tables of a database named {name} would lie among the dead letters; rename the database")
+        if name in NO_TABLES:
+            raise ValueError(
+                f"tables of a database named {name} would lie among the {NO_TABLES[name]}; rename the database"
+            )
         return name
 
     @model_validator(mode="after")

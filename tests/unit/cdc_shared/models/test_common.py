@@ -91,6 +91,7 @@ def test_a_full_spec(tmp_path: Path) -> None:
         (MINIMAL + "  capture_mode: change_streams\n", ["source.capture_mode"]),
         (MINIMAL.replace("database: shop", "database: a/b"), ["source.database", "MongoDB database name"]),
         (MINIMAL.replace("database: shop", "database: _dead_letters"), ["source.database", "rename the database"]),
+        (MINIMAL.replace("database: shop", "database: _reconciliation"), ["source.database", "rename the database"]),
         (
             MINIMAL + VALIDATION + "    - {rule: required, path: customer}\n",
             [": quality.validation rule 2 (required).path must begin"],

@@ -60,6 +60,10 @@ class Remains(Protocol):
         """Remove large dead letters for a few seconds; whether nothing is left."""
         ...
 
+    def remove_reconciliation_reports(self, spec: PipelineSpec) -> bool:
+        """Remove them from the lake for a few seconds, for they show documents; whether nothing is left."""
+        ...
+
     def remove_topics(self, spec: PipelineSpec) -> None: ...
 
     def remove_group(self, name: str) -> None: ...
@@ -167,7 +171,9 @@ class DeleteOperation:
         at.memory["tables"] = tables
         if tables:
             return f"{len(tables)} table{'s' * (len(tables) != 1)} to drop"
-        return None if self.remains.remove_dead_letters(at.context.spec) else "removing dead letters"
+        if not self.remains.remove_dead_letters(at.context.spec):
+            return "removing dead letters"
+        return None if self.remains.remove_reconciliation_reports(at.context.spec) else "removing reports"
 
     def _topics(self, at: _At) -> str | None:
         self.remains.remove_topics(at.context.spec)

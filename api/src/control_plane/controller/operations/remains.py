@@ -20,6 +20,7 @@ from cdc_shared.kafka.status_topic import forget_reports
 from cdc_shared.models.common import SENTINEL_COLLECTION, PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings, SecretsSettings
 from cdc_shared.source.mongodb_source import MongodbSource
+from cdc_shared.storage.report_files import reports_directory
 from control_plane.controller.operations.removal import (
     all_topics,
     change_topics_of,
@@ -64,6 +65,9 @@ class PipelineRemains:
 
     def remove_dead_letters(self, spec: PipelineSpec) -> bool:
         return remove_table(lake_directory(self._stores.root_for(spec.sink.root), spec.name), self._stores)
+
+    def remove_reconciliation_reports(self, spec: PipelineSpec) -> bool:
+        return remove_table(reports_directory(self._stores.root_for(spec.sink.root), spec.name), self._stores)
 
     def remove_topics(self, spec: PipelineSpec) -> None:
         admin = self._admin()

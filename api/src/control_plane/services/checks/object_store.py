@@ -13,7 +13,7 @@ from cdc_shared.delta.log import LOG_DIR, DeltaLog
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.delta.table_metadata import HISTORY, MODE, check_supported, owner_of
 from cdc_shared.errors import CdcError, Fatal
-from cdc_shared.models.common import DEAD_LETTERS_DIRECTORY, HISTORY_SUFFIX, PipelineSpec
+from cdc_shared.models.common import HISTORY_SUFFIX, NO_TABLES, PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import local_path, map_store_error, open_store, path_segment, table_url
 from control_plane.services.checks.check import Finding, failed, ok
@@ -90,7 +90,7 @@ def _tables(store: ObjectStore, place: str) -> list[str]:
     for database in _directories(store, ""):
         if database == LOG_DIR:
             raise Fatal(f"{place} is itself a Delta table: choose another sink.root or name for the pipeline")
-        if database == DEAD_LETTERS_DIRECTORY:
+        if database in NO_TABLES:
             continue
         for collection in _directories(store, f"{database}/"):
             if collection == LOG_DIR:

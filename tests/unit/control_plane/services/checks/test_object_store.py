@@ -77,6 +77,8 @@ def test_tables_of_this_pipeline_are_ours(tmp_path: Path) -> None:
     make_table(tmp_path, "p/shop/a_x20_b", TableIdentity("p", "shop", "a b"))
     (tmp_path / "p" / "_dead_letters" / "x").mkdir(parents=True)
     (tmp_path / "p" / "_dead_letters" / "x" / "letter").touch()
+    (tmp_path / "p" / "_reconciliation" / "shop" / "orders").mkdir(parents=True)
+    (tmp_path / "p" / "_reconciliation" / "shop" / "orders" / "report.json").touch()
     finding = target(STORES, spec(tmp_path))
     assert finding.outcome is CheckOutcome.OK
     assert finding.message.startswith("3 tables of this pipeline")
