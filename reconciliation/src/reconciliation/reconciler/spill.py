@@ -146,7 +146,7 @@ def source_part(
     hashes: KeyHashes,
     digests: KeyHashes,
     statuses: npt.NDArray[np.uint8],
-    source_keys: Sequence[str] | pa.Array[Any],
+    source_keys: "Sequence[str] | pa.Array[Any]",
     canonical: "Mapping[int, bytes] | None" = None,
     facts: Mapping[str, int] | None = None,
 ) -> ScannedPart:
@@ -167,7 +167,7 @@ def sink_part(
     digests: KeyHashes,
     files: npt.NDArray[np.uint32],
     positions: npt.NDArray[np.uint32],
-    rules_versions: pa.Array[Any],
+    rules_versions: "pa.Array[Any]",
     rescued: npt.NDArray[np.bool_],
     canonical: "Mapping[int, bytes] | None" = None,
     facts: Mapping[str, int] | None = None,
