@@ -5,36 +5,16 @@ there are, and a comparison that was killed goes on with the ranges that are mis
 may be a change that came in between, or a row in other columns (`discrepancy_detector` settles it).
 """
 
-import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import duckdb
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdc_shared.errors import Transient
 from cdc_shared.models.reconciliation import DifferenceKind
+from reconciliation.reconciler.hash_join import CompareLimits, HashJoin, RangeCounts
 from reconciliation.reconciler.spill import KEYLESS, MAP_RANGES, Side, SourceStatus, Spill
 from reconciliation.sources.deltalake_reader import KeyHash, RowLocation
-
-RANGE_ROWS: Final = 1_500_000
-"""About how many rows of both sides together one range holds."""
-MAX_LOCATIONS: Final = 100
-"""So many rows of one key are named; of more, only the number is told."""
-_COUNTS_KEY: Final = b"cdc.counts"
-
-
-@dataclass(frozen=True, slots=True)
-class CompareLimits:
-    """`max_candidates`: so many of each kind are kept with their rows and keys; of more, only the number."""
-
-    memory_bytes: int = 384 * 1024 * 1024
-    threads: int = 1
-    max_candidates: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +66,7 @@ class Comparison:
         documents, rows: that were scanned.
         compared: keys that have both a document and a row.
         sampled: of these, also compared through the independent path.
-        counts: candidates by kind, all of them; `filtered` are documents that have no row and should have none.
+        counts: candidates by kind, all of them, and as `filtered` the documents that have no row and should have none.
         uninspected: candidates beyond the limit, which `candidates` does not give.
         rescued_rows, keyless_rows: rows with values in `_cdc_rescued`, and without `_cdc_key`.
     """
@@ -107,7 +87,7 @@ class Comparison:
         manifest = self.spill.manifest()
         files = () if manifest is None else manifest.files
         wanted = set(kinds or DifferenceKind)
-        for path in _range_files(self.spill):
+        for path in self.spill.candidate_files():
             with pq.ParquetFile(path) as parquet:
                 for batch in parquet.iter_batches(1024):
                     for row in batch.to_pylist():
@@ -117,23 +97,60 @@ class Comparison:
 
 def compare(
     spill: Spill,
-    limits: CompareLimits = CompareLimits(),
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    limits: CompareLimits | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Comparison:
-    """Compare the finished parts of both sides. Every task of the manifest must be finished.
+    """Compare the parts of both sides. Every task of the manifest must be finished.
 
-    `progress(done, total)` is called after each range of hashes; what it raises ends the comparison, and calling again
-    goes on from there.
+    `progress(done, total)` is called before each range of hashes and at the end; what it raises ends the comparison,
+    and calling again goes on from there.
 
     Raises:
         ValueError: parts are missing.
         Transient: the disk is full.
     """
-    raise NotImplementedError
+    manifest = spill.manifest()
+    for side in Side:
+        if manifest is None or (missing := manifest.tasks(side) - len(spill.finished(side))):
+            raise ValueError(f"{missing if manifest else 'all'} parts of the {side} are missing: scan them first")
+    join = HashJoin(spill, limits or CompareLimits())
+    with join:
+        for done in range(join.ranges):
+            progress(done, join.ranges)
+            join.run(done)
+        progress(join.ranges, join.ranges)
+        return _comparison(spill, join.counts())
 
 
-def _range_files(spill: Spill) -> list[Path]:
-    return sorted((spill.directory / "candidates").glob("*.parquet"))
+def _comparison(spill: Spill, found: RangeCounts) -> Comparison:
+    documents, rows = spill.facts(Side.SOURCE), spill.facts(Side.SINK)
+    return Comparison(
+        documents=documents["rows"],
+        rows=rows["rows"],
+        compared=found.compared,
+        sampled=found.sampled,
+        counts=found.kinds,
+        uninspected=found.uninspected,
+        rescued_rows=rows.get("rescued", 0),
+        keyless_rows=rows.get("keyless", 0),
+        digest_map=_digest_map(spill, found.differing),
+        spill=spill,
+    )
+
+
+def _digest_map(spill: Spill, differing: Mapping[int, int]) -> list[RangeDigest]:
+    source, sink = spill.range_sums(Side.SOURCE), spill.range_sums(Side.SINK)
+    return [
+        RangeDigest(
+            range=each,
+            source_rows=int(source.rows[each]),
+            sink_rows=int(sink.rows[each]),
+            source_digest=int(source.digest[each]),
+            sink_digest=int(sink.digest[each]),
+            differing=differing.get(each, 0),
+        )
+        for each in range(MAP_RANGES)
+    ]
 
 
 def _candidate(row: Mapping[str, Any], files: Any) -> Candidate:

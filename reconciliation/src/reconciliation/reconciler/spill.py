@@ -6,7 +6,7 @@ manifest that they were made under (table version, rules, sample, plan, software
     <directory>/manifest.json
     <directory>/source/00000000.parquet …    `SOURCE_PART`, a file for each task of the source's plan
     <directory>/sink/00000000.parquet …      `SINK_PART`, a file for each task of the table's plan
-    <directory>/candidates/0000.parquet …    of the comparison (`data_comparator`)
+    <directory>/candidates/00000000.parquet …  a file for each range of hashes that was compared (`hash_join`)
 
 Rows of a part rise by `hash_hi`, so that a range of hashes is a few row groups of each. Hashes and digests do not
 compress; only the other columns are.
@@ -37,6 +37,7 @@ ROW_GROUP_ROWS: Final = 32_768
 _RANGES_KEY: Final = b"cdc.ranges"
 _FACTS_KEY: Final = b"cdc.facts"
 _MANIFEST: Final = "manifest.json"
+_CANDIDATES: Final = "candidates"
 _HASHES: "Final[list[pa.Field[Any]]]" = [
     pa.field(name, pa.uint64(), nullable=False) for name in ("hash_hi", "hash_lo", "digest_hi", "digest_lo")
 ]
@@ -214,8 +215,8 @@ class Spill:
             return
         self.remove()
         self.directory.mkdir(parents=True)
-        for side in Side:
-            (self.directory / side).mkdir()
+        for name in (*Side, _CANDIDATES):
+            (self.directory / name).mkdir()
         _replace(path, encoded)
 
     def finished(self, side: Side) -> set[int]:
@@ -241,6 +242,22 @@ class Spill:
             use_dictionary=False,
             write_statistics=["hash_hi"],
         )
+        _sync(unfinished)
+        unfinished.replace(path)
+
+    def candidate_file(self, number: int) -> Path:
+        """Return where the candidates of one range of hashes are, once they are."""
+        return self.directory / _CANDIDATES / f"{number:08d}.parquet"
+
+    def candidate_files(self) -> list[Path]:
+        """Return the files of the ranges that are compared, by number."""
+        return sorted((self.directory / _CANDIDATES).glob("*.parquet"))
+
+    def write_candidates(self, number: int, rows: pa.Table) -> None:
+        """Put the candidates of one range in their place. Raises OSError when the disk is full."""
+        path = self.candidate_file(number)
+        unfinished = path.with_suffix(".unfinished")
+        pq.write_table(rows, unfinished, compression="zstd")
         _sync(unfinished)
         unfinished.replace(path)
 
