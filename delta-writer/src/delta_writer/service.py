@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from cdc_shared.dead_letters.letter_topic import ensure_dead_letters_topic
 from cdc_shared.errors import Fatal
+from cdc_shared.http_server import HttpServer
 from cdc_shared.kafka.partition_ends import written_ends
 from cdc_shared.kafka.rules_topic import read_versions
 from cdc_shared.kafka.spec_topic import SpecReader
@@ -32,7 +33,6 @@ from cdc_shared.snapshots.topic_positions import TopicPositions
 from cdc_shared.source.mongodb_source import MongodbSource
 from cdc_shared.tracing.otel_config import Tracing
 from delta_writer.consumer.event_consumer import EventConsumer, consumer_config
-from delta_writer.http_server import HttpServer
 from delta_writer.maintenance.chore import Maintenance
 from delta_writer.maintenance.mask_watch import MaskSource
 from delta_writer.maintenance.policy import MaintenancePolicy

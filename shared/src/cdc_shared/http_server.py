@@ -1,4 +1,4 @@
-"""`/health`, `/ready` and `/metrics` of the delta-writer."""
+"""`/health`, `/ready` and `/metrics` of a service that is no API."""
 
 import json
 import threading
