@@ -100,6 +100,7 @@ class Manifest(msgspec.Struct, frozen=True):
         watermark_ms: the table's watermark at that version.
         rules_version: of the rules that expected rows are made by.
         sample_mask: rows with `hash_lo & mask == 0` get a canonical digest; None is none.
+        topic_id, ends_before: the change topic, and where its partitions ended before anything was read.
         files: the data files of the version, as sink parts number them.
         source_plan, sink_plan: the tasks, by number, as JSON values of the scans' own.
     """
@@ -112,6 +113,8 @@ class Manifest(msgspec.Struct, frozen=True):
     watermark_ms: int
     rules_version: int
     sample_mask: int | None
+    topic_id: str
+    ends_before: Mapping[int, int]
     files: Sequence[str]
     source_plan: Sequence[Any]
     sink_plan: Sequence[Any]
