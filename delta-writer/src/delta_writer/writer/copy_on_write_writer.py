@@ -5,7 +5,7 @@ is tested against: the same events give the same rows.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -30,8 +30,11 @@ from delta_writer.writer.delta_writer import (
 )
 
 _ACTION: Final = "__cdc_action"
-_UPSERT, _DELETE, _CONFIRM = "upsert", "delete", "confirm"
-_SAME_KEY: Final = "target._cdc_key = source._cdc_key"
+_INSERT, _DELETE, _CONFIRM = "insert", "delete", "confirm"
+# Of a row to insert it is null, which matches none: the rows that it takes the place of are deleted by another row of
+# the source. An update would leave a key that the table has twice, by another program's doing, twice.
+_MATCHED_KEY: Final = "__cdc_matched_key"
+_SAME_KEY: Final = f"target.{KEY_COLUMN} = source.{_MATCHED_KEY}"
 # Checkpoints and log clean-up are maintenance's (docs/adr/0007-vacuum-and-log-clean-up.md), not the commit's.
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
@@ -119,8 +122,7 @@ class CopyOnWriteWriter(DeltaWriter):
                 )
                 .when_matched_delete(f"source.{_ACTION} = '{_DELETE}'")
                 .when_matched_update(places, f"source.{_ACTION} = '{_CONFIRM}'")
-                .when_matched_update(columns)
-                .when_not_matched_insert(columns, f"source.{_ACTION} = '{_UPSERT}'")
+                .when_not_matched_insert(columns, f"source.{_ACTION} = '{_INSERT}'")
                 .execute()
             )
         except CommitFailedError as error:
@@ -164,15 +166,20 @@ def _mapped(error: DeltaError, what: str) -> CdcError:
 
 
 def _source(batch: EncodedBatch, partition_base: int) -> pa.Table:
-    """Return upserts, deletes and confirmed rows in one table, marked; of the latter two only what is known of them."""
-    confirmed = batch.confirmed
+    """Return what the batch inserts, deletes and confirms in one table, marked; of the latter two only what is known.
+
+    An upsert deletes every row of its key, and inserts one.
+    """
+    confirmed, schema = batch.confirmed, batch.rows.schema
     places = {PARTITION_COLUMN: confirmed.partitions + np.int32(partition_base), OFFSET_COLUMN: confirmed.offsets}
-    parts = [
-        _marked(batch.rows, _UPSERT),
-        _marked(_sparse(batch.rows.schema, {KEY_COLUMN: batch.deleted_keys}, len(batch.deleted_keys)), _DELETE),
-        _marked(_sparse(batch.rows.schema, {KEY_COLUMN: confirmed.keys} | places, len(confirmed)), _CONFIRM),
-    ]
-    return pa.concat_tables(parts)
+    deleted = [*batch.rows.column(KEY_COLUMN).to_pylist(), *batch.deleted_keys]
+    return pa.concat_tables(
+        [
+            _marked(batch.rows, _INSERT, [None] * len(batch.rows)),
+            _marked(_sparse(schema, {}, len(deleted)), _DELETE, deleted),
+            _marked(_sparse(schema, places, len(confirmed)), _CONFIRM, confirmed.keys),
+        ]
+    )
 
 
 def _sparse(schema: pa.Schema, columns: Mapping[str, Any], rows: int) -> pa.Table:
@@ -183,5 +190,6 @@ def _sparse(schema: pa.Schema, columns: Mapping[str, Any], rows: int) -> pa.Tabl
     return pa.Table.from_arrays(values, schema=schema)
 
 
-def _marked(rows: pa.Table, action: str) -> pa.Table:
-    return rows.append_column(_ACTION, pa.array([action] * len(rows), pa.string()))
+def _marked(rows: pa.Table, action: str, matched_keys: Sequence[str | None]) -> pa.Table:
+    marks = pa.array([action] * len(rows), pa.string())
+    return rows.append_column(_ACTION, marks).append_column(_MATCHED_KEY, pa.array(matched_keys, pa.string()))
