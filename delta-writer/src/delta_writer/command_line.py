@@ -16,12 +16,13 @@ from cdc_shared.kafka.publication import publish as publish_pipeline
 from cdc_shared.kafka.rules_topic import read_versions
 from cdc_shared.kafka.spec_topic import UnknownPipeline, delete_spec, read_spec
 from cdc_shared.logging.structured_logger import configure_logging
-from cdc_shared.models.common import InvalidSpec, load_spec
+from cdc_shared.models.common import InvalidSpec, PipelineSpec, load_spec
 from cdc_shared.resync.resync import Resync
 from cdc_shared.resync.resync_progress import ResyncProgress, follow
 from cdc_shared.settings import ConnectSettings, KafkaSettings, ObjectStoreSettings, load_settings
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.dead_letters_command import dead_letters_app
+from delta_writer.maintenance.accept_command import accept_collection
 from delta_writer.maintenance.remask_command import remask as ask_for_masks
 from delta_writer.maintenance.restore_command import restore_collection
 from delta_writer.plain_errors import plain_errors
@@ -103,18 +104,52 @@ def restore(
     with plain_errors():
         target = _restore_target(version, as_of)
         kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
-        try:
-            found = load_spec(spec) if spec else read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
-        except UnknownPipeline:  # publishing it again would start its writers, which must stand still
-            raise Fatal(
-                f"pipeline {pipeline} is not in {kafka.pipelines_topic}; give its spec with --spec FILE, or correct "
-                "the name"
-            ) from None
-        if found.name != pipeline:
-            raise InvalidSpec(f"{spec}: is the spec of {found.name}, not of {pipeline}")
+        found = _spec_of(pipeline, spec, kafka)
         restore_collection(
             kafka.bootstrap_servers, stores, found, collection, target, typer.echo, history=history, dry_run=dry_run
         )
+
+
+@app.command()
+def accept(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    collection: Annotated[str, typer.Argument(help="Name of the collection, without its database.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only see what others did to the table.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    spec: Annotated[
+        Path | None, typer.Option(help="YAML file of the pipeline's spec, when it is not published.")
+    ] = None,
+) -> None:
+    """Keep what other programs did to a table's rows, so that its writers go on; then reconcile it, and repair.
+
+    Instead of `restore`, when Kafka no longer has what that needs, or a part of what the others did shall stay until
+    it is repaired. Refused where the schema was changed, for rows without a key, and for rows that lack masks.
+    """
+    with plain_errors():
+        kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
+        found = _spec_of(pipeline, spec, kafka)
+
+        def confirm() -> None:
+            if not yes:
+                typer.confirm("Keep these changes until reconciliation has repaired what is wrong?", abort=True)
+
+        accept_collection(
+            kafka.bootstrap_servers, stores, found, collection, typer.echo, dry_run=dry_run, confirm=confirm
+        )
+
+
+def _spec_of(pipeline: str, spec: Path | None, kafka: KafkaSettings) -> PipelineSpec:
+    """The spec in the file, or the published one."""
+    try:
+        found = load_spec(spec) if spec else read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
+    except UnknownPipeline:  # publishing it again would start its writers, which must stand still
+        raise Fatal(
+            f"pipeline {pipeline} is not in {kafka.pipelines_topic}; give its spec with --spec FILE, or correct "
+            "the name"
+        ) from None
+    if found.name != pipeline:
+        raise InvalidSpec(f"{spec}: is the spec of {found.name}, not of {pipeline}")
+    return found
 
 
 def _restore_target(version: int | None, as_of: str | None) -> int | datetime:

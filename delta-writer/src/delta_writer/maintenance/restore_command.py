@@ -50,7 +50,7 @@ def restore_collection(
     where = Collection(spec.source.database, collection)
     identity = TableIdentity(spec.name, where.database, where.name)
     location = table_location(spec, stores, where, history=history)
-    topic = _change_topic(admin, identity)
+    topic = topic_of_table(admin, identity)
     table = TableRestore(location, identity, topic, HISTORY if history else spec.sink.mode, time.time)
     version = target if isinstance(target, int) else table.version_at(int(target.timestamp() * 1000))
     plan = table.plan(version, held_offsets(admin, topic.name, topic.partitions).__getitem__)
@@ -103,7 +103,8 @@ def check_no_writer(pipeline: str, running: list[str]) -> None:
         )
 
 
-def _change_topic(admin: AdminClient, identity: TableIdentity) -> ChangeTopic:
+def topic_of_table(admin: AdminClient, identity: TableIdentity) -> ChangeTopic:
+    """Return the change topic that a table is filled from. Raises `Fatal` when there is none."""
     name = change_topic(identity.pipeline, identity.database, identity.collection)
     try:
         return ChangeTopic(name, *topic_id(admin, name))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cdc_shared.delta.actions import AddFile
-from delta_writer.writer.deletion_vectors import physical_rows
+from cdc_shared.delta.stats import physical_rows
 
 FANOUT: Final = 8
 DEAD_SHARE: Final = 1 / 3

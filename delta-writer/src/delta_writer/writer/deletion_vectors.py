@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from typing import Final
 from uuid import uuid4
 
-import msgspec
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,19 +19,12 @@ from cdc_shared.delta.deletion_vector import (
     vector_file_path,
     vector_location,
 )
-from cdc_shared.delta.stats import with_loose_bounds, with_row_count
+from cdc_shared.delta.stats import physical_rows, with_loose_bounds, with_row_count
 from cdc_shared.storage.range_file import RangeFile
 
 MAX_CACHED_BYTES: Final = 256 * 1024 * 1024
 _ENTRY_BYTES: Final = 512
 """What an entry costs beside its rows: path, descriptor, containers."""
-
-
-class _FileStats(msgspec.Struct, rename="camel"):
-    num_records: int | None = None
-
-
-_STATS: Final = msgspec.json.Decoder(_FileStats)
 
 
 class DeletionVectors:
@@ -128,11 +120,6 @@ class DeletionVectors:
 def with_vector(file: AddFile, descriptor: DeletionVectorDescriptor) -> AddFile:
     """Return the `add` of the file with the vector: its column bounds then hold for deleted rows too."""
     return replace(file, deletion_vector=descriptor, stats=with_loose_bounds(file.stats))
-
-
-def physical_rows(file: AddFile) -> int | None:
-    """Return how many rows the data file has, deleted ones included; None when its stats, not ours then, do not say."""
-    return _STATS.decode(file.stats or "{}").num_records
 
 
 def removal(file: AddFile, now_ms: int, *, data_change: bool) -> RemoveFile:

@@ -6,6 +6,9 @@ would lose or keep what it should not. Moving rows (OPTIMIZE, `dataChange: false
 writer supports do no harm. Whose an entry is, it says itself: ours has our engine's name, or what copy-on-write gives
 to the MERGE and DELETE commits that delta-rs makes for it: a `txn` of ours, or `cdcTopic`.
 
+What changed rows may be accepted by a person (`delta-writer accept`), who then has the collection reconciled: an entry
+of ours on top of it says so, and what lies below that is not judged again.
+
 A schema that somebody changed is told also when the entry that did it is gone: the table's properties hold a digest of
 the schema that this platform has put in force, and the record of its last change (`schema_history`) the schema itself.
 """
@@ -64,20 +67,20 @@ class CommitGuard:
         Raises:
             ForeignCommit: see `check`.
         """
-        foreign: list[tuple[int, list[Action]]] = []
-        version = table.version
-        while version >= 0 and (entry := log.read_entry(version)) is not None and not is_own(entry):
-            foreign.insert(0, (version, entry))
-            version -= 1
+        foreign = _since_ours(log, table)
         for number, entry in foreign:
             self._check_rows(number, entry)
-        altered = [(number, entry, after) for number, entry in foreign if (after := _metadata_of(entry)) is not None]
-        if altered and (before := _metadata_at(log, version)) is not None:
-            for number, entry, after in altered:
-                if _differences(before, after):
-                    self._check_metadata(number, entry, before, table)
-        if table.metadata is not None:
-            self._check_schema(table.version, table.metadata)
+        self._check_schemas(log, table, foreign)
+
+    def row_changes(self, log: DeltaLog, table: Snapshot) -> list[tuple[int, list[Action]]]:
+        """Return the entries of others, since the last of ours, that changed rows: those that `check_newest` refuses.
+
+        Raises:
+            ForeignCommit: others changed the schema, or properties of ours.
+        """
+        foreign = _since_ours(log, table)
+        self._check_schemas(log, table, foreign)
+        return [(number, entry) for number, entry in foreign if self._has_changed_rows(entry)]
 
     def check(self, version: int, entry: Sequence[Action], metadata: Metadata | None) -> None:
         """Check one entry, which follows entries that passed. `metadata`: the table's before it, where it is known.
@@ -93,11 +96,24 @@ class CommitGuard:
             self._check_metadata(version, entry, metadata, Snapshot(version, protocol, _metadata_of(entry)))
 
     def _check_rows(self, version: int, entry: Sequence[Action]) -> None:
-        if self._mode == HISTORY and _operation(entry) == DELETE:
-            return
-        if _operation(entry).upper() == RESTORE or any(_changes_rows(action) for action in entry):
+        if self._has_changed_rows(entry):
             what = "changed rows, so the table's offsets no longer say what is in it"
-            raise self._refusal(version, entry, what, self._restore(version))
+            raise self._refusal(version, entry, what, self._restore(version) + self._accept)
+
+    def _has_changed_rows(self, entry: Sequence[Action]) -> bool:
+        if self._mode == HISTORY and operation_of(entry) == DELETE:
+            return False
+        return operation_of(entry).upper() == RESTORE or any(_changes_rows(action) for action in entry)
+
+    def _check_schemas(self, log: DeltaLog, table: Snapshot, foreign: Sequence[tuple[int, list[Action]]]) -> None:
+        """Check what these entries, the newest, have done to the metadata."""
+        altered = [(number, entry, after) for number, entry in foreign if (after := _metadata_of(entry)) is not None]
+        if altered and (before := _metadata_at(log, foreign[0][0] - 1)) is not None:
+            for number, entry, after in altered:
+                if _differences(before, after):
+                    self._check_metadata(number, entry, before, table)
+        if table.metadata is not None:
+            self._check_schema(table.version, table.metadata)
 
     def _check_metadata(self, version: int, entry: Sequence[Action], before: Metadata, now: Snapshot) -> None:
         """Check what has become of the metadata since `entry`, which changed it."""
@@ -144,12 +160,19 @@ class CommitGuard:
             "move the table away before it is published again, and resync the collection"
         )
 
+    @property
+    def _accept(self) -> str:
+        if self._mode == HISTORY:
+            return ""
+        return (
+            f". To keep it, and have reconciliation find and repair what is wrong: `delta-writer accept {self._table} "
+            "--spec FILE`"
+        )
+
     def _refusal(self, version: int, entry: Sequence[Action], what: str, remedy: str) -> ForeignCommit:
-        info = _info(entry)
-        engine = info.get("engineInfo") or info.get("clientVersion") or "unnamed"
         return ForeignCommit(
-            f"version {version} of {self._url} was committed by another program ({_operation(entry)}, engine {engine}) "
-            f"and {what}; nothing was written since. {remedy}"
+            f"version {version} of {self._url} was committed by another program ({operation_of(entry)}, engine "
+            f"{engine_of(entry)}) and {what}; nothing was written since. {remedy}"
         )
 
 
@@ -165,8 +188,25 @@ def _info(entry: Sequence[Action]) -> dict[str, Any]:
     return next((action.commit_info for action in entry if action.commit_info), {})
 
 
-def _operation(entry: Sequence[Action]) -> str:
+def operation_of(entry: Sequence[Action]) -> str:
+    """Return what the entry says it did."""
     return str(_info(entry).get("operation", "an unnamed operation"))
+
+
+def engine_of(entry: Sequence[Action]) -> str:
+    """Return which program the entry says it is of."""
+    info = _info(entry)
+    return str(info.get("engineInfo") or info.get("clientVersion") or "unnamed")
+
+
+def _since_ours(log: DeltaLog, table: Snapshot) -> list[tuple[int, list[Action]]]:
+    """Return the newest entries of others, up to the last of ours, in order; those that clean-up left."""
+    foreign: list[tuple[int, list[Action]]] = []
+    version = table.version
+    while version >= 0 and (entry := log.read_entry(version)) is not None and not is_own(entry):
+        foreign.insert(0, (version, entry))
+        version -= 1
+    return foreign
 
 
 def _changes_rows(action: Action) -> bool:

@@ -22,7 +22,8 @@ TOPIC_PARTITIONS: Final = "cdc.topicPartitions"
 HISTORY: Final = "history"
 """The `MODE` of a history table."""
 RESTORE_ID: Final = "cdc.restoreId"
-"""Names the last restore: what was derived from the table's rows before it no longer holds."""
+"""Names the last restore, or acceptance of rows that others changed: what was derived from the table's rows before it
+no longer holds."""
 
 RESYNC_SINCE: Final = "cdc.resyncSince"
 """`<id of the notification topic>:<offset>`: only snapshots begun there or later make up for what the stream lacks."""
@@ -108,7 +109,8 @@ def restored_metadata(
 
 
 def rows_identity(metadata: Metadata) -> str:
-    """Return a name for the table's rows as one history: the table's id, and another one after each restore."""
+    """Return a name for the table's rows as one history: the table's id, and another one after each restore
+    and acceptance."""
     restore_id = metadata.configuration.get(RESTORE_ID)
     return metadata.id if restore_id is None else f"{metadata.id}-{restore_id}"
 
