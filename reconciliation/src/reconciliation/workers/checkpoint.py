@@ -1,11 +1,15 @@
 """How a task that is being worked learns that it shall wait or end, wherever it runs."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Final
 
 Check = Callable[[], None]
 """As `Control.check`: returns when the work may go on; raises `Cancelled` or `Stopped`."""
+
+_SLICE_S: Final = 0.1
 
 _current: ContextVar[Check | None] = ContextVar("checkpoint", default=None)
 
@@ -18,6 +22,14 @@ def checkpoint() -> None:
     check = _current.get()
     if check is not None:
         check()
+
+
+def pause(seconds: float) -> None:
+    """Sleep, with checkpoints meanwhile. Raises what `checkpoint` raises."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        checkpoint()
+        time.sleep(min(_SLICE_S, left))
 
 
 @contextmanager

@@ -33,11 +33,19 @@ class MongodbSource:
     resolves the reference again, so that a corrected secret is seen.
     """
 
-    def __init__(self, source: SourceSpec, secrets: SecretsSettings, environ: Mapping[str, str] = os.environ) -> None:
-        """`environ` is where `env:` references are looked up."""
+    def __init__(
+        self,
+        source: SourceSpec,
+        secrets: SecretsSettings,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        answer_timeout_s: float = ANSWER_TIMEOUT_S,
+    ) -> None:
+        """`environ` is where `env:` references are looked up; `answer_timeout_s` is for each answer."""
         self._source = source
         self._secrets = secrets
         self._environ = environ
+        self._answer_timeout_s = answer_timeout_s
         self._lock = threading.Lock()
         self._client: MongoClient[dict[str, Any]] | None = None
 
@@ -92,7 +100,7 @@ class MongodbSource:
                 appname=APPLICATION_NAME,
                 serverSelectionTimeoutMS=int(SERVER_SELECTION_TIMEOUT_S * 1000),
                 connectTimeoutMS=int(SERVER_SELECTION_TIMEOUT_S * 1000),
-                socketTimeoutMS=int(ANSWER_TIMEOUT_S * 1000),
+                socketTimeoutMS=int(self._answer_timeout_s * 1000),
                 connect=False,
                 retryReads=False,  # the caller tries again, with its partitions paused and its group kept alive
                 retryWrites=False,
