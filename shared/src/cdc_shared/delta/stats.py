@@ -11,14 +11,24 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from cdc_shared.delta.actions import AddFile
 
 INDEXED_COLUMNS: Final = 32
 STRING_PREFIX_CHARS: Final = 32
 _LOOSE: Final = '"tightBounds":false'
 _MAX_CODE_POINT: Final = "\U0010ffff"
+
+
+class _FileStats(msgspec.Struct, rename="camel"):
+    num_records: int | None = None
+
+
+_STATS: Final = msgspec.json.Decoder(_FileStats)
 
 
 def file_stats(table: pa.Table, footer: pq.FileMetaData) -> str:
@@ -61,6 +71,11 @@ def with_loose_bounds(stats: str | None) -> str | None:
     if stats is None or _LOOSE in stats:
         return stats
     return json.dumps(json.loads(stats) | {"tightBounds": False}, ensure_ascii=False, separators=(",", ":"))
+
+
+def physical_rows(file: AddFile) -> int | None:
+    """Return how many rows the data file has, deleted ones included; None when its stats, not ours then, do not say."""
+    return _STATS.decode(file.stats or "{}").num_records
 
 
 def with_row_count(stats: str | None, rows: int) -> str:
