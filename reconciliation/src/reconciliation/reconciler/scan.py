@@ -1,0 +1,179 @@
+"""The two scans of a run: one pass over each side, and what a killed run has finished is not read again.
+
+pinned version ──> a task a million rows ──> workers ──┐
+                                                       ├──> spill, which `compare` joins
+collection ──────> a task a chunk of _ids ─> workers ──┘
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from cdc_shared.delta.log import VersionGone
+from cdc_shared.delta.stats import physical_rows
+from cdc_shared.models.reconciliation import Mode
+from cdc_shared.source.mongodb_source import MongodbSource
+from reconciliation.reconciler.generations import ScanWindow
+from reconciliation.reconciler.progress import Control, Phase, PhaseClock
+from reconciliation.reconciler.result import RunRequest, TopicPositions
+from reconciliation.reconciler.sampling import sample_mask
+from reconciliation.reconciler.spill import Manifest, ScannedPart, Side, Spill
+from reconciliation.sources.chunks import Chunk, plan_chunks
+from reconciliation.sources.deltalake_reader import PinnedTable
+from reconciliation.sources.mongodb_reader import MongodbReader
+from reconciliation.sources.sink_scan import FileSlice, SinkScanTask, plan_sink_scan, scan_sink
+from reconciliation.sources.source_scan import SourceScanTask, scan_source
+from reconciliation.workers.runner import Runner
+
+SOFTWARE: Final = "reconciliation scan 1"
+"""Counts changes of what hashes and digests are made of: parts of another number are of no use."""
+T = TypeVar("T")
+
+
+class Scan:
+    """Of one run: `prepare`, then `table` and `source`. A later process that does so goes on with what is missing.
+
+    Attributes:
+        spill: where the finished parts are.
+        window: when the source was read; known once `source` has returned.
+    """
+
+    def __init__(
+        self, request: RunRequest, source: MongodbSource, url: str, spill: Spill, runner: Runner, control: Control
+    ) -> None:
+        """`url` is the table's."""
+        self.spill = spill
+        self.window: ScanWindow | None = None
+        self._request = request
+        self._source = source
+        self._reader = MongodbReader(source, request.collection)
+        self._url = url
+        self._runner = runner
+        self._control = control
+
+    def prepare(
+        self, pin: Callable[[int | None], PinnedTable], topic_ends: Callable[[], TopicPositions]
+    ) -> PinnedTable:
+        """Pin a version and plan, or take up the plan of an earlier process; return the version.
+
+        `pin` returns a version of the table; with None, the newest. Raises `Transient` and `Fatal`.
+        """
+        before = topic_ends()  # first: whatever changes from here on has its event behind these offsets
+        found = self.spill.manifest()
+        if found is not None and (pinned := self._taken_up(found, pin, before)) is not None:
+            self._manifest = found
+            return pinned
+        pinned = pin(None)
+        self._manifest = self._planned(pinned, before)
+        self.spill.begin(self._manifest)
+        return pinned
+
+    def table(self, pinned: PinnedTable, clock: PhaseClock) -> None:
+        """Scan the rows of the pinned version."""
+        manifest = self._manifest
+        files = [pinned.snapshot.files[path] for path in manifest.files]
+        plan = [msgspec.convert(each, list[FileSlice]) for each in manifest.sink_plan]
+        tasks = [
+            SinkScanTask(
+                number,
+                self._url,
+                [(piece, files[piece.file]) for piece in slices],
+                manifest.mode,
+                manifest.schema,
+                manifest.sample_mask,
+            )
+            for number, slices in enumerate(plan)
+        ]
+        total = sum(physical_rows(file) or 0 for file in files)
+        clock.begin(Phase.SCANNING_TABLE, total, self.spill.facts(Side.SINK)["rows"])
+        self._work(Side.SINK, tasks, scan_sink, clock)
+
+    def source(self, clock: PhaseClock) -> None:
+        """Scan the source's documents."""
+        manifest = self._manifest
+        chunks = [msgspec.convert(each, Chunk) for each in manifest.source_plan]
+        cap = self._request.options.documents_per_s
+        not_before = self._reader.operation_time()
+        tasks = [
+            SourceScanTask(
+                self._request.run_id,
+                self._request.spec,
+                self._request.collection,
+                chunk,
+                manifest.mode,
+                manifest.schema,
+                manifest.sample_mask,
+                not_before,
+                None if cap is None else cap / self._runner.workers,
+            )
+            for chunk in chunks
+        ]
+        total = sum(chunk.documents or 0 for chunk in chunks)
+        clock.begin(Phase.SCANNING_SOURCE, total, self.spill.facts(Side.SOURCE)["rows"])
+        self._work(Side.SOURCE, tasks, scan_source, clock)
+        after_ms = self._reader.operation_time().time * 1000
+        self.window = ScanWindow(TopicPositions(manifest.topic_id, manifest.ends_before), after_ms)
+
+    def _work(self, side: Side, tasks: Sequence[T], function: Callable[[T], ScannedPart], clock: PhaseClock) -> None:
+        finished = self.spill.finished(side)
+
+        def done(_: T, part: ScannedPart) -> None:
+            self.spill.write(part)
+            clock.throttled(_held_back(part.facts))
+            clock.advance(len(part.rows))
+
+        missing = [task for number, task in enumerate(tasks) if number not in finished]
+        self._runner.run(missing, function, done, self._control)
+
+    def _taken_up(
+        self, found: Manifest, pin: Callable[[int | None], PinnedTable], now: TopicPositions
+    ) -> PinnedTable | None:
+        """Return the version of an earlier process's plan; None when the plan can no longer be followed."""
+        same = (
+            found.software == SOFTWARE
+            and found.mode is self._request.mode
+            and found.rules_version == self._request.spec.quality.version
+            and found.topic_id == now.topic_id
+        )
+        if not same:
+            return None
+        try:
+            pinned = pin(found.version)
+        except VersionGone:
+            return None
+        return pinned if pinned.table_id == found.table_id else None
+
+    def _planned(self, pinned: PinnedTable, before: TopicPositions) -> Manifest:
+        request = self._request
+        files = [pinned.snapshot.files[path] for path in sorted(pinned.snapshot.files)]
+        rows = sum(physical_rows(file) or 0 for file in files)
+        keys_only = request.mode is Mode.KEYS
+        return Manifest(
+            software=SOFTWARE,
+            mode=request.mode,
+            table_id=pinned.table_id,
+            version=pinned.version,
+            schema=pinned.metadata.schema_string,
+            watermark_ms=pinned.watermark_ms or 0,
+            rules_version=request.spec.quality.version,
+            sample_mask=None if keys_only else sample_mask(request.options.sample_share, rows),
+            topic_id=before.topic_id,
+            ends_before=before.offsets,
+            files=[file.path for file in files],
+            source_plan=_builtins(plan_chunks(self._source, request.collection)),
+            sink_plan=_builtins(plan_sink_scan(files)),
+        )
+
+
+def _builtins(plan: Sequence[Any]) -> list[Any]:
+    built: list[Any] = msgspec.to_builtins(plan)
+    return built
+
+
+def _held_back(facts: Mapping[str, int]) -> str | None:
+    """Say what made a part slower than it could be, if anything did for longer than the source took to answer."""
+    rested, capped, waited = (facts.get(name, 0) for name in ("rested_ms", "capped_ms", "source_ms"))
+    if rested > max(capped, waited):
+        return "the source answers more slowly than usual"
+    return "the cap on documents per second" if capped > waited else None
