@@ -99,10 +99,10 @@ def damage_table(
         chosen.setdefault(harm, []).append(place)
 
     done: dict[str, Harm] = {}
-    for harm, at in chosen.items():
+    for kind, at in chosen.items():
         picked = rows.take(at)
-        _COMMITS[harm](url, options, _altered(picked, harm, fields))
-        done.update((keys[place], harm) for place in at)
+        _COMMITS[kind](url, options, _altered(picked, kind, fields))
+        done.update((keys[place], kind) for place in at)
     if extra_ids:
         copied = rows.take(rng.sample(range(len(rows)), len(extra_ids)))
         documents = from_delta_schema(DeltaTable(url, storage_options=options).schema().to_json())
