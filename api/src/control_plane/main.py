@@ -30,6 +30,10 @@ from control_plane.routers import (
     pipeline_moves,
     pipelines,
     preflight,
+    reconciliation,
+    reconciliation_repairs,
+    reconciliation_schedules,
+    reconciliation_verifications,
 )
 from control_plane.settings import Settings
 
@@ -77,7 +81,21 @@ def create_app(settings: Settings, platform: OpenPlatform | None = None) -> Fast
 
 def _add_routers(app: FastAPI) -> None:
     """Every router is a `routes.guarded_router`."""
-    for each in (auth, admin, audit, pipelines, pipeline_moves, preflight, data_quality, dead_letters, monitoring):
+    for each in (
+        auth,
+        admin,
+        audit,
+        pipelines,
+        pipeline_moves,
+        preflight,
+        data_quality,
+        dead_letters,
+        reconciliation,
+        reconciliation_repairs,
+        reconciliation_schedules,
+        reconciliation_verifications,
+        monitoring,
+    ):
         app.include_router(each.router)
 
 

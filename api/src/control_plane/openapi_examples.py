@@ -11,15 +11,22 @@ from control_plane.models.dead_letters import DiscardResult, LetterContent, Lett
 from control_plane.models.monitoring import Health, PipelineHealth, PipelineMetrics, PlatformMetrics, Readiness
 from control_plane.models.operation import Operation
 from control_plane.models.pipeline import Pipeline, ResetRequest
+from control_plane.models.reconciliation import Difference, Job, JobDetail, Verification
+from control_plane.models.reconciliation_schedules import Schedule
+from control_plane.models.repairs import Repair, RepairProposal
 from control_plane.models.service_tokens import CreatedServiceToken, NewServiceToken, ServiceTokenView
 from control_plane.models.users import CreatedUser, NewUser, RoleView, TemporaryPassword, UserChange, UserView
 from control_plane.routers.pipeline_requests import EXAMPLE as PIPELINE_CONFIG
+from control_plane.routers.reconciliation_schedules import EXAMPLES as SCHEDULE_CONFIGS
 
 _AT: Final = "2026-03-01T09:30:00Z"
 _EARLIER: Final = "2026-03-01T09:12:00Z"
 _LATER: Final = "2026-05-30T09:30:00Z"
 _USER_ID: Final = "6b1f8f4e-2f0b-4c1e-9a55-0d6f1a2b3c4d"
 _OPERATION_ID: Final = "b7f5a3c2-6d0e-4a61-8f2b-93c1d4e5f607"
+_JOB_ID: Final = "3f9d2c61-5b7e-4e0a-8d14-70c2a9be5f13"
+_RUN_ID: Final = "c1a7e590-1b2c-4d3e-9f40-5a6b7c8d9e0f"
+_REPAIR_ID: Final = "9e8d7c6b-5a49-4838-a716-0f1e2d3c4b5a"
 _REQUEST_ID: Final = "0b6f3c1e-5d0f-4a5e-9f0c-6d2b7a81e3d4"
 _HASH: Final = "9c1f0e5d3b7a2846f1d0c9b8a7968574635241f0e1d2c3b4a5968778695a4b3c"
 _LETTER: Final = "shop.shop.orders:0:4711"
@@ -157,6 +164,75 @@ _LETTER_VIEW: Final = {
     "written": _EARLIER,
     "size_bytes": 1344,
 }
+_JOB: Final = {
+    "id": _JOB_ID,
+    "pipeline": "shop",
+    "collections": ["orders"],
+    "mode": "full",
+    "overlap": "queue",
+    "options": {"documents_per_s": 5000},
+    "notifications": {"channels": [], "on": "changed"},
+    "state": "completed",
+    "wanted": "run",
+    "outcome": "differences",
+    "schedule_id": None,
+    "repair_id": None,
+    "attempts": 1,
+    "warning": None,
+    "error": None,
+    "requested_by": "maria",
+    "requested_at": _EARLIER,
+    "started_at": _EARLIER,
+    "finished_at": _AT,
+}
+_RUN: Final = {
+    "id": _RUN_ID,
+    "database": "shop",
+    "collection": "orders",
+    "state": "completed",
+    "outcome": "differences",
+    "progress": {"phase": "reporting", "done": 3, "total": 3, "per_s": 120.0, "percent": 100.0, "seconds_left": 0.0},
+    "summary": {
+        "mode": "full",
+        "documents": 61_204,
+        "rows": 61_202,
+        "compared": 61_205,
+        "sampled": 1_041,
+        "differences": {"missing": 2, "different": 1},
+        "settled": 14,
+        "generations": 2,
+        "version": 812,
+        "watermark": _EARLIER,
+    },
+    "has_report": True,
+    "error": None,
+    "started_at": _EARLIER,
+    "finished_at": _AT,
+}
+_REPAIR_PLAN: Final = {
+    "keys": 3,
+    "by_kind": {"missing": 2, "different": 1},
+    "not_repairable": [
+        {"kind": "rejected", "keys": 7, "reason": "a rule rejects the document: correct the document or the rule"}
+    ],
+}
+_REPAIR: Final = {
+    "id": _REPAIR_ID,
+    "pipeline": "shop",
+    "job_id": _JOB_ID,
+    "kinds": ["missing", "extra", "duplicated", "different", "dead_lettered"],
+    "max_keys": 10_000,
+    "plan": _REPAIR_PLAN,
+    "state": "proposed",
+    "proposed_by": "maria",
+    "proposed_at": _AT,
+    "decided_by": None,
+    "decided_at": None,
+    "progress": {},
+    "verification_job_id": None,
+    "error": None,
+    "finished_at": None,
+}
 
 EXAMPLES: Final[tuple[BaseModel, ...]] = (
     SignInForm.model_validate({"username": "admin", "password": "correct horse battery staple"}),
@@ -274,6 +350,53 @@ EXAMPLES: Final[tuple[BaseModel, ...]] = (
     ),
     ReplayResult.model_validate({"replayed": 12, "refused": 0, "reasons": {}, "examples": []}),
     DiscardResult.model_validate({"discarded": 3}),
+    Job.model_validate(_JOB),
+    JobDetail.model_validate({**_JOB, "runs": [_RUN]}),
+    Difference.model_validate(
+        {
+            "run_id": _RUN_ID,
+            "database": "shop",
+            "collection": "orders",
+            "number": 3,
+            "kind": "different",
+            "key": '{"$oid": "65f0c0ffee0123456789abcd"}',
+            "can_be_repaired": True,
+            "explanation": "the row does not hold what the document says in /total; repair it",
+            "fields": [{"pointer": "/total", "how": "value"}],
+            "document": '{"_id": {"$oid": "65f0c0ffee0123456789abcd"}, "total": 25.0}',
+            "row": '{"_id": {"$oid": "65f0c0ffee0123456789abcd"}, "total": 24.0}',
+            "rows": 1,
+            "rules_version": 1,
+        }
+    ),
+    RepairProposal.model_validate({"dry_run": False, "plan": _REPAIR_PLAN, "within_max_keys": True, "repair": _REPAIR}),
+    Repair.model_validate(_REPAIR),
+    Schedule.model_validate(
+        {
+            "id": "5d4c3b2a-1908-4f7e-8d6c-5b4a39281706",
+            "pipeline": "shop",
+            "version": 1,
+            "config": SCHEDULE_CONFIGS[0],
+            "upcoming": ["2026-03-02T01:00:00Z", "2026-03-03T01:00:00Z"],
+            "last_fired_at": "2026-03-01T01:00:00Z",
+            "created_at": _EARLIER,
+            "created_by": "maria",
+            "updated_at": _EARLIER,
+            "updated_by": "maria",
+        }
+    ),
+    Verification.model_validate(
+        {
+            "pipeline": "shop",
+            "database": "shop",
+            "collection": "orders",
+            "verified_through": _EARLIER,
+            "last_outcome": "equal",
+            "differences": {},
+            "checked_at": _AT,
+            "last_job_id": _JOB_ID,
+        }
+    ),
     Health.model_validate({}),
     Readiness.model_validate({"status": "ready", "dependencies": [_DEPENDENCY]}),
     PlatformMetrics.model_validate(

@@ -33,6 +33,13 @@ class Permission(StrEnum):
     """See them unmasked."""
     DEAD_LETTERS_REPLAY = "dead-letters:replay"
     DEAD_LETTERS_DISCARD = "dead-letters:discard"
+    RECONCILIATION_READ = "reconciliation:read"
+    """Jobs, what they found (documents masked as in the tables), reports, what is verified."""
+    RECONCILIATION_RUN = "reconciliation:run"
+    """Run, pause and cancel jobs; propose and withdraw repairs."""
+    RECONCILIATION_SCHEDULE = "reconciliation:schedule"
+    RECONCILIATION_APPROVE = "reconciliation:approve"
+    """Have a proposed repair applied."""
     METRICS_READ = "metrics:read"
     AUDIT_READ = "audit:read"
     USERS_MANAGE = "users:manage"
@@ -40,11 +47,12 @@ class Permission(StrEnum):
 
 
 OF_EVERYONE: Final = frozenset({Permission.PUBLIC, Permission.SELF})
-OF_PEOPLE: Final = frozenset({Permission.USERS_MANAGE, Permission.SERVICE_TOKENS_MANAGE})
-"""No service token has these: a machine gives nobody rights."""
-GLOBAL: Final = OF_PEOPLE | {Permission.AUDIT_READ}
+_RIGHTS: Final = frozenset({Permission.USERS_MANAGE, Permission.SERVICE_TOKENS_MANAGE})
+OF_PEOPLE: Final = _RIGHTS | {Permission.RECONCILIATION_APPROVE}
+"""No service token has these: a machine gives nobody rights, and is nobody's second pair of eyes."""
+GLOBAL: Final = _RIGHTS | {Permission.AUDIT_READ}
 """What cannot be limited to some pipelines."""
-_READ: Final = frozenset({Permission.PIPELINES_READ, Permission.METRICS_READ})
+_READ: Final = frozenset({Permission.PIPELINES_READ, Permission.METRICS_READ, Permission.RECONCILIATION_READ})
 
 GRANTS: Final[Mapping[Role, frozenset[Permission]]] = MappingProxyType(
     {
@@ -58,6 +66,8 @@ GRANTS: Final[Mapping[Role, frozenset[Permission]]] = MappingProxyType(
             Permission.DEAD_LETTERS_READ,
             Permission.DEAD_LETTERS_REPLAY,
             Permission.DEAD_LETTERS_DISCARD,
+            Permission.RECONCILIATION_RUN,
+            Permission.RECONCILIATION_SCHEDULE,
         },
         Role.ANALYST: OF_EVERYONE | _READ,
         Role.AUDITOR: OF_EVERYONE | _READ | {Permission.AUDIT_READ},

@@ -97,6 +97,11 @@ class ApiSettings(EnvironmentSettings):
         validation_alias="API_CONTROLLER",
         description="whether this process may become the controller; of several that may, one is elected",
     )
+    repair_self_approval: bool = Field(
+        default=False,
+        validation_alias="API_REPAIR_SELF_APPROVAL",
+        description="whether who proposed a repair may approve it as well; for installations of a single admin",
+    )
     connect_secrets_dir: Path | None = Field(
         default=None,
         validation_alias="CONNECT_SECRETS_DIR",

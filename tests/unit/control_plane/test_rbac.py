@@ -34,6 +34,10 @@ MAY: dict[Permission, str] = {
     Permission.DEAD_LETTERS_REVEAL: "admin",
     Permission.DEAD_LETTERS_REPLAY: "admin operator",
     Permission.DEAD_LETTERS_DISCARD: "admin operator",
+    Permission.RECONCILIATION_READ: "admin operator analyst auditor",
+    Permission.RECONCILIATION_RUN: "admin operator",
+    Permission.RECONCILIATION_SCHEDULE: "admin operator",
+    Permission.RECONCILIATION_APPROVE: "admin",
     Permission.METRICS_READ: "admin operator analyst auditor",
     Permission.AUDIT_READ: "admin auditor",
     Permission.USERS_MANAGE: "admin",
@@ -57,7 +61,8 @@ def test_roles_add_up_and_no_role_is_no_right() -> None:
     assert granted([]) == OF_EVERYONE
     both = granted([Role.ANALYST, Role.AUDITOR])
     assert both == GRANTS[Role.ANALYST] | GRANTS[Role.AUDITOR]
-    assert OF_PEOPLE < GLOBAL < GRANTS[Role.ADMIN] == set(Permission)
+    assert OF_PEOPLE | GLOBAL < GRANTS[Role.ADMIN] == set(Permission)
+    assert OF_PEOPLE - GLOBAL == {Permission.RECONCILIATION_APPROVE}
 
 
 @pytest.mark.parametrize("permission", sorted(set(Permission) - OF_EVERYONE))

@@ -73,6 +73,26 @@ class Action(StrEnum):
     DEAD_LETTERS_REPLAY = "dead_letters.replay"
     DEAD_LETTERS_DISCARD = "dead_letters.discard"
 
+    RECONCILIATION_RUN = "reconciliation.run"
+    RECONCILIATION_LIST = "reconciliation.list"
+    RECONCILIATION_READ = "reconciliation.read"
+    RECONCILIATION_CANCEL = "reconciliation.cancel"
+    RECONCILIATION_PAUSE = "reconciliation.pause"
+    RECONCILIATION_RESUME = "reconciliation.resume"
+    RECONCILIATION_DIFFERENCES = "reconciliation.differences"
+    RECONCILIATION_REPORT = "reconciliation.report"
+    RECONCILIATION_VERIFICATIONS = "reconciliation.verifications"
+    REPAIR_PROPOSE = "repair.propose"
+    REPAIR_LIST = "repair.list"
+    REPAIR_READ = "repair.read"
+    REPAIR_APPROVE = "repair.approve"
+    REPAIR_REJECT = "repair.reject"
+    SCHEDULE_CREATE = "schedule.create"
+    SCHEDULE_LIST = "schedule.list"
+    SCHEDULE_READ = "schedule.read"
+    SCHEDULE_CHANGE = "schedule.change"
+    SCHEDULE_DELETE = "schedule.delete"
+
 
 class Outcome(StrEnum):
     ALLOWED = "allowed"

@@ -22,9 +22,9 @@ from control_plane.problems import Problem
 from control_plane.repositories import operation_repo, pipeline_repo
 from control_plane.repositories.pipeline_repo import PipelineFilter
 from control_plane.services.lifecycle import CANCELS, RULES, Move, check_move, config_of, state_of
+from control_plane.services.preconditions import check_etag
 from control_plane.services.spec_change import SNAPSHOTLESS_MODE, NewlyCaptured, check_change, consequences
 
-ANY_VERSION: Final = "*"
 UNREADABLE: Final = (
     "the spec before is of another release and could not be compared: give the same database, root, mode and number of "
     "partitions, and resync the pipeline if it captures other collections now"
@@ -226,20 +226,8 @@ class PipelineManager:
 
 def check_match(record: PipelineRecord, if_match: str | None) -> None:
     """Raises `Problem` 428 without an `If-Match`, 412 when none of its ETags is that of the spec in force."""
-    if if_match is None:
-        raise Problem(
-            428,
-            "precondition_required",
-            "send If-Match with the ETag that GET gave, so that nobody else's change is overwritten",
-        )
-    given = {each.strip() for each in if_match.split(",")}
-    if ANY_VERSION not in given and record.etag not in given:
-        raise Problem(
-            412,
-            "precondition_failed",
-            f"pipeline {record.name} has changed since: it has version {record.version} now; read it again",
-            headers={"ETag": record.etag},
-        )
+    changed = f"pipeline {record.name} has changed since: it has version {record.version} now"
+    check_etag(record.etag, if_match, changed)
 
 
 def _follows(record: PipelineRecord, after: PipelineSpec) -> tuple[NewlyCaptured | None, tuple[str, ...]]:

@@ -5,13 +5,14 @@ use every secret that the platform can read, its own included, and every directo
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
 from cdc_shared.models.data_quality import QualitySpec
+from cdc_shared.models.reconciliation import EmailChannel, Notifications
 from cdc_shared.storage.object_store import local_path
 from control_plane.models.auth import Principal
 from control_plane.models.pipeline import PipelineConfig
@@ -69,10 +70,19 @@ class SpecAdmission:
         """Rules to give to a pipeline whose stored spec is `before`, or to try there."""
         self._check_references(pipeline, {"quality": rules.model_dump(mode="json")}, by, before)
 
+    def check_notifications(
+        self, pipeline: str, wanted: Notifications, by: Principal, before: Notifications | None = None
+    ) -> None:
+        """Who is told of a pipeline's reconciliation; `before` is what a stored schedule says."""
+        self._check_named(pipeline, _urls(wanted) - (_urls(before) if before else set()), by)
+
     def _check_references(
         self, pipeline: str, wanted: Mapping[str, Any], by: Principal, before: Mapping[str, Any]
     ) -> None:
-        for reference in sorted(_references(wanted) - _references(before)):
+        self._check_named(pipeline, _references(wanted) - _references(before), by)
+
+    def _check_named(self, pipeline: str, references: Collection[str], by: Principal) -> None:
+        for reference in sorted(references):
             scheme, _, name = reference.partition(":")
             if reference in self.reserved or (scheme == "env" and _LIBRARIES_VARIABLE.match(name)):
                 raise Problem(
@@ -102,6 +112,10 @@ def _references(spec: Mapping[str, Any]) -> set[str]:
     rules = spec.get("quality", {}).get("transformation", ())
     named = (spec.get("source", {}).get("connection"), *(each.get("key") for each in rules))
     return {each for each in named if isinstance(each, str)}
+
+
+def _urls(notifications: Notifications) -> set[str]:
+    return {each.url for each in notifications.channels if not isinstance(each, EmailChannel)}
 
 
 def _is_local(root: str) -> bool:
