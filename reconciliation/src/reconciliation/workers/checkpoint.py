@@ -32,6 +32,11 @@ def pause(seconds: float) -> None:
         time.sleep(min(_SLICE_S, left))
 
 
+def set_checkpoint(check: Check) -> None:
+    """From now on `checkpoint` in this thread is `check`."""
+    _current.set(check)
+
+
 @contextmanager
 def checkpoints(check: Check) -> Iterator[None]:
     """Within the block, `checkpoint` in this thread is `check`."""
