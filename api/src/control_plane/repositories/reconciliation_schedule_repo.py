@@ -44,10 +44,13 @@ async def page(connection: Connection, pipeline: str, after: UUID | None, limit:
 
 
 async def replace(connection: Connection, schedule: UUID, config: ScheduleConfig, by: str) -> Schedule:
-    """Store another config under the next version. Held by `find` with `lock` in the same transaction."""
+    """Store another config under the next version; the service finds out anew when it is due.
+
+    Held by `find` with `lock` in the same transaction.
+    """
     row = await connection.fetchrow(
-        "UPDATE reconciliation_schedules SET config = $2, version = version + 1, updated_at = now(), updated_by = $3 "
-        "WHERE id = $1 RETURNING *",
+        "UPDATE reconciliation_schedules SET config = $2, version = version + 1, updated_at = now(), updated_by = $3, "
+        "next_fire_at = NULL WHERE id = $1 RETURNING *",
         schedule,
         config.model_dump(mode="json"),
         by,
