@@ -1,0 +1,377 @@
+"""One job from the moment it is taken until it is over, given back, or lost to another process.
+
+    collections that have a table → a run of each, one after another:
+        lock → compare (in a thread; watched once a second) → report → store
+
+While a run goes on the job's heartbeat says so, its progress is shown, and what people want of it is followed, once a
+second. A run that fails because something is away is tried again and goes on where it was.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final, Protocol
+
+from cdc_shared.errors import CdcError, Transient, shown
+from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.models.collection import Collection
+from cdc_shared.models.common import PipelineSpec
+from cdc_shared.models.reconciliation import JobState, Outcome, Overlap
+from reconciliation.database import Database
+from reconciliation.reconciler.progress import Cancelled, OnProgress, Phase, RunProgress, Stopped
+from reconciliation.reconciler.result import RunRequest, RunResult
+from reconciliation.reporters.news import JobNews
+from reconciliation.scheduler.backpressure import Backpressure, Reports
+from reconciliation.scheduler.job import Job, Run
+from reconciliation.scheduler.job_news import news_of
+from reconciliation.scheduler.job_store import ClaimLost, JobStore
+from reconciliation.scheduler.result_store import ResultStore, WrittenReport
+from reconciliation.scheduler.run_control import RunControl
+from reconciliation.scheduler.run_lock import RunLock
+from reconciliation.scheduler.run_thread import in_thread
+
+BEAT_S: Final = 1.0
+"""Between two heartbeats; also how soon a wish is followed and how often progress is shown."""
+MAX_ATTEMPTS: Final = 6
+FIRST_WAIT_S: Final = 5.0
+MAX_WAIT_S: Final = 120.0
+_WORST_FIRST: Final = (Outcome.DIFFERENCES, Outcome.UNDECIDED, Outcome.EQUAL)
+
+log = get_logger(__name__)
+
+
+class CollectionRunner(Protocol):
+    """Compares collections; called in threads."""
+
+    def spec(self, pipeline: str) -> PipelineSpec:
+        """The pipeline's spec in force. Raises `UnknownPipeline`, `Transient`."""
+
+    def collections(self, spec: PipelineSpec) -> Sequence[Collection]:
+        """The collections that have a table. Raises `Transient`, `Fatal`."""
+
+    def run(self, request: RunRequest, report: OnProgress, control: RunControl) -> RunResult:
+        """Compare one; what an earlier call with this run id has finished is not read again.
+
+        Raises `Cancelled`, `Stopped`, `Transient` (worth another try), `Fatal`.
+        """
+
+    def forget(self, run_id: str) -> None:
+        """Delete what was kept of the run so that it could be taken up again."""
+
+
+class Observer(Protocol):
+    """Is told of what happens; called in the event loop, raises nothing."""
+
+    def progressed(self, job: Job, run: Run, progress: RunProgress) -> None: ...
+
+    def completed(self, job: Job, run: Run, result: RunResult) -> None: ...
+
+    def ended(self, job: Job, state: JobState) -> None: ...
+
+
+MakeReport = Callable[[Job, Run, PipelineSpec, RunResult, datetime], WrittenReport]
+"""Makes a run's report and writes it to the lake; called in a thread, raises nothing because of the lake."""
+Tell = Callable[[Job, JobNews], None]
+"""Sends the news to the job's channels, in the background."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What jobs are worked with. `now` is the wall clock."""
+
+    database: Database
+    jobs: JobStore
+    results: ResultStore
+    runner: CollectionRunner
+    lag_reports: Reports
+    make_report: MakeReport
+    tell: Tell
+    observer: Observer
+    takeover_s: float
+    propose_repair: Callable[[Job], Awaitable[None]]
+    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+    wait: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
+class _Lost(CdcError):
+    """The job's or the collection's hold is gone: the run ends without another word about it."""
+
+
+class JobExecutor:
+    """Works one job; `work` once."""
+
+    def __init__(self, job: Job, around: Surroundings) -> None:
+        self._job = job
+        self._around = around
+        self._control = RunControl()
+        self._wanted = "run"
+        self._is_leaving = False
+        self._progress: RunProgress | None = None
+        self._log = log.bind(job=str(job.id), pipeline=job.pipeline)
+
+    def leave(self) -> None:
+        """The service ends: the run is stopped and the job given back."""
+        self._is_leaving = True
+        self._control.stop()
+
+    async def work(self) -> JobState | None:
+        """Work the job to its end; in which state it is left, None when another process has it.
+
+        Raises `Transient` when Postgres stays away: the job is then taken over when it has been silent for long enough.
+        """
+        working, beating = asyncio.ensure_future(self._work()), asyncio.ensure_future(self._beat())
+        try:
+            await asyncio.wait({working, beating}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                beating.result()  # It ends by raising only.
+            state = await working
+        except (_Lost, ClaimLost) as lost:
+            self._log.warning("job lost to another process", reason=str(lost))
+            return None
+        finally:
+            for task in (working, beating):
+                task.cancel()
+            await asyncio.gather(working, beating, return_exceptions=True)
+        self._around.observer.ended(self._job, state)
+        return state
+
+    async def _work(self) -> JobState:
+        job, around = self._job, self._around
+        self._log.info("job begun", mode=job.mode, attempt=job.claim.attempt, requested_by=job.requested_by)
+        try:
+            spec = await in_thread("spec", lambda: around.runner.spec(job.pipeline))
+            runs = await self._runs(spec)
+        except CdcError as error:
+            if isinstance(error, ClaimLost):
+                raise
+            return await self._end(JobState.FAILED, error=str(error))
+        if not runs:
+            error_text = f"pipeline {job.pipeline} has no table yet: nothing to compare"
+            return await self._end(JobState.FAILED, error=error_text)
+        for run in runs:
+            if run.state in (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED):
+                try:
+                    await self._run_collection(spec, run)
+                except Cancelled:
+                    return await self._end(JobState.CANCELLED)
+                except Stopped:
+                    return await self._give_back()
+        return await self._conclude()
+
+    async def _runs(self, spec: PipelineSpec) -> list[Run]:
+        """The job's collections; those of a job that is taken up again are the ones that it began with."""
+        around, job = self._around, self._job
+        runs = await around.jobs.runs(job.id)
+        if runs:
+            return runs
+        if job.collections is None:
+            found = await in_thread("collections", lambda: around.runner.collections(spec))
+        else:
+            found = [Collection(spec.source.database, name) for name in job.collections]
+        await around.jobs.add_runs(job.claim, job.pipeline, found)
+        return await around.jobs.runs(job.id)
+
+    async def _run_collection(self, spec: PipelineSpec, run: Run) -> None:
+        """Raises `Cancelled` and `Stopped`; a run that fails or is skipped is noted."""
+        job, jobs = self._job, self._around.jobs
+        collection = Collection(run.database, run.collection)
+        self._control.check()
+        if job.overlap is Overlap.SKIP and await jobs.is_covered(job, run):
+            await self._skip(run)
+            return
+        async with RunLock(self._around.database, job.pipeline, collection) as lock:
+            while not await lock.try_acquire():
+                if job.overlap is Overlap.SKIP:
+                    await self._skip(run)
+                    return
+                await self._around.wait(BEAT_S)
+                self._check_without_waiting()
+            run = await jobs.begin_run(job.claim, run)
+            try:
+                await self._compare(spec, run, collection, lock)
+            except (ClaimLost, _Lost, Stopped):
+                raise
+            except Cancelled:
+                await self._forget(run)
+                raise
+            except Exception as error:
+                await self._fail(run, error)
+
+    async def _compare(self, spec: PipelineSpec, run: Run, collection: Collection, lock: RunLock) -> None:
+        job, around = self._job, self._around
+        results = around.results
+        keys = None
+        if job.repair_id is not None:
+            keys = await results.repaired_keys(job.repair_id, run.database, run.collection)
+        verified = await results.verified(job.pipeline, run.database, run.collection)
+        request = RunRequest(str(run.id), spec, collection, job.mode, job.options, keys, verified)
+        result = await self._attempts(run, request, lock)
+        at = around.now()
+        kept = await in_thread("report", lambda: around.make_report(job, run, spec, result, at))
+        await results.keep(job, run, result, kept, at)
+        self._log.info("run completed", collection=run.collection, outcome=result.outcome, wrong=result.summary.wrong)
+        around.observer.completed(job, run, result)
+        await self._forget(run)
+
+    async def _attempts(self, run: Run, request: RunRequest, lock: RunLock) -> RunResult:
+        attempt = 1
+        while True:
+            try:
+                return await self._attempt(run, request, lock)
+            except Transient as error:
+                if attempt == MAX_ATTEMPTS:
+                    raise
+                wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1)  # nosec B311
+                self._log.warning("run will be tried again", reason=str(error), attempt=attempt, wait_s=round(wait_s))
+                self._progress = RunProgress(
+                    Phase.PREPARING,
+                    throttled_by=f"waits {wait_s:.0f} s and tries again: {error}",
+                )
+                await self._pause_between(wait_s)
+                attempt += 1
+
+    async def _attempt(self, run: Run, request: RunRequest, lock: RunLock) -> RunResult:
+        """One call of the runner, watched. Raises what it raises, and `_Lost`."""
+        job, around = self._job, self._around
+        loop = asyncio.get_running_loop()
+        pressure = Backpressure(
+            around.lag_reports,
+            job.pipeline,
+            request.collection,
+            job.options.max_lag_s,
+            lambda: around.now().timestamp(),
+        )
+
+        def report(progress: RunProgress) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._note, run, progress)
+
+        comparing = asyncio.ensure_future(
+            in_thread(f"run {request.collection.name}", lambda: around.runner.run(request, report, self._control))
+        )
+        try:
+            while not comparing.done():
+                self._control.hold(pressure.reason_to_wait())
+                await self._show_progress(run)
+                await asyncio.wait({comparing}, timeout=BEAT_S)
+                if lock.lost.is_set():
+                    raise _Lost(f"the lock of {request.collection.name} is gone with its connection")
+            await self._show_progress(run)
+            return comparing.result()
+        finally:
+            if not comparing.done():
+                self._control.stop()
+                comparing.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    # -- once a second ------------------------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        """Hold the job and follow what people want. Raises `_Lost` when it is, or may be, another's."""
+        loop = asyncio.get_running_loop()
+        heard_at = loop.time()
+        while True:
+            await asyncio.sleep(BEAT_S)
+            try:
+                self._wanted = await self._around.jobs.heartbeat(self._job.claim)
+                heard_at = loop.time()
+            except ClaimLost:
+                self._control.stop()
+                raise
+            except Transient as error:
+                if loop.time() - heard_at > self._around.takeover_s / 2:
+                    self._control.stop()
+                    raise _Lost(f"{error}; another process may take it over") from None
+            if self._wanted == "cancel":
+                self._control.cancel()
+            elif self._wanted == "pause":
+                self._control.stop()
+
+    def _note(self, run: Run, progress: RunProgress) -> None:
+        self._progress = progress
+        self._around.observer.progressed(self._job, run, progress)
+
+    async def _show_progress(self, run: Run) -> None:
+        progress = self._progress
+        if progress is None:
+            return
+        shown_progress = {
+            "phase": str(progress.phase),
+            "done": progress.done,
+            "total": progress.total,
+            "per_s": round(progress.per_s, 1),
+            "percent": None if progress.percent is None else round(progress.percent, 1),
+            "seconds_left": None if progress.seconds_left is None else round(progress.seconds_left, 1),
+            "throttled_by": self._control.held_by or progress.throttled_by,
+        }
+        with suppress(Transient):  # the next one is a second away; the heartbeat tells whether Postgres stays away
+            await self._around.jobs.tell_progress(run, shown_progress)
+
+    async def _pause_between(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        while loop.time() < until:
+            self._check_without_waiting()
+            await self._around.wait(min(BEAT_S, max(0.0, until - loop.time())))
+        self._check_without_waiting()
+
+    def _check_without_waiting(self) -> None:
+        """Raise `Cancelled` or `Stopped` when somebody wants it; never block the event loop."""
+        self._control.hold(None)
+        self._control.check()
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    async def _skip(self, run: Run) -> None:
+        why = "another run of the collection is under way or comes before it"
+        await self._around.jobs.end_run(self._job.claim, run, JobState.SKIPPED, why)
+        self._log.info("run skipped", collection=run.collection, reason=why)
+
+    async def _fail(self, run: Run, error: Exception) -> None:
+        reason = shown(error)
+        self._log.error(
+            "run failed", collection=run.collection, reason=reason, exc_info=not isinstance(error, CdcError)
+        )
+        await self._around.jobs.end_run(self._job.claim, run, JobState.FAILED, reason)
+        await self._forget(run)
+
+    async def _forget(self, run: Run) -> None:
+        try:
+            await in_thread("forget", partial(self._around.runner.forget, str(run.id)))
+        except OSError as error:  # the service's next start tidies up
+            self._log.warning("what a run has read could not be deleted", reason=str(error))
+
+    async def _give_back(self) -> JobState:
+        state = JobState.PAUSED if self._wanted == "pause" and not self._is_leaving else JobState.QUEUED
+        await self._around.jobs.release(self._job.claim, state)
+        self._log.info("job given back", state=state)
+        return state
+
+    async def _conclude(self) -> JobState:
+        runs = await self._around.jobs.runs(self._job.id)
+        failed = [each for each in runs if each.state is JobState.FAILED]
+        if failed:
+            first = f"{failed[0].database}.{failed[0].collection}: {failed[0].error}"
+            more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+            return await self._end(JobState.FAILED, error=first + more)
+        if all(each.state is JobState.SKIPPED for each in runs):
+            return await self._end(JobState.SKIPPED)
+        outcomes = {each.outcome for each in runs if each.state is JobState.COMPLETED}
+        worst = next(each for each in _WORST_FIRST if each in outcomes)
+        return await self._end(JobState.COMPLETED, worst)
+
+    async def _end(self, state: JobState, outcome: Outcome | None = None, error: str | None = None) -> JobState:
+        job, around = self._job, self._around
+        if state is JobState.CANCELLED:
+            for run in await around.jobs.runs(job.id):
+                await self._forget(run)
+        await around.jobs.finish(job.claim, state, outcome, error)
+        self._log.info("job over", state=state, outcome=outcome, reason=error)
+        if job.notifications.channels and state in (JobState.COMPLETED, JobState.FAILED):
+            around.tell(job, await news_of(around.database, job, state, around.now(), error))
+        if state is JobState.COMPLETED and outcome is Outcome.DIFFERENCES and job.options.repair:
+            await around.propose_repair(job)
+        return state

@@ -1,0 +1,170 @@
+"""What runs found, in Postgres: their numbers, each difference, the report, and what is verified of the collection."""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from cdc_shared.models.reconciliation import JobState
+from cdc_shared.security.data_key import DataKeys
+from reconciliation.database import Connection, Database
+from reconciliation.reconciler.difference import Difference
+from reconciliation.reconciler.result import RunResult, TopicPositions, Verified
+from reconciliation.reconciler.sealed_keys import open_key, seal_key
+from reconciliation.reporters.report import Report
+from reconciliation.reporters.report_store import save_report
+from reconciliation.scheduler.job import Job, Run
+from reconciliation.scheduler.job_store import hold
+
+ROWS_AT_ONCE: Final = 2_000
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenReport:
+    """A report; `lake_path` None: its files could not be written to the lake."""
+
+    report: Report
+    lake_path: str | None
+
+
+class ResultStore:
+    """`keys` seal the key texts of `_id`s."""
+
+    def __init__(self, database: Database, keys: DataKeys) -> None:
+        self._database = database
+        self._keys = keys
+
+    async def verified(self, pipeline: str, database: str, collection: str) -> Verified | None:
+        """What the last run that was `equal` left for mode incremental."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
+                "SELECT positions, rotation FROM reconciliation_verifications "
+                "WHERE pipeline = $1 AND database = $2 AND collection = $3 AND positions IS NOT NULL",
+                pipeline,
+                database,
+                collection,
+            )
+        if row is None:
+            return None
+        kept = row["positions"]
+        offsets = {int(partition): int(offset) for partition, offset in kept["offsets"].items()}
+        return Verified(TopicPositions(kept["topic_id"], offsets), row["rotation"])
+
+    async def repaired_keys(self, repair: UUID, database: str, collection: str) -> list[str]:
+        """The key texts of the `_id`s that a repair asked for in this collection. Raises `Fatal` when a key is gone."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(
+                "SELECT p.pipeline, d.run_id, d.number, d.source_key FROM reconciliation_repairs p "
+                "JOIN reconciliation_runs r ON r.job_id = p.job_id "
+                "JOIN reconciliation_differences d ON d.run_id = r.id AND d.kind = ANY(p.kinds) "
+                "WHERE p.id = $1 AND r.database = $2 AND r.collection = $3 AND d.source_key IS NOT NULL "
+                "ORDER BY d.number",
+                repair,
+                database,
+                collection,
+            )
+        return [
+            open_key(row["source_key"], self._keys, row["pipeline"], str(row["run_id"]), row["number"]) for row in rows
+        ]
+
+    async def keep(self, job: Job, run: Run, result: RunResult, report: WrittenReport, at: datetime) -> None:
+        """Store a run that came to its end. All of it, or nothing. Raises `ClaimLost`, `Transient`."""
+        async with self._database.transaction() as connection:
+            await hold(connection, job.claim)
+            await connection.execute("DELETE FROM reconciliation_differences WHERE run_id = $1", run.id)
+            await self._keep_differences(connection, job.pipeline, run, result.differences)
+            await connection.execute(
+                "UPDATE reconciliation_runs SET state = $2, outcome = $3, summary = $4, finished_at = $5, "
+                "error = NULL, progress = '{}' WHERE id = $1",
+                run.id,
+                JobState.COMPLETED,
+                result.outcome,
+                _plain({**_plain(result.summary), "verified_through": result.verified_through}),
+                at,
+            )
+            await save_report(connection, report.report, report.lake_path)
+            # A repair's verification has compared the repaired keys alone: it says nothing of the collection.
+            if job.repair_id is None:
+                await _keep_verdict(connection, job.pipeline, run, result, at)
+
+    async def _keep_differences(
+        self, connection: Connection, pipeline: str, run: Run, differences: Sequence[Difference]
+    ) -> None:
+        rows = self._rows(pipeline, run, differences)
+        # Encoded and encrypted aside: the event loop has heartbeats to send.
+        while batch := await asyncio.to_thread(list, islice(rows, ROWS_AT_ONCE)):
+            await connection.executemany(
+                "INSERT INTO reconciliation_differences (run_id, number, kind, key, source_key, details) "
+                "VALUES ($1, $2, $3, $4, $5, $6::text::jsonb)",
+                batch,
+            )
+
+    def _rows(self, pipeline: str, run: Run, differences: Sequence[Difference]) -> Iterator[tuple[Any, ...]]:
+        for number, each in enumerate(differences, 1):
+            source_key = each.source_key
+            sealed = None if source_key is None else seal_key(source_key, self._keys, pipeline, str(run.id), number)
+            details = {
+                "explanation": each.explanation,
+                "fields": [{"pointer": field.pointer, "how": field.how.value} for field in each.fields],
+                "document": each.document,
+                "row": each.row,
+                "rows": each.rows,
+                "rules_version": each.rules_version,
+            }
+            text = msgspec.json.encode(storable_value(details)).decode()
+            yield run.id, number, each.kind.value, storable(each.key), sealed, text
+
+
+async def _keep_verdict(connection: Connection, pipeline: str, run: Run, result: RunResult, at: datetime) -> None:
+    verified = result.verified
+    positions = _plain(verified.positions) if verified else None
+    await connection.execute(
+        """
+        INSERT INTO reconciliation_verifications AS v (pipeline, database, collection, verified_through, positions,
+            rotation, last_run_id, last_outcome, differences, checked_at)
+        VALUES ($1, $2, $3, $4, $5, coalesce($6, 0), $7, $8, $9, $10)
+        ON CONFLICT (pipeline, database, collection) DO UPDATE SET
+            verified_through = coalesce(EXCLUDED.verified_through, v.verified_through),
+            positions = coalesce(EXCLUDED.positions, v.positions),
+            rotation = coalesce($6, v.rotation),
+            last_run_id = EXCLUDED.last_run_id, last_outcome = EXCLUDED.last_outcome,
+            differences = EXCLUDED.differences, checked_at = EXCLUDED.checked_at
+        """,
+        pipeline,
+        run.database,
+        run.collection,
+        result.verified_through,
+        positions,
+        verified.rotation if verified else None,
+        run.id,
+        result.outcome,
+        {kind.value: count for kind, count in result.summary.differences.items() if count},
+        at,
+    )
+
+
+def storable(text: str) -> str:
+    """The text as Postgres can hold it: documents may hold NUL and halves of surrogate pairs, written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\u0000")
+
+
+def storable_value(value: Any) -> Any:
+    """As `storable`, for every text in a JSON value."""
+    match value:
+        case str():
+            return storable(value)
+        case Mapping():
+            return {storable(str(key)): storable_value(each) for key, each in value.items()}
+        case list() | tuple():
+            return [storable_value(each) for each in value]
+        case _:
+            return value
+
+
+def _plain(value: Any) -> Any:
+    return storable_value(msgspec.to_builtins(value, str_keys=True))
