@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cdc_shared.metrics.prometheus_metrics import PipelineState
 from cdc_shared.snapshots.snapshot_progress import CollectionState, SnapshotState
 from control_plane.models.pipeline import PipelineStatus
+from control_plane.models.reconciliation import Verification
 
 
 class _Answer(BaseModel):
@@ -192,3 +193,9 @@ class PipelineHealth(PipelineStatus):
     pipeline: str
     snapshot: SnapshotStatus | None = Field(description="null: none has begun, or it cannot be told now")
     metrics: PipelineMetrics
+    verified_through: datetime | None = Field(
+        default=None,
+        description="every row of every table was right as of this time of the source, as reconciliation has proved; "
+        "null: of at least one table it has not",
+    )
+    verifications: list[Verification] = Field(default=[], description="the same of each table that was compared")

@@ -11,7 +11,7 @@ from control_plane.middleware.request_metrics import RequestMetrics
 from control_plane.models.audit import Action
 from control_plane.models.monitoring import Health, PipelineHealth, PipelineMetrics, PlatformMetrics, Readiness
 from control_plane.permissions import Permission
-from control_plane.repositories import pipeline_repo
+from control_plane.repositories import pipeline_repo, reconciliation_repo
 from control_plane.routers.pipeline_requests import Name
 from control_plane.routes import guarded_router
 from control_plane.services.prometheus_page import MEDIA_TYPE, prometheus_page
@@ -75,6 +75,8 @@ async def pipeline_metrics(name: Name, platform: ThePlatform, reading: Reading) 
 
 @router.get("/api/v1/pipelines/{name}/status", dependencies=[guard(Permission.PIPELINES_READ, Action.PIPELINE_STATUS)])
 async def pipeline_status(name: Name, platform: ThePlatform, reading: Reading) -> PipelineHealth:
-    """What a pipeline is, how far its snapshot is, how far behind its tables are, and what is wrong."""
+    """What a pipeline is, how far its snapshot is, how far behind its tables are, through when they are proved equal to
+    MongoDB, and what is wrong."""
     record = await platform.pipelines.get(reading, name)
-    return platform.monitoring.status(record, platform.pipelines.state(record), datetime.now(UTC))
+    verifications = await reconciliation_repo.verifications(reading, {name})
+    return platform.monitoring.status(record, platform.pipelines.state(record), verifications, datetime.now(UTC))

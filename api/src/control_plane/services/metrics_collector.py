@@ -3,7 +3,7 @@ Kafka, MongoDB or a store.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -25,6 +25,8 @@ from cdc_shared.storage.object_store_admin import ObjectStoreAdmin
 from control_plane.blocking import BlockingCalls
 from control_plane.database import Database
 from control_plane.models.monitoring import DependencyDetail, DependencyState
+from control_plane.models.reconciliation import Verification
+from control_plane.repositories import reconciliation_repo
 from control_plane.services.dependency_watch import DependencyWatch
 from control_plane.services.pipeline_watch import PipelineWatch
 from control_plane.settings import Settings
@@ -35,6 +37,7 @@ REPORTS_EVERY_S: Final = 0.5
 TIMEOUT_S: Final = 5.0
 STORE_EVERY_S: Final = 10.0
 OPLOGS_EVERY_S: Final = 30.0
+VERIFICATIONS_EVERY_S: Final = 10.0
 SLOW_TIMEOUT_S: Final = 25.0
 THREADS: Final = 8
 PROBE_KEY: Final = ".cdc-ready"
@@ -83,6 +86,7 @@ class MetricsCollector:
     watches: Watches
     oplogs: DependencyWatch[Mapping[str, OplogWindow]]
     snapshots: DependencyWatch[Mapping[str, SnapshotProgress]]
+    verified: DependencyWatch[Sequence[Verification]]
 
     @property
     def dependencies(self) -> list[DependencyDetail]:
@@ -109,6 +113,11 @@ class MetricsCollector:
             return None  # what was under way then is somewhere else now
         return (self.snapshots.value or {}).get(pipeline)
 
+    @property
+    def verifications(self) -> Sequence[Verification]:
+        """What reconciliation last said of every table; empty before it is known."""
+        return self.verified.value or ()
+
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings, database: Database, reports: Reports) -> "AsyncIterator[MetricsCollector]":
@@ -127,8 +136,14 @@ class MetricsCollector:
             ),
             oplogs=DependencyWatch("oplogs", pipelines.oplogs, OPLOGS_EVERY_S, SLOW_TIMEOUT_S),
             snapshots=DependencyWatch("snapshots", pipelines.snapshots, OFTEN_S, SLOW_TIMEOUT_S),
+            verified=DependencyWatch("verifications", looks.verifications, VERIFICATIONS_EVERY_S, TIMEOUT_S),
         )
-        watches: tuple[DependencyWatch[Any], ...] = (*collector.watches.all, collector.oplogs, collector.snapshots)
+        watches: tuple[DependencyWatch[Any], ...] = (
+            *collector.watches.all,
+            collector.oplogs,
+            collector.snapshots,
+            collector.verified,
+        )
         tasks = [asyncio.create_task(each.run(), name=f"watch {each.name}") for each in watches]
         try:
             yield collector
@@ -158,6 +173,10 @@ class _Looks:
     async def postgres(self) -> None:
         async with self._database.connection() as connection:
             await connection.fetchval("SELECT 1")
+
+    async def verifications(self) -> Sequence[Verification]:
+        async with self._database.connection() as connection:
+            return await reconciliation_repo.verifications(connection, None)
 
     async def writers(self) -> None:
         if self._reports.trouble is not None:

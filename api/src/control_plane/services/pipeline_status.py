@@ -1,6 +1,6 @@
 """What the control plane tells of itself and of pipelines: everything here is reckoned of what is known already."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from cdc_shared.snapshots.snapshot_progress import SnapshotProgress
@@ -16,6 +16,7 @@ from control_plane.models.monitoring import (
     SnapshotStatus,
 )
 from control_plane.models.pipeline import PipelineRecord, State
+from control_plane.models.reconciliation import Verification
 from control_plane.services.metrics_collector import MetricsCollector
 from control_plane.services.pipeline_metrics import pipeline_metrics, rates, summary
 
@@ -57,8 +58,11 @@ class Monitoring:
             pipelines=[summary(each) for each in found],
         )
 
-    def status(self, record: PipelineRecord, state: State, now: datetime) -> PipelineHealth:
-        """What a pipeline is and how it gets on."""
+    def status(
+        self, record: PipelineRecord, state: State, verifications: Sequence[Verification], now: datetime
+    ) -> PipelineHealth:
+        """What a pipeline is and how it gets on; `verifications` are all that there are of its tables."""
+        metrics = self.of_pipeline(record.name, now)
         return PipelineHealth(
             pipeline=record.name,
             state=state,
@@ -68,8 +72,18 @@ class Monitoring:
             conditions=list(record.conditions),
             operations=list(record.operations),
             snapshot=_snapshot(self.collector.snapshot(record.name)),
-            metrics=self.of_pipeline(record.name, now),
+            metrics=metrics,
+            verified_through=verified_through(metrics, verifications),
+            verifications=list(verifications),
         )
+
+
+def verified_through(metrics: PipelineMetrics, verifications: Sequence[Verification]) -> datetime | None:
+    """As of when all of the pipeline's tables were right; None while of one of them that is not known."""
+    known = {(each.database, each.collection): each.verified_through for each in verifications}
+    tables = known.keys() | {(each.database, each.collection) for each in metrics.collections}
+    times = [at for table in tables if (at := known.get(table)) is not None]
+    return min(times) if times and len(times) == len(tables) else None
 
 
 def _snapshot(progress: SnapshotProgress | None) -> SnapshotStatus | None:

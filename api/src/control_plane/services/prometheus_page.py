@@ -1,6 +1,6 @@
 """The page `/metrics`: the requests, and how pipelines and parts were found last."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from cdc_shared.metrics.prometheus_metrics import PipelineState
 from control_plane.middleware.request_metrics import RequestMetrics
 from control_plane.models.monitoring import DependencyState, PipelineMetrics
+from control_plane.models.reconciliation import Verification
 from control_plane.services.metrics_collector import MetricsCollector
 from control_plane.services.pipeline_metrics import pipeline_metrics, summary
 
@@ -46,6 +47,7 @@ class _PlatformSeries(Collector):
         ]
         yield from _pipelines(found)
         yield from _collections(found)
+        yield from verification_series(self._collector.verifications)
 
     def _is_stopped(self, pipeline: str) -> bool:
         """No alert may hang on the lag of a pipeline that nobody wants to run."""
@@ -107,3 +109,29 @@ def _collections(found: list[PipelineMetrics]) -> Iterator[Metric]:
                 size.add_metric(where, one.table_bytes)
     yield lag
     yield size
+
+
+def verification_series(found: Sequence[Verification]) -> Iterator[Metric]:
+    """How far each table is verified, and what the last comparison found."""
+    labels = ["pipeline", "database", "collection"]
+    through = GaugeMetricFamily(
+        "cdc_collection_verified_through_timestamp_seconds",
+        "Source time as of which every row was proved right; none while no comparison was equal.",
+        labels=labels,
+    )
+    checked = GaugeMetricFamily(
+        "cdc_collection_checked_timestamp_seconds", "When the last completed comparison ended.", labels=labels
+    )
+    differences = GaugeMetricFamily(
+        "cdc_collection_differences", "Keys that the last completed comparison found.", labels=[*labels, "kind"]
+    )
+    for each in found:
+        where = [each.pipeline, each.database, each.collection]
+        if each.verified_through is not None:
+            through.add_metric(where, each.verified_through.timestamp())
+        checked.add_metric(where, each.checked_at.timestamp())
+        for kind, keys in each.differences.items():
+            differences.add_metric([*where, kind], keys)
+    yield through
+    yield checked
+    yield differences
