@@ -7,16 +7,45 @@ changed meanwhile is looked at again.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Final
 
-from cdc_shared.models.reconciliation import DifferenceKind
+from cdc_shared.delta.key_hash import hash_keys
+from cdc_shared.errors import Transient
+from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.models.reconciliation import WRONG, DifferenceKind
+from cdc_shared.rules.compiled import Rules
 from reconciliation.reconciler.data_comparator import Candidate
 from reconciliation.reconciler.difference import Difference, FieldDifference, How
-from reconciliation.reconciler.generations import Evidence, ScanWindow
+from reconciliation.reconciler.explanations import Explained, Explainer, by_dead_letters
+from reconciliation.reconciler.generations import (
+    Evidence,
+    Look,
+    Looks,
+    ScanWindow,
+    Subject,
+    TableState,
+    look,
+    look_where_scanned,
+)
 from reconciliation.reconciler.progress import Control
+from reconciliation.reconciler.result import TopicPositions
+from reconciliation.reconciler.rules_versions import Incomparable
+from reconciliation.sources.deltalake_reader import KeyHash, StoredRow
 
-__all__ = ["Difference", "FieldDifference", "How", "Settled", "SettleLimits", "settle"]
+__all__ = ["Difference", "FieldDifference", "How", "SettleLimits", "Settled", "candidates_of_keys", "settle"]
+
+POLL_S: Final = 0.25
+MAX_LOOKS: Final = 30
+"""A key that changed in each of so many generations is changed all the time."""
+FAILURES_IN_A_ROW: Final = 5
+FIRST_PAUSE_S: Final = 1.0
+"""After a failure; doubled with each."""
+
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +104,8 @@ def settle(
     *,
     scan: ScanWindow | None = None,
     values: bool = True,
-    advance: Callable[[int], None] = lambda keys: None,
-    waiting: Callable[[str | None], None] = lambda why: None,
+    advance: Callable[[int], None] = lambda _: None,
+    waiting: Callable[[str | None], None] = lambda _: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Settled:
@@ -92,4 +121,244 @@ def settle(
         Transient, Fatal: source, Kafka or store; settling the same candidates again is safe.
         Cancelled, Stopped: by `control`.
     """
-    raise NotImplementedError
+    settling = _Settling(evidence, limits, control, scan, Explainer(evidence.rules, values=values), clock, sleep)
+    settling.advance, settling.waiting = advance, waiting
+    return settling.run(iter(candidates))
+
+
+def candidates_of_keys(keys: Iterable[str], rules: Rules) -> Iterator[Candidate]:
+    """Candidates for documents that are to be looked into without a scan: by key texts of their `_id`s."""
+    names = list(dict.fromkeys(keys))
+    for (high, low), key in zip(hash_keys(map(rules.key_text, names)).tolist(), names, strict=True):
+        yield Candidate(DifferenceKind.DIFFERENT, (high, low), key, None, (), 0)
+
+
+class _Settling:
+    """One call of `settle`."""
+
+    advance: Callable[[int], None]
+    waiting: Callable[[str | None], None]
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        limits: SettleLimits,
+        control: Control,
+        scan: ScanWindow | None,
+        explainer: Explainer,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._evidence = evidence
+        self._limits = limits
+        self._control = control
+        self._scan = scan
+        self._explainer = explainer
+        self._clock = clock
+        self._sleep = sleep
+        self._pending: deque[Subject] = deque()
+        self._found: list[Explained] = []
+        self._counts: Counter[DifferenceKind] = Counter()
+        self._wrong = self._equal = self._failures = 0
+        self._generations: list[Generation] = []
+
+    def run(self, candidates: Iterator[Candidate]) -> Settled:
+        uninspected = 0
+        while batch := self._next(candidates):
+            if self._wrong >= self._limits.max_differences:
+                uninspected = len(batch) + len(self._pending) + sum(1 for _ in candidates)
+                break
+            if not self._generation(batch):
+                uninspected = self._give_up(candidates)
+                break
+        self.waiting(None)
+        differences = self._with_letters()
+        return Settled(differences, dict(self._counts), self._equal, uninspected, tuple(self._generations))
+
+    # -- a generation --------------------------------------------------------------------------------------------------
+
+    def _next(self, candidates: Iterator[Candidate]) -> list[Subject]:
+        """The keys of the next generation: those that are pending first."""
+        batch = [self._pending.popleft() for _ in range(min(len(self._pending), self._limits.keys_at_once))]
+        fresh = islice(candidates, self._limits.keys_at_once - len(batch))
+        return batch + [Subject(each, each.source_key) for each in fresh]
+
+    def _generation(self, batch: list[Subject]) -> bool:
+        """Look at a batch; False when the writer did not come as far in the time that there is."""
+        began = self._clock()
+        for subject in batch:
+            subject.looked_at = began if subject.looked_at is None else subject.looked_at
+        equal, found, pending = self._equal, len(self._found), len(self._pending)
+        try:
+            looks = self._looks(batch)
+            self._failures = 0
+        except Transient as error:
+            self._pause(error)
+            self._pending.extendleft(reversed(batch))
+            return True
+        for each in looks:
+            if each.table is None:
+                self._pending.extendleft(reversed(batch))
+                self._note(len(batch), 0, 0, len(batch), None, began)
+                return False
+            for one in each.looks:
+                self._decide(one, each.table)
+            self._pending.extend(each.unread)
+        table = looks[-1].table if looks else None
+        left = len(self._pending) - pending
+        decided = len(batch) - left
+        self._note(
+            len(batch), self._equal - equal, len(self._found) - found, left, table.version if table else None, began
+        )
+        self.advance(decided)
+        return True
+
+    def _looks(self, batch: list[Subject]) -> list[Looks]:
+        self._control.check()
+        named = self._named(batch)
+        asked = [each for each in named if each.source_key is not None]
+        masked = [each for each in named if each.source_key is None and not each.candidate.keyless]
+        keyless = [each for each in named if each.candidate.keyless]
+        looks = []
+        if asked:
+            looks.append(look(asked, self._evidence, self._reached, self._limits.bytes_at_once))
+        if masked and self._scan is not None and (not looks or looks[-1].table is not None):
+            looks.append(look_where_scanned(masked, self._scan, self._evidence, self._reached))
+        if keyless:
+            looks.append(self._keyless(keyless))
+        return looks
+
+    def _named(self, batch: list[Subject]) -> list[Subject]:
+        """Find the keys of rows that no document was seen for. A row that is gone meanwhile settles its key."""
+        nameless = {each.candidate.hash: each for each in batch if each.source_key is None and each.key is None}
+        if not nameless:
+            return batch
+        rules = self._evidence.rules.newest.rules
+        for key_hash, row in self._rows(nameless):
+            subject = nameless[key_hash]
+            subject.key = row.key or ""
+            if not rules.changes_keys and not subject.candidate.keyless:
+                subject.source_key = row.key
+        gone = [each for each in nameless.values() if each.key is None]
+        self._equal += len(gone)
+        unknown = [] if self._scan is not None or not rules.changes_keys else list(nameless.values())
+        for subject in unknown:
+            if subject.key and not subject.candidate.keyless:
+                self._add(Explained(self._explainer.undecided(_unseen(subject), _NOT_SCANNED), None))
+        left_out = {id(each) for each in gone} | {
+            id(each) for each in unknown if each.key and not each.candidate.keyless
+        }
+        return [each for each in batch if id(each) not in left_out]
+
+    def _rows(self, subjects: Mapping[KeyHash, Subject]) -> Iterable[tuple[KeyHash, StoredRow]]:
+        table = self._evidence.table.newest(self._evidence.events.ends())
+        return self._evidence.table.rows(table, {each: s.candidate.locations for each, s in subjects.items()})
+
+    def _keyless(self, subjects: list[Subject]) -> Looks:
+        """Rows without a key: no document and no change can be theirs, so there is nothing to wait for."""
+        table = self._evidence.table.newest(self._evidence.events.ends())
+        wanted = {each.candidate.hash: each.candidate.locations for each in subjects}
+        rows = [row for _, row in self._evidence.table.rows(table, wanted)]
+        return Looks(table, [Look(each, None, None, rows, False) for each in subjects])
+
+    def _reached(self, topic: TopicPositions, source_ms: int) -> TableState | None:
+        """Wait for the first version of the table in which everything of the source up to that time is."""
+        deadline = self._clock() + self._limits.timeout_s
+        try:
+            while True:
+                table = self._evidence.table.newest(topic)
+                watermark_ms = table.watermark_ms
+                if watermark_ms is not None and watermark_ms > source_ms and self._evidence.table.is_whole(table):
+                    return table
+                if self._clock() >= deadline:
+                    return None
+                self.waiting("the writer has not come as far as the source was read")
+                self._control.check()
+                self._sleep(POLL_S)
+        finally:
+            self.waiting(None)
+
+    def _pause(self, error: Transient) -> None:
+        self._failures += 1
+        if self._failures >= FAILURES_IN_A_ROW:
+            raise error
+        log.warning("differences are looked at again after an error", reason=str(error), failures=self._failures)
+        self.waiting(str(error))
+        until = self._clock() + FIRST_PAUSE_S * 2 ** (self._failures - 1)
+        while self._clock() < until:
+            self._control.check()
+            self._sleep(POLL_S)
+
+    # -- what came of it -----------------------------------------------------------------------------------------------
+
+    def _decide(self, seen: Look, table: TableState) -> None:
+        subject = seen.subject
+        subject.looks += 1
+        if seen.refused is not None:
+            self._add(Explained(self._explainer.undecided(seen, f"It cannot be compared: {seen.refused}."), None))
+            return
+        try:
+            if self._explainer.agrees(seen, table.schema):
+                self._equal += 1
+            elif not seen.changed:
+                self._add(self._explainer.explain(seen, table))
+            elif self._is_hopeless(subject):
+                self._add(Explained(self._explainer.undecided(seen, _changing(subject.looks)), None))
+            else:
+                self._pending.append(subject)
+        except Incomparable as error:
+            self._add(Explained(self._explainer.undecided(seen, f"It cannot be compared: {error}."), None))
+
+    def _is_hopeless(self, subject: Subject) -> bool:
+        began = subject.looked_at or 0.0
+        return subject.looks >= MAX_LOOKS or self._clock() - began >= self._limits.timeout_s
+
+    def _give_up(self, candidates: Iterator[Candidate]) -> int:
+        """The writer does not come as far: what is left lags, all of it. Returns how many of those are only counted."""
+        why = (
+            f"The writer did not come as far as the source was read within {self._limits.timeout_s:,.0f} s: see "
+            "whether the pipeline runs, and how far it lags."
+        )
+        for subject in self._pending:
+            self._add(Explained(self._explainer.undecided(_unseen(subject), why), None))
+        return sum(1 for _ in candidates)
+
+    def _add(self, explained: Explained) -> None:
+        kind = explained.difference.kind
+        self._counts[kind] += 1
+        self._wrong += kind in WRONG
+        if len(self._found) < self._limits.max_differences:
+            self._found.append(explained)
+
+    def _note(self, keys: int, equal: int, confirmed: int, pending: int, version: int | None, began: float) -> None:
+        number, seconds = len(self._generations) + 1, self._clock() - began
+        self._generations.append(Generation(number, keys, equal, confirmed, pending, version, seconds))
+
+    def _with_letters(self) -> list[Difference]:
+        """The differences, explained by dead letters where there are some."""
+        keys = {each.difference.key for each in self._found if each.difference.kind is not DifferenceKind.LAGGING}
+        letters = self._evidence.letters(keys) if keys else {}
+        told = by_dead_letters(self._found, letters)
+        for before, after in zip(self._found, told, strict=True):
+            if before.difference.kind is not after.kind:
+                self._counts[before.difference.kind] -= 1
+                self._counts[after.kind] += 1
+        self._counts = +self._counts
+        return told
+
+
+_NOT_SCANNED: Final = (
+    "Its row has a masked _id, which cannot be looked up in MongoDB. A full comparison, which reads every document, "
+    "can tell whether there is one."
+)
+
+
+def _unseen(subject: Subject) -> Look:
+    return Look(subject, None, None, (), False)
+
+
+def _changing(looks: int) -> str:
+    return (
+        f"The document changed each of the {looks} times that it was looked at, faster than the writer brings changes "
+        "in: compare it again when it changes less."
+    )

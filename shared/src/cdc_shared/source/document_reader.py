@@ -29,12 +29,13 @@ _RAW: Final = CodecOptions[RawBSONDocument](document_class=RawBSONDocument)
 
 @dataclass(frozen=True, slots=True)
 class DocumentRead:
-    """`text` is the document in Debezium's dialect, None when there is none; `source_ts_ms` the source's time of the
-    read.
+    """`text` is the document in Debezium's dialect and `raw` its BSON, None when there is none; `source_ts_ms` the
+    source's time of the read.
     """
 
     text: str | None
     source_ts_ms: int
+    raw: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def _read_chunk(source: MongodbSource, collection: Collection, ids: dict[str, An
         if key not in ids:  # equal as numbers are, but another key: 5.0 for 5
             continue
         try:
-            answer.read[key] = DocumentRead(document_text(raw), source_ts_ms)
+            answer.read[key] = DocumentRead(document_text(raw), source_ts_ms, raw)
         except InvalidBson as error:
             del answer.read[key]
             answer.refused[key] = f"the source's document is {error}"
