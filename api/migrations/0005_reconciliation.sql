@@ -164,9 +164,10 @@ CREATE TRIGGER reconciliation_repairs_changed AFTER INSERT OR UPDATE OF state ON
 -- name must not inherit the old verdict. Nor may its schedules go on, its jobs run, its repairs be applied.
 CREATE FUNCTION forget_reconciliation() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    DELETE FROM reconciliation_verifications WHERE pipeline = OLD.name;
+    -- First: a run that is being kept holds its job, and its verdict must be here to be deleted.
     UPDATE reconciliation_jobs SET wanted = 'cancel'
         WHERE pipeline = OLD.name AND finished_at IS NULL AND wanted <> 'cancel';
+    DELETE FROM reconciliation_verifications WHERE pipeline = OLD.name;
     UPDATE reconciliation_repairs SET state = 'rejected', error = 'its tables are gone', finished_at = now()
         WHERE pipeline = OLD.name AND state IN ('proposed', 'approved');
     IF TG_OP = 'DELETE' THEN

@@ -73,11 +73,14 @@ class ResultStore:
         ]
 
     async def keep(self, job: Job, run: Run, result: RunResult, report: WrittenReport, at: datetime) -> None:
-        """Store a run that came to its end. All of it, or nothing. Raises `ClaimLost`, `Transient`."""
+        """Store a run that came to its end; it is `completed` once all of it is stored.
+
+        Differences come first, in transactions of their own: in one that takes minutes the job's heartbeat would wait.
+        Raises `ClaimLost`, `Transient`.
+        """
+        await self._keep_differences(job, run, result.differences)
         async with self._database.transaction() as connection:
             await hold(connection, job.claim)
-            await connection.execute("DELETE FROM reconciliation_differences WHERE run_id = $1", run.id)
-            await self._keep_differences(connection, job.pipeline, run, result.differences)
             await connection.execute(
                 "UPDATE reconciliation_runs SET state = $2, outcome = $3, summary = $4, finished_at = $5, "
                 "error = NULL, progress = '{}' WHERE id = $1",
@@ -88,21 +91,25 @@ class ResultStore:
                 at,
             )
             await save_report(connection, report.report, report.lake_path)
-            # A repair's verification has compared the repaired keys alone: it says nothing of the collection.
-            if job.repair_id is None:
+            # A repair's verification has compared the repaired keys alone: it says nothing of the collection. A job that
+            # is to be cancelled may be of tables that are gone: those made anew must not inherit its verdict.
+            if job.repair_id is None and not await _is_to_end(connection, job):
                 await _keep_verdict(connection, job.pipeline, run, result, at)
 
-    async def _keep_differences(
-        self, connection: Connection, pipeline: str, run: Run, differences: Sequence[Difference]
-    ) -> None:
-        rows = self._rows(pipeline, run, differences)
+    async def _keep_differences(self, job: Job, run: Run, differences: Sequence[Difference]) -> None:
+        async with self._database.transaction() as connection:
+            await hold(connection, job.claim)
+            await connection.execute("DELETE FROM reconciliation_differences WHERE run_id = $1", run.id)
+        rows = self._rows(job.pipeline, run, differences)
         # Encoded and encrypted aside: the event loop has heartbeats to send.
         while batch := await asyncio.to_thread(list, islice(rows, ROWS_AT_ONCE)):
-            await connection.executemany(
-                "INSERT INTO reconciliation_differences (run_id, number, kind, key, source_key, details) "
-                "VALUES ($1, $2, $3, $4, $5, $6::text::jsonb)",
-                batch,
-            )
+            async with self._database.transaction() as connection:
+                await hold(connection, job.claim)
+                await connection.executemany(
+                    "INSERT INTO reconciliation_differences (run_id, number, kind, key, source_key, details) "
+                    "VALUES ($1, $2, $3, $4, $5, $6::text::jsonb)",
+                    batch,
+                )
 
     def _rows(self, pipeline: str, run: Run, differences: Sequence[Difference]) -> Iterator[tuple[Any, ...]]:
         for number, each in enumerate(differences, 1):
@@ -118,6 +125,11 @@ class ResultStore:
             }
             text = msgspec.json.encode(storable_value(details)).decode()
             yield run.id, number, each.kind.value, storable(each.key), sealed, text
+
+
+async def _is_to_end(connection: Connection, job: Job) -> bool:
+    wanted = await connection.fetchval("SELECT wanted FROM reconciliation_jobs WHERE id = $1", job.id)
+    return bool(wanted == "cancel")
 
 
 async def _keep_verdict(connection: Connection, pipeline: str, run: Run, result: RunResult, at: datetime) -> None:
