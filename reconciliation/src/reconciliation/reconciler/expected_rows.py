@@ -1,7 +1,7 @@
-"""The rows that a collection's documents should have in its table: made of raw BSON by the code that the writer uses.
+"""The rows that a collection's documents should have in its table: made of raw BSON as the writer makes them.
 
-    raw BSON ──> texts ──> decode ──> rules.validate ──> rules.transform ──> fit into the table's columns
-                           (in the documents' own schema)                    (or into `_cdc_rescued`)
+    raw BSON ──> decode_raw ──> rules.validate ──> rules.transform ──> fit into the table's columns
+                 (in the documents' own schema)                        (or into `_cdc_rescued`)
 
 The table's schema is that of one version and is not widened: a field that it has no column for is rescued, and so its
 row equals none that the writer made with another schema, unless the writer rescued it as well.
@@ -20,13 +20,12 @@ from cdc_shared.documents import (
     DocumentSchema,
     FieldPolicies,
     InvalidBson,
-    decode,
     document_key,
-    document_text,
     fit_exactly,
 )
 from cdc_shared.models.data_quality import MONGODB_MAX_DOCUMENT_BYTES
 from cdc_shared.rules.compiled import Rules
+from reconciliation.reconciler.bson_decoder import DocumentTexts, decode_raw
 from reconciliation.reconciler.row_digest import RESCUED
 from reconciliation.reconciler.spill import SourceStatus
 
@@ -62,12 +61,14 @@ def expect(
 
     Each document is judged alone: a `unique` rule, which looks at the writer's batches, rejects nothing here.
     """
-    statuses = np.full(len(raw), SourceStatus.EXPECTED, np.uint8)
-    texts, source_keys = _texts_and_keys(raw, statuses)
+    texts = DocumentTexts(raw)
     known = _known_schema(schema, rules, policies)
-    decoded = decode(texts, known.schema, policies=policies)
+    decoded = decode_raw(raw, known.schema, policies)
     known.schema = decoded.schema
+    statuses = np.full(len(raw), SourceStatus.EXPECTED, np.uint8)
     statuses[list(decoded.invalid)] = SourceStatus.UNREADABLE
+    source_keys = [_key(each) for each in raw]
+    _mark(statuses, [row for row, key in enumerate(source_keys) if not key], SourceStatus.UNREADABLE)
     sizes = np.fromiter(map(len, raw), np.int64, len(raw))
     _mark(statuses, np.flatnonzero(sizes > min(max_document_bytes, MONGODB_MAX_DOCUMENT_BYTES)), SourceStatus.REJECTED)
     if rules.validates:
@@ -79,7 +80,8 @@ def expect(
         decoded = rules.transform(decoded, texts, policies=policies).decoded
     fitted = fit_exactly(decoded, schema)
     keys = [rules.key_text(key) if key else "" for key in source_keys] if rules.changes_keys else source_keys
-    return ExpectedRows(keys, source_keys, fitted.table.append_column(RESCUED, fitted.rescued), statuses)
+    table = pa.Table.from_arrays([*fitted.table.columns, fitted.rescued], names=[*fitted.table.column_names, RESCUED])
+    return ExpectedRows(keys, source_keys, table, statuses)
 
 
 def _mark(statuses: Statuses, rows: Sequence[int] | npt.NDArray[np.int64], status: SourceStatus) -> None:
@@ -88,19 +90,11 @@ def _mark(statuses: Statuses, rows: Sequence[int] | npt.NDArray[np.int64], statu
     statuses[rows[statuses[rows] == SourceStatus.EXPECTED]] = status
 
 
-def _texts_and_keys(raw: Sequence[bytes], statuses: Statuses) -> tuple[list[str], list[str]]:
-    """The texts to decode, empty where there is none, and the keys; what cannot be read is marked."""
+def _key(raw: bytes) -> str:
     try:
-        return [document_text(each) for each in raw], [document_key(each) for each in raw]
+        return document_key(raw)
     except InvalidBson:
-        texts, keys = [""] * len(raw), [""] * len(raw)
-    for row, each in enumerate(raw):
-        try:
-            keys[row] = document_key(each)
-            texts[row] = document_text(each)
-        except InvalidBson:
-            statuses[row] = SourceStatus.UNREADABLE
-    return texts, keys
+        return ""
 
 
 @dataclass
