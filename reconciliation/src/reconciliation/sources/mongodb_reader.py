@@ -216,7 +216,8 @@ class _ChunkReading:
             self._chunk.filter(self._after),
             {"_id": 1} if reader._keys_only else None,
             session=self._session,
-            hint=_ORDER,
+            # No hint: a query for nothing but _id in its order takes this index in any case, and SecantusDB, told to
+            # use it, gives embedded documents in another order than the one that it compares them in.
             sort=_ORDER,
             batch_size=self._throttle.batch_documents,
         )
