@@ -41,7 +41,7 @@ class CronSchedule:
         """The first instant later than `moment` (which knows its zone), in UTC."""
         start = moment.astimezone(self._zone).replace(tzinfo=None)
         earliest: datetime | None = None
-        for wall in self._walls(start - _LONGEST_REPETITION if self._fields.every_hour else start):
+        for wall in self._walls(start - _LONGEST_REPETITION if self._repeats_near(moment) else start):
             first = self._instant(wall, fold=0)
             if earliest is not None and first >= earliest:
                 return earliest
@@ -59,6 +59,13 @@ class CronSchedule:
     def upcoming(self, moment: datetime, count: int) -> list[datetime]:
         """The first `count` instants later than `moment`, in UTC."""
         return list(islice(self.following(moment), count))
+
+    def _repeats_near(self, moment: datetime) -> bool:
+        """Whether times of the wall clock before `moment`'s may still be to come: the clock is set about then."""
+        if not self._fields.every_hour:
+            return False
+        near = (moment - _LONGEST_REPETITION, moment, moment + _LONGEST_REPETITION)
+        return len({each.astimezone(self._zone).utcoffset() for each in near}) > 1
 
     def _walls(self, start: datetime) -> Iterator[datetime]:
         """Times of the wall clock, without a zone, from `start`'s minute on."""
