@@ -1,17 +1,21 @@
-"""Where reports are kept: JSON, CSV and HTML in the lake, one capped JSON in Postgres; and for how long.
+"""Where reports are kept: JSON, CSV and HTML in the lake, one capped JSON in Postgres.
 
 The lake is written first, so that what Postgres points to is there. A lake that cannot be written costs the run
 nothing: its report is then in Postgres alone, without a `lake_path`.
 """
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+import threading
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime
+from pathlib import PurePosixPath
 from typing import Any, Final, Protocol
 
 import msgspec
 import obstore
 
+from cdc_shared.errors import CdcError
 from cdc_shared.logging.structured_logger import get_logger
+from cdc_shared.retry import retrying
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import (
     MULTIPART_CHUNK_BYTES,
@@ -23,11 +27,11 @@ from cdc_shared.storage.report_files import CONTENT_TYPES, ReportFormat, report_
 from reconciliation.reporters.report import Report
 from reconciliation.reporters.report_generator import csv_pieces, json_pieces, stored_report
 from reconciliation.reporters.report_html import html_page
+from reconciliation.storable_text import storable_value
 
-RETENTION_DAYS: Final = 90
+LAKE_PATIENCE_S: Final = 30.0
+"""So long a run waits for a lake that does not answer, before its report is in Postgres alone."""
 _MEBIBYTE: Final = 1024 * 1024
-EXPIRED_RUNS: Final = 200
-"""So many runs lose their differences in one statement: they may be millions of rows."""
 
 log = get_logger(__name__)
 
@@ -66,6 +70,21 @@ def write_to_lake(report: Report, root: str, stores: ObjectStoreSettings) -> str
     return url
 
 
+def written_to_lake(report: Report, root: str, stores: ObjectStoreSettings, stop: threading.Event) -> str | None:
+    """As `write_to_lake`, with retries; None, and a line in the log, when the lake cannot be written."""
+    told = {"pipeline": report.run.pipeline, "collection": report.run.collection.name, "run": report.run.run_id}
+    try:
+        return retrying(
+            lambda: write_to_lake(report, root, stores),
+            lambda attempt: log.warning("a report could not be written yet", reason=str(attempt.error), **told),
+            stop,
+            give_up_after_s=LAKE_PATIENCE_S,
+        )
+    except CdcError as error:
+        log.error("a report is not in the lake, only in Postgres", reason=str(error), **told)
+        return None
+
+
 async def save_report(connection: Connection, report: Report, lake_path: str | None) -> None:
     """Put the report into `reconciliation_reports`, in place of an earlier one of the run."""
     await connection.execute(
@@ -75,73 +94,29 @@ async def save_report(connection: Connection, report: Report, lake_path: str | N
         SET report = EXCLUDED.report, lake_path = EXCLUDED.lake_path, created_at = now()
         """,
         report.run.run_id,
-        msgspec.json.encode(without_nul(stored_report(report))).decode(),
+        msgspec.json.encode(storable_value(stored_report(report))).decode(),
         lake_path,
     )
 
 
 def expire_in_lake(
-    root: str,
-    pipeline: str,
-    stores: ObjectStoreSettings,
-    retention: timedelta,
-    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    root: str, pipeline: str, stores: ObjectStoreSettings, before: datetime, kept_runs: Collection[str]
 ) -> int:
-    """Delete the pipeline's reports that are older; how many files. Blocks. Raises `Transient` or `Fatal`."""
+    """Delete the pipeline's reports that were written before, but of these runs; how many files.
+
+    `kept_runs`: ids of the runs that Postgres still has. Blocks. Raises `Transient` or `Fatal`.
+    """
     directory = reports_directory(root, pipeline)
     store = open_store(directory, stores)
     deleted = 0
     with store_errors(f"clean up {directory}"):
         for page in obstore.list(store):
-            old = [found["path"] for found in page if found["last_modified"] < now() - retention]
-            if old:
-                obstore.delete(store, old)
-            deleted += len(old)
+            old = [each["path"] for each in page if each["last_modified"] < before]
+            gone = [path for path in old if PurePosixPath(path).stem not in kept_runs]
+            if gone:
+                obstore.delete(store, gone)
+            deleted += len(gone)
     return deleted
-
-
-async def expire_in_postgres(connection: Connection, retention: timedelta) -> int:
-    """Delete differences and reports of runs that ended longer ago, some runs at a time; how many runs had any.
-
-    Jobs, runs and their numbers stay. A run whose repair is still to be decided or under way keeps its differences.
-    """
-    expired = 0
-    while True:
-        tag = await connection.execute(_EXPIRE, retention, EXPIRED_RUNS)
-        count = int(tag.rpartition(" ")[2])
-        expired += count
-        if count < EXPIRED_RUNS:
-            return expired
-
-
-def without_nul(value: Any) -> Any:
-    """Return a JSON value with U+0000 written out in its texts: Postgres' jsonb refuses it, BSON's strings have it."""
-    if isinstance(value, str):
-        return value.replace("\x00", "\\u0000")
-    if isinstance(value, dict):
-        return {without_nul(name): without_nul(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [without_nul(each) for each in value]
-    return value
-
-
-_EXPIRE: Final = """
-WITH old AS (
-    SELECT run.id FROM reconciliation_runs run
-    WHERE run.finished_at < now() - $1::interval
-      AND (EXISTS (SELECT FROM reconciliation_reports WHERE run_id = run.id)
-           OR EXISTS (SELECT FROM reconciliation_differences WHERE run_id = run.id))
-      AND NOT EXISTS (
-          SELECT FROM reconciliation_repairs repair
-          WHERE repair.job_id = run.job_id AND repair.finished_at IS NULL)
-    ORDER BY run.finished_at LIMIT $2
-), differences AS (
-    DELETE FROM reconciliation_differences WHERE run_id IN (SELECT id FROM old)
-), reports AS (
-    DELETE FROM reconciliation_reports WHERE run_id IN (SELECT id FROM old)
-)
-SELECT id FROM old
-"""
 
 
 def _in_megabytes(pieces: Iterator[bytes]) -> Iterator[bytes]:

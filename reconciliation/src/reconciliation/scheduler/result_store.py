@@ -1,7 +1,7 @@
 """What runs found, in Postgres: their numbers, each difference, the report, and what is verified of the collection."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -20,6 +20,7 @@ from reconciliation.reporters.report import Report
 from reconciliation.reporters.report_store import save_report
 from reconciliation.scheduler.job import Job, Run
 from reconciliation.scheduler.job_store import hold
+from reconciliation.storable_text import storable, storable_value
 
 ROWS_AT_ONCE: Final = 2_000
 
@@ -158,24 +159,6 @@ async def _keep_verdict(connection: Connection, pipeline: str, run: Run, result:
         {kind.value: count for kind, count in result.summary.differences.items() if count},
         at,
     )
-
-
-def storable(text: str) -> str:
-    """The text as Postgres can hold it: documents may hold NUL and halves of surrogate pairs, written as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\x00", "\\u0000")
-
-
-def storable_value(value: Any) -> Any:
-    """As `storable`, for every text in a JSON value."""
-    match value:
-        case str():
-            return storable(value)
-        case Mapping():
-            return {storable(str(key)): storable_value(each) for key, each in value.items()}
-        case list() | tuple():
-            return [storable_value(each) for each in value]
-        case _:
-            return value
 
 
 def _plain(value: Any) -> Any:
