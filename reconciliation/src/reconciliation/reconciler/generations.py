@@ -1,15 +1,18 @@
 """One generation: documents and rows of some keys, read in an order that makes their comparison a proof.
 
-    1. P = how far the change topic is written, uncommitted records included.
+    1. P = where the newest version of the table stands in the change topic.
     2. Each document is read by its key, linearizable, from the primary; e = the source's operation time after that.
     3. Wait until the table's watermark is later than e: everything in the source up to e is in version V'.
     4. The keys' rows in V'.
     5. The keys of the events from P to where V' stands in the topic. A key with an event there *has changed* meanwhile.
 
 Of a key that has not changed, V' holds exactly the changes up to the moment in which its document was read: those of
-before have come (3), at offsets before P, as nothing of the key lies between P and V'; and none of later is in V', as
-the event of a change is written after it, so behind P. Then the row must be what the document says, without any guess
-about time. A re-read request is an event of its key as any other, a row that it moved counts as changed.
+before have come (3), and none of later is in V', as the event of a change is written after it, so behind P. Then the
+row must be what the document says, without any guess about time.
+
+P is not the end of the topic, though changes before that end are older than the document: a re-read request that lies
+before it, but that the writer has yet to come to, reads a *newer* document. In the same way a re-read request counts as
+an event of its key wherever it stands behind P.
 
 A document's key cannot be told from a row whose `_id` is masked. If the scan of the source saw no document for it, the
 scan stands for step 2: P is from before it, e from after it.
@@ -95,7 +98,8 @@ class ScanWindow:
     """When the source was scanned.
 
     Attributes:
-        before: where the change topic ended before the first chunk was read, in whatever process.
+        before: where a version of the table stood in the change topic, or less, that was the newest at a time before
+            the first chunk was read, in whatever process.
         after_ms: the source's operation time after the last chunk was read.
     """
 
@@ -146,12 +150,13 @@ class Looks:
 
 
 Await = Callable[[TopicPositions, int], TableState | None]
-"""(topic, source time in ms) → the first version of the table with a later watermark; None when it does not come."""
+"""(positions in the topic, source time in ms) → the first version of the table with a later watermark; None when it does not come."""
 
 
 def look(subjects: Sequence[Subject], evidence: Evidence, reached: Await, max_bytes: int) -> Looks:
     """Look at keys whose source keys are known. Raises `Transient` and `Fatal` as what is asked does."""
-    before = evidence.events.ends()
+    topic = evidence.events.ends()
+    before = TopicPositions(topic.topic_id, evidence.table.newest(topic).positions)
     found, unread = _documents(subjects, evidence, max_bytes)
     read_ms = max((each.source_ts_ms for each in found.read.values()), default=0)
     table = reached(before, read_ms)

@@ -159,7 +159,8 @@ class Scan:
             rules_version=request.spec.quality.version,
             sample_mask=None if keys_only else sample_mask(request.options.sample_share, rows),
             topic_id=before.topic_id,
-            ends_before=before.offsets,
+            # A re-read request before these ends that the writer has not come to reads its document later than the scan.
+            ends_before={p: min(end, pinned.positions.get(p, 0)) for p, end in before.offsets.items()},
             files=[file.path for file in files],
             source_plan=_builtins(plan_chunks(self._source, request.collection)),
             sink_plan=_builtins(plan_sink_scan(files)),
