@@ -93,7 +93,7 @@ class ResultStore:
             )
             await save_report(connection, report.report, report.lake_path)
             # A repair's verification has compared the repaired keys alone: it says nothing of the collection.
-            # A job that is to be cancelled may be of tables that are gone: those made anew must not inherit its verdict.
+            # A job to be cancelled may be of tables that are gone: those made anew must not inherit its verdict.
             if job.repair_id is None and not await _is_to_end(connection, job):
                 await _keep_verdict(connection, job.pipeline, run, result, at)
 
