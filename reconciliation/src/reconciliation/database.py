@@ -61,10 +61,16 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
-    async def own_connection(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """A connection that is the caller's until it closes it: what it locks or listens to ends with it."""
+    async def own_connection(self, *, silent_s: float | None = None) -> "asyncpg.Connection[asyncpg.Record]":
+        """A connection that is the caller's until it closes it: what it locks or listens to ends with it.
+
+        Postgres ends it when it has asked nothing for `silent_s`: its holder hangs, or is cut off.
+        """
+        settings = {} if silent_s is None else {"idle_session_timeout": f"{silent_s * 1000:.0f}"}
         with database_errors():
-            return await asyncpg.connect(self._dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S)
+            return await asyncpg.connect(
+                self._dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=COMMAND_TIMEOUT_S, server_settings=settings
+            )
 
     async def has_tables(self) -> bool:
         """Whether the control plane has made what the service works with."""

@@ -55,7 +55,8 @@ class CronScheduler:
             )
         if due is None:
             return LOOK_AGAIN_S
-        return min(LOOK_AGAIN_S, max(0.0, (due - self._now()).total_seconds()))
+        left_s: float = (due - self._now()).total_seconds()
+        return min(LOOK_AGAIN_S, max(0.0, left_s))
 
     async def _due(self, now: datetime) -> list[UUID]:
         async with self._database.connection() as connection:

@@ -9,30 +9,25 @@ second. A run that fails because something is away is tried again and goes on wh
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from cdc_shared.errors import CdcError, Transient, shown
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.models.reconciliation import JobState, Outcome, Overlap
-from reconciliation.database import Database
-from reconciliation.reconciler.progress import Cancelled, OnProgress, Phase, RunProgress, Stopped
+from reconciliation.reconciler.progress import Cancelled, Phase, RunProgress, Stopped
 from reconciliation.reconciler.result import RunRequest, RunResult
-from reconciliation.reporters.news import JobNews
-from reconciliation.scheduler.backpressure import Backpressure, Reports
+from reconciliation.scheduler.backpressure import Backpressure
 from reconciliation.scheduler.job import Job, Run
 from reconciliation.scheduler.job_news import news_of
-from reconciliation.scheduler.job_store import ClaimLost, JobStore
-from reconciliation.scheduler.result_store import ResultStore, WrittenReport
+from reconciliation.scheduler.job_store import ClaimLost
 from reconciliation.scheduler.run_control import RunControl
 from reconciliation.scheduler.run_lock import RunLock
 from reconciliation.scheduler.run_thread import in_thread
+from reconciliation.scheduler.surroundings import Surroundings
 
 BEAT_S: Final = 1.0
 """Between two heartbeats; also how soon a wish is followed and how often progress is shown."""
@@ -42,59 +37,6 @@ MAX_WAIT_S: Final = 120.0
 _WORST_FIRST: Final = (Outcome.DIFFERENCES, Outcome.UNDECIDED, Outcome.EQUAL)
 
 log = get_logger(__name__)
-
-
-class CollectionRunner(Protocol):
-    """Compares collections; called in threads."""
-
-    def spec(self, pipeline: str) -> PipelineSpec:
-        """The pipeline's spec in force. Raises `UnknownPipeline`, `Transient`."""
-
-    def collections(self, spec: PipelineSpec) -> Sequence[Collection]:
-        """The collections that have a table. Raises `Transient`, `Fatal`."""
-
-    def run(self, request: RunRequest, report: OnProgress, control: RunControl) -> RunResult:
-        """Compare one; what an earlier call with this run id has finished is not read again.
-
-        Raises `Cancelled`, `Stopped`, `Transient` (worth another try), `Fatal`.
-        """
-
-    def forget(self, run_id: str) -> None:
-        """Delete what was kept of the run so that it could be taken up again."""
-
-
-class Observer(Protocol):
-    """Is told of what happens; called in the event loop, raises nothing."""
-
-    def progressed(self, job: Job, run: Run, progress: RunProgress) -> None: ...
-
-    def completed(self, job: Job, run: Run, result: RunResult) -> None: ...
-
-    def ended(self, job: Job, state: JobState) -> None: ...
-
-
-MakeReport = Callable[[Job, Run, PipelineSpec, RunResult, datetime], WrittenReport]
-"""Makes a run's report and writes it to the lake; called in a thread, raises nothing because of the lake."""
-Tell = Callable[[Job, JobNews], None]
-"""Sends the news to the job's channels, in the background."""
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What jobs are worked with. `now` is the wall clock."""
-
-    database: Database
-    jobs: JobStore
-    results: ResultStore
-    runner: CollectionRunner
-    lag_reports: Reports
-    make_report: MakeReport
-    tell: Tell
-    observer: Observer
-    takeover_s: float
-    propose_repair: Callable[[Job], Awaitable[None]]
-    now: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
-    wait: Callable[[float], Awaitable[None]] = asyncio.sleep
 
 
 class _Lost(CdcError):
@@ -180,18 +122,21 @@ class JobExecutor:
         job, jobs = self._job, self._around.jobs
         collection = Collection(run.database, run.collection)
         self._control.check()
-        if job.overlap is Overlap.SKIP and await jobs.is_covered(job, run):
+        # A job that is taken up again was let in before: the lock may still be its own former process's.
+        may_skip = job.overlap is Overlap.SKIP and job.claim.attempt == 1
+        if may_skip and await jobs.is_covered(job, run):
             await self._skip(run)
             return
-        async with RunLock(self._around.database, job.pipeline, collection) as lock:
+        async with RunLock(self._around.database, job.pipeline, collection, self._around.takeover_s) as lock:
             while not await lock.try_acquire():
-                if job.overlap is Overlap.SKIP:
+                if may_skip:
                     await self._skip(run)
                     return
                 await self._around.wait(BEAT_S)
                 self._check_without_waiting()
-            run = await jobs.begin_run(job.claim, run)
+            await self._await_room()
             try:
+                run = await jobs.begin_run(job.claim, run)
                 await self._compare(spec, run, collection, lock)
             except (ClaimLost, _Lost, Stopped):
                 raise
@@ -200,6 +145,8 @@ class JobExecutor:
                 raise
             except Exception as error:
                 await self._fail(run, error)
+            finally:
+                self._around.room.release()
 
     async def _compare(self, spec: PipelineSpec, run: Run, collection: Collection, lock: RunLock) -> None:
         job, around = self._job, self._around
@@ -317,6 +264,13 @@ class JobExecutor:
             self._check_without_waiting()
             await self._around.wait(min(BEAT_S, max(0.0, until - loop.time())))
         self._check_without_waiting()
+
+    async def _await_room(self) -> None:
+        """Wait until this process may work on one more run."""
+        while self._around.room.locked():
+            await self._around.wait(BEAT_S)
+            self._check_without_waiting()
+        await self._around.room.acquire()
 
     def _check_without_waiting(self) -> None:
         """Raise `Cancelled` or `Stopped` when somebody wants it; never block the event loop."""

@@ -26,6 +26,12 @@ class RunControl:
             if self._ending is Stopped:
                 raise Stopped("the run was stopped, and can be taken up again")
 
+    def sleep(self, seconds: float) -> None:
+        """Wait so long, or until the run ends. Raises `Cancelled` or `Stopped`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ending is not None, seconds)
+        self.check()
+
     @property
     def held_by(self) -> str | None:
         """Why the run is held back now, in plain words."""

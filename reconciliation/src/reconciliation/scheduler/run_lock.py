@@ -11,6 +11,7 @@ from cdc_shared.models.collection import Collection
 from reconciliation.database import Database, database_errors
 
 CLOSE_TIMEOUT_S: Final = 2.0
+ASKED_IN_THAT_TIME: Final = 5
 _NAMESPACE: Final = b"cdc reconciliation run"
 
 
@@ -18,23 +19,26 @@ class RunLock:
     """The lock of one collection of one pipeline, on a connection of its own.
 
     `async with` gives the connection back, and with it the lock. `lost` is set when the connection is gone before: then
-    another process may hold the lock, and this one ends its run.
+    another process may hold the lock, and this one ends its run. A process that hangs loses it after `silent_s`.
     """
 
-    def __init__(self, database: Database, pipeline: str, collection: Collection) -> None:
+    def __init__(self, database: Database, pipeline: str, collection: Collection, silent_s: float) -> None:
         self._database = database
         self._number = lock_number(pipeline, collection)
+        self._silent_s = silent_s
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._keeping: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
 
     async def try_acquire(self) -> bool:
         """Take the lock if nobody has it; whether it is ours. Raises `Transient` without Postgres."""
         if self._connection is None or self._connection.is_closed():
-            self._connection = await self._database.own_connection()
-            self._connection.add_termination_listener(lambda _: self.lost.set())
-            self.lost.clear()
+            self._connection = await self._database.own_connection(silent_s=self._silent_s)
         with database_errors():
-            return bool(await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", self._number))
+            is_ours = await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", self._number)
+        if is_ours:
+            self._keeping = asyncio.create_task(self._keep(self._connection))
+        return bool(is_ours)
 
     async def __aenter__(self) -> Self:
         return self
@@ -42,6 +46,9 @@ class RunLock:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait({self._keeping})
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -49,6 +56,15 @@ class RunLock:
             await connection.close(timeout=CLOSE_TIMEOUT_S)
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
             connection.terminate()
+
+    async def _keep(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        connection.add_termination_listener(lambda _: self.lost.set())
+        try:
+            while True:
+                await asyncio.sleep(self._silent_s / ASKED_IN_THAT_TIME)
+                await connection.execute("SELECT 1")
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+            self.lost.set()
 
 
 def lock_number(pipeline: str, collection: Collection) -> int:

@@ -1,0 +1,22 @@
+"""How commands show errors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import typer
+
+from cdc_shared.errors import CdcError
+
+EXIT_ERROR: Final = 3
+"""Not 1 and not 2: those are verdicts of `reconcile`."""
+
+
+@contextmanager
+def plain_errors() -> Iterator[None]:
+    """Show an error raised on purpose as one line, without a traceback, and end with `EXIT_ERROR`."""
+    try:
+        yield
+    except CdcError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_ERROR) from None
