@@ -55,6 +55,7 @@ class Throttle:
         self._costs: deque[float] = deque(maxlen=REMEMBERED_BATCHES)
         self._share = 1.0
         self._rest_s = 0.0
+        self._asked_at = clock()
         self._next_due = -math.inf
         self.source_s = self.rested_s = self.capped_s = 0.0
 
@@ -80,12 +81,13 @@ class Throttle:
         if capped_s > 0:
             self._sleep(capped_s)
             self.capped_s += capped_s
+        self._asked_at = self._clock()
 
     def answered(self, documents: int, size_bytes: int, seconds: float) -> None:
         """The source gave a batch; it took so many seconds."""
         self.source_s += seconds
         if self._cap is not None:
-            self._next_due = max(self._clock(), self._next_due) + documents / self._cap
+            self._next_due = self._asked_at + documents / self._cap
         if documents >= min(_MEASURED_FROM_DOCUMENTS, self.batch_documents):
             self._costs.append(seconds / (documents + size_bytes / 1024))
             self._adjust(seconds)
