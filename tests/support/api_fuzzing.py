@@ -25,6 +25,10 @@ from schemathesis.openapi.checks import RejectedPositiveData, UseAfterFree
 from control_plane.permissions import Role
 
 PIPELINES: Final = tuple(f"fuzzed-{n}" for n in range(8))
+JOB: Final = "11111111-1111-4111-8111-111111111111"
+REPAIR: Final = "22222222-2222-4222-8222-222222222222"
+SCHEDULE: Final = "33333333-3333-4333-8333-333333333333"
+"""Of the first pipeline: a completed job with a report and something to repair, a proposed repair, a schedule."""
 EXISTING_SHARE: Final = 0.8
 """Of the requests that name a pipeline, those that name one of these."""
 MOST_DELETED: Final = 5
@@ -97,6 +101,7 @@ class Pipelines:
         self._accepted = 0
         for name in PIPELINES:
             self._make(name)
+        asyncio.run(self._reconcile())
 
     def look(self, response: Response) -> None:
         """Carry out what was accepted."""
@@ -118,14 +123,33 @@ class Pipelines:
         gone = await self._database.fetch("DELETE FROM pipelines WHERE deleting RETURNING name")
         self._deleted += [each["name"] for each in gone if each["name"] in PIPELINES]
 
+    async def _reconcile(self) -> None:
+        """Have the first pipeline reconciled."""
+        of = PIPELINES[0]
+        await self._database.execute(
+            "INSERT INTO reconciliation_jobs (id, pipeline, mode, state, outcome, finished_at, requested_by)"
+            f" VALUES ('{JOB}', '{of}', 'full', 'completed', 'differences', now(), 'test');"
+            "INSERT INTO reconciliation_runs (id, job_id, pipeline, database, collection, state, outcome)"
+            f" VALUES ('{JOB}', '{JOB}', '{of}', 'shop', 'orders', 'completed', 'differences');"
+            "INSERT INTO reconciliation_differences VALUES"
+            f""" ('{JOB}', 0, 'missing', '1', 'x', '{{"explanation": "no row", "document": "{{}}"}}');"""
+            f"""INSERT INTO reconciliation_reports (run_id, report) VALUES ('{JOB}', '{{"format": 1}}');"""
+            "INSERT INTO reconciliation_repairs (id, pipeline, job_id, kinds, max_keys, plan, proposed_by) VALUES"
+            f""" ('{REPAIR}', '{of}', '{JOB}', '{{missing}}', 5,"""
+            """ '{"keys": 1, "by_kind": {"missing": 1}, "not_repairable": []}', 'test');"""
+            "INSERT INTO reconciliation_schedules (id, pipeline, config, created_by, updated_by) VALUES"
+            f""" ('{SCHEDULE}', '{of}', '{{"cron": "0 2 * * *"}}', 'test', 'test')"""
+        )
+
     def _make(self, name: str) -> None:
         source = {"connection": "env:NOWHERE", "database": "shop", "include_collections": ["orders"]}
         asyncio.run(
             self._database.fetch(
-                "INSERT INTO pipelines (name, spec, created_by, updated_by) VALUES ($1, $2, 'test', 'test')"
-                " ON CONFLICT DO NOTHING",
+                "INSERT INTO pipelines (name, spec, created_by, updated_by, started)"
+                " VALUES ($1, $2, 'test', 'test', $3) ON CONFLICT DO NOTHING",
                 name,
                 json.dumps({"name": name, "source": source}),
+                name == PIPELINES[0],
             )
         )
 
@@ -231,10 +255,19 @@ def _config(
             "generation": {"max-examples": max_examples, "mode": "all", "database": "none"},
             "phases": dict(phases),
             "checks": {"positive_data_acceptance": {"expected-statuses": ["2xx", *REFUSALS]}},
-            "dictionaries": {"pipelines": {"values": list(PIPELINES)}, "any-version": {"values": ["*"]}},
+            "dictionaries": {
+                "pipelines": {"values": list(PIPELINES)},
+                "any-version": {"values": ["*"]},
+                "job": {"values": [JOB]},
+                "repair": {"values": [REPAIR]},
+                "schedule": {"values": [SCHEDULE]},
+            },
             "parameters": {
                 "path.name": {"dictionary": "pipelines", "probability": EXISTING_SHARE},
                 "header.If-Match": {"dictionary": "any-version", "probability": EXISTING_SHARE},
+                "path.job": {"dictionary": "job", "probability": EXISTING_SHARE},
+                "path.repair": {"dictionary": "repair", "probability": EXISTING_SHARE},
+                "path.schedule": {"dictionary": "schedule", "probability": EXISTING_SHARE},
             },
         }
         | ({"max-time": max_time_s} if max_time_s else {})

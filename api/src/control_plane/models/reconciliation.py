@@ -107,6 +107,9 @@ class RunSummary(BaseModel):
     rescued_rows: int = Field(default=0, description="rows that hold values in `_cdc_rescued`")
     version: int | None = Field(default=None, description="of the table that was scanned")
     watermark: datetime | None = Field(default=None, description="everything in the source before this was in it")
+    verified_through: datetime | None = Field(
+        default=None, description="every row was right as of this time of the source; null: not found equal"
+    )
     timeline: list[TimelineEntry] = []
     notes: list[str] = Field(default=[], description="what one must know to read the numbers")
 

@@ -29,7 +29,11 @@ async def get_rules(name: Name, platform: ThePlatform, reading: Reading, respons
     return _view(await platform.pipelines.get(reading, name), response)
 
 
-@router.put("/rules", dependencies=[guard(Permission.RULES_WRITE, Action.RULES_CHANGE)])
+@router.put(
+    "/rules",
+    responses={409: {"description": "The pipeline is being reset or deleted"}},
+    dependencies=[guard(Permission.RULES_WRITE, Action.RULES_CHANGE)],
+)
 async def put_rules(
     name: Name,
     rules: RulesBody,
