@@ -39,10 +39,12 @@ class RereadsRequested:
     Attributes:
         acknowledged: how many keys every in-sync replica has a request for: the writer will come to them.
         failed: key text → why Kafka did not acknowledge it. It may have it all the same; asking again does no harm.
+        ends: partition → the offset behind the last of them: a table that stands there has them all.
     """
 
     acknowledged: int
     failed: dict[str, str] = field(default_factory=dict)
+    ends: dict[int, int] = field(default_factory=dict, compare=False)
 
 
 def request_rereads(
@@ -89,15 +91,18 @@ class _Sending:
         self._sent = 0
         self._under_way: dict[int, str] = {}
         self._failed: dict[str, str] = {}
+        self._ends: dict[int, int] = {}
 
     def send(self, key: str, encoded: bytes, partition: int) -> None:
         number = self._sent
         self._sent += 1
 
-        def delivered(error: KafkaError | None, _: Message) -> None:
+        def delivered(error: KafkaError | None, message: Message) -> None:
             del self._under_way[number]
             if error is not None:
                 self._fail(key, error)
+            elif (offset := message.offset()) is not None:
+                self._ends[partition] = max(self._ends.get(partition, 0), offset + 1)
 
         while len(self._under_way) >= MAX_UNACKNOWLEDGED:
             self._producer.poll(POLL_S)
@@ -112,7 +117,7 @@ class _Sending:
         self._producer.flush(DELIVERY_TIMEOUT_S + 5)
         late = dict.fromkeys(self._under_way.values(), f"no acknowledgement within {DELIVERY_TIMEOUT_S:.0f} s")
         failed = self._failed | late
-        return RereadsRequested(self._sent - len(failed), failed)
+        return RereadsRequested(self._sent - len(failed), failed, self._ends)
 
     def _fail(self, key: str, error: KafkaError | KafkaException | BufferError) -> None:
         what = f"send to {self._topic}"

@@ -25,6 +25,14 @@ pytestmark = pytest.mark.unit
 KEYS = [key_text(each) for each in (1, '日本 "q" \u200b', {"a": 1, "b": "x"}, 2.5)]
 
 
+class FakeRecord:
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+
+    def offset(self) -> int:
+        return self._offset
+
+
 class FakeProducer:
     """Answers on `poll` and `flush`; refuses the keys in `refused`, never answers for those in `silent`."""
 
@@ -33,6 +41,7 @@ class FakeProducer:
         self.refused: set[bytes] = set()
         self.silent: set[bytes] = set()
         self.most_under_way = 0
+        self.written = 0
         self._waiting: list[tuple[bytes, Callable[..., None]]] = []
 
     def produce(self, topic: str, value: bytes, key: bytes, partition: int, delivered: Callable[..., None]) -> None:
@@ -47,7 +56,9 @@ class FakeProducer:
     def flush(self, timeout_s: float) -> None:
         for key, delivered in self._waiting:
             if key not in self.silent:
-                delivered(KafkaError(KafkaError._MSG_TIMED_OUT) if key in self.refused else None, None)
+                refused = key in self.refused
+                self.written += not refused
+                delivered(KafkaError(KafkaError._MSG_TIMED_OUT) if refused else None, FakeRecord(self.written - 1))
         self._waiting = []
 
 
@@ -118,3 +129,13 @@ def test_a_collection_without_a_topic_is_named(producer: FakeProducer, monkeypat
     with pytest.raises(Fatal, match=r"no topic shop\.db\.orders"):
         request()
     assert producer.sent == []
+
+
+def test_it_is_told_where_the_last_request_of_each_partition_lies(producer: FakeProducer) -> None:
+    keys = [key_text(n) for n in range(50)]
+    ends = request(keys).ends
+    last: dict[int, int] = {}
+    for offset, key in enumerate(keys):
+        last[partition_for(event_key(key), 5)] = offset + 1
+    assert ends == last
+    assert len(ends) == 5
