@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from reconciliation.reporters.report import FORMAT, Report
+from reconciliation.storable_text import storable_value
 
 if TYPE_CHECKING:
     from reconciliation.reconciler.difference import Difference
@@ -92,12 +93,17 @@ def report_head(report: Report) -> dict[str, Any]:
         ],
         "differences_total": len(result.differences),
     }
-    plain: dict[str, Any] = msgspec.to_builtins(head, str_keys=True)
+    plain: dict[str, Any] = storable_value(msgspec.to_builtins(head, str_keys=True))
     return plain
 
 
 def difference_json(number: int, difference: "Difference") -> dict[str, Any]:
-    """Return one difference as JSON values."""
+    """Return one difference as JSON values; what no UTF-8 or no `jsonb` can hold is written as escapes."""
+    plain: dict[str, Any] = storable_value(_plain_json(number, difference))
+    return plain
+
+
+def _plain_json(number: int, difference: "Difference") -> dict[str, Any]:
     return {
         "number": number,
         "kind": difference.kind.value,
@@ -126,8 +132,7 @@ def _cell(value: Any) -> Any:
 def _csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
     lines = io.StringIO(newline="")
     csv.writer(lines).writerows(rows)
-    # Half of a surrogate pair, which BSON's strings may hold, is no UTF-8.
-    return lines.getvalue().encode(errors="backslashreplace")
+    return lines.getvalue().encode()
 
 
 def _chunks(numbered: "Iterable[tuple[int, Difference]]") -> "Iterator[list[tuple[int, Difference]]]":

@@ -96,8 +96,8 @@ def _shown(report: Report) -> list[ShownKind]:
 
 def _shown_difference(difference: "Difference") -> ShownDifference:
     return ShownDifference(
-        shortened(visible(difference.key), KEY_LENGTH),
-        shortened(visible(difference.explanation), EXPLANATION_LENGTH),
+        visible(shortened(difference.key, KEY_LENGTH)),
+        visible(shortened(difference.explanation, EXPLANATION_LENGTH)),
         f"{difference.rows:,}" if difference.rows is not None else "",
         difference.rules_version,
         side_by_side(difference),

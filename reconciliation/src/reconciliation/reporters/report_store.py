@@ -27,7 +27,6 @@ from cdc_shared.storage.report_files import CONTENT_TYPES, ReportFormat, report_
 from reconciliation.reporters.report import Report
 from reconciliation.reporters.report_generator import csv_pieces, json_pieces, stored_report
 from reconciliation.reporters.report_html import html_page
-from reconciliation.storable_text import storable_value
 
 LAKE_PATIENCE_S: Final = 30.0
 """So long a run waits for a lake that does not answer, before its report is in Postgres alone."""
@@ -94,7 +93,7 @@ async def save_report(connection: Connection, report: Report, lake_path: str | N
         SET report = EXCLUDED.report, lake_path = EXCLUDED.lake_path, created_at = now()
         """,
         report.run.run_id,
-        msgspec.json.encode(storable_value(stored_report(report))).decode(),
+        msgspec.json.encode(stored_report(report)).decode(),
         lake_path,
     )
 

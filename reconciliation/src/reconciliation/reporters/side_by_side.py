@@ -102,13 +102,23 @@ def _texts(left: Any, right: Any) -> tuple[str | None, str | None]:
     first, second = (None if side is _NOTHING else _text(side) for side in (left, right))
     if first is None or second is None or max(len(first), len(second)) <= VALUE_LENGTH:
         return first, second
-    shorter = min(len(first), len(second))
-    alike = next((at for at in range(shorter) if first[at] != second[at]), shorter)
-    skipped = alike - CONTEXT_LENGTH
+    skipped = _alike(first, second) - CONTEXT_LENGTH
     if skipped <= 0 or first == second:
         return first, second
     told = f"({skipped:,} characters alike) …"
     return told + first[skipped:], told + second[skipped:]
+
+
+def _alike(first: str, second: str) -> int:
+    """How many characters both begin with."""
+    alike, beyond = 0, min(len(first), len(second)) + 1
+    while beyond - alike > 1:  # both begin with `alike` of them, and not with `beyond`
+        middle = (alike + beyond) // 2
+        if first[alike:middle] == second[alike:middle]:
+            alike = middle
+        else:
+            beyond = middle
+    return alike
 
 
 def _text(value: Any) -> str:
@@ -117,5 +127,5 @@ def _text(value: Any) -> str:
 
 def _visible(line: Line) -> Line:
     length = VALUE_LENGTH if line.how else PLAIN_LENGTH
-    left, right = (None if side is None else shortened(visible(side), length) for side in (line.left, line.right))
-    return Line(shortened(visible(line.pointer), PLAIN_LENGTH), left, right, line.how)
+    left, right = (None if side is None else visible(shortened(side, length)) for side in (line.left, line.right))
+    return Line(visible(shortened(line.pointer, PLAIN_LENGTH)), left, right, line.how)
