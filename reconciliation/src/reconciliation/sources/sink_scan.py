@@ -34,6 +34,8 @@ from reconciliation.sources.key_selection import KeySelection
 from reconciliation.workers.checkpoint import checkpoint
 
 TASK_ROWS: Final = 1_000_000
+_SPARSE_SHARE: Final = 0.5
+"""Rows of a batch are copied out when fewer than this are wanted; else it costs less to hash them all."""
 _RESCUED: Final = "_cdc_rescued"
 _RULES_VERSION: Final = "_cdc_rules_version"
 
@@ -102,7 +104,7 @@ def scan_slices(task: SinkScanTask, store: ObjectStore) -> ScannedPart:
     rows = _HashedRows(task)
     for piece, file in task.slices:
         try:
-            for batch in _live_batches(store, piece, file, rows.columns):
+            for batch in _marked_batches(store, piece, file, rows.columns):
                 rows.add(piece.file, *batch)
                 checkpoint()
         except FileNotFoundError as error:
@@ -122,19 +124,16 @@ def scan_slices(task: SinkScanTask, store: ObjectStore) -> ScannedPart:
     return rows.part()
 
 
-def _live_batches(
+def _marked_batches(
     store: ObjectStore, piece: FileSlice, file: AddFile, columns: pa.Schema
-) -> Iterator[tuple[npt.NDArray[np.uint32], pa.Table, int]]:
-    """Yield rows that live with their positions, and how many beside them are deleted."""
+) -> Iterator[tuple[npt.NDArray[np.uint32], pa.Table, npt.NDArray[np.bool_]]]:
+    """Yield rows with their positions, and which of them live."""
     deleted = np.frombuffer(deleted_rows(store, file).to_array(), np.uint32)
-    for start, batch in read_batches(store, file, columns, piece.first_row, piece.end_row):
-        first, end = np.searchsorted(deleted, [start, start + len(batch)])
-        positions = np.arange(start, start + len(batch), dtype=np.uint32)
-        if first < end:
-            live = np.ones(len(batch), np.bool_)
-            live[deleted[first:end] - np.uint32(start)] = False
-            batch, positions = batch.filter(pa.array(live)), positions[live]
-        yield positions, batch, int(end - first)
+    for start, rows in read_batches(store, file, columns, piece.first_row, piece.end_row):
+        live = np.ones(len(rows), np.bool_)
+        first, end = np.searchsorted(deleted, [start, start + len(rows)])
+        live[deleted[first:end] - np.uint32(start)] = False
+        yield np.arange(start, start + len(rows), dtype=np.uint32), rows, live
 
 
 class _HashedRows:
@@ -158,29 +157,29 @@ class _HashedRows:
         self._canonical: dict[int, bytes] = {}
         self._rows = self._deleted = self._keyless = 0
 
-    def add(self, file: int, positions: npt.NDArray[np.uint32], rows: pa.Table, deleted: int) -> None:
-        """Take in live rows of a file."""
-        self._deleted += deleted
+    def add(self, file: int, positions: npt.NDArray[np.uint32], rows: pa.Table, live: npt.NDArray[np.bool_]) -> None:
+        """Take in those rows of a file that live."""
+        self._deleted += len(rows) - int(live.sum())
         if self._soft_deletes:
-            kept = ~np.asarray(rows.column(DELETED_COLUMN).fill_null(pa.scalar(False)))
-            rows, positions = rows.filter(pa.array(kept)), positions[kept]
+            live = live & ~np.asarray(rows.column(DELETED_COLUMN).fill_null(pa.scalar(False)))
         hashes = hash_key_column(rows.column(KEY_COLUMN))
-        if self._task.selection is not None:
-            chosen = self._task.selection.chosen(hashes)
-            rows, positions, hashes = rows.filter(pa.array(chosen)), positions[chosen], hashes[chosen]
-        if self._task.mode is Mode.KEYS:
-            digests = np.zeros_like(hashes)
-        else:
-            digests = row_digests(rows, self._schema)
-            self._sample(rows, hashes)
-        self._hashes.append(hashes)
-        self._digests.append(digests)
-        self._files.append(np.full(len(rows), file, np.uint32))
-        self._positions.append(positions)
-        self._rules_versions += rows.column(_RULES_VERSION).chunks
-        self._rescued.append(np.asarray(pc.is_valid(rows.column(_RESCUED))))
-        self._keyless += rows.column(KEY_COLUMN).null_count
-        self._rows += len(rows)
+        kept = live if self._task.selection is None else live & self._task.selection.chosen(hashes)
+        if kept.sum() < _SPARSE_SHARE * len(rows):
+            rows, positions, hashes = rows.filter(pa.array(kept)), positions[kept], hashes[kept]
+            kept = kept[kept]
+        keys_only = self._task.mode is Mode.KEYS
+        digests = np.zeros_like(hashes) if keys_only else row_digests(rows, self._schema)
+        if not keys_only:
+            self._sample(rows, hashes, kept)
+        own = rows.select([_RULES_VERSION, _RESCUED, KEY_COLUMN]).filter(pa.array(kept))
+        self._hashes.append(hashes[kept])
+        self._digests.append(digests[kept])
+        self._files.append(np.full(len(own), file, np.uint32))
+        self._positions.append(positions[kept])
+        self._rules_versions += own.column(_RULES_VERSION).chunks
+        self._rescued.append(np.asarray(pc.is_valid(own.column(_RESCUED))))
+        self._keyless += own.column(KEY_COLUMN).null_count
+        self._rows += len(own)
 
     def part(self) -> ScannedPart:
         """All of them."""
@@ -202,14 +201,15 @@ class _HashedRows:
             },
         )
 
-    def _sample(self, rows: pa.Table, hashes: KeyHashes) -> None:
+    def _sample(self, rows: pa.Table, hashes: KeyHashes, kept: npt.NDArray[np.bool_]) -> None:
         mask = self._task.sample_mask
         if mask is None:
             return
-        sampled = np.flatnonzero(hashes[:, 1] & np.uint64(mask) == 0)
+        sampled = np.flatnonzero(kept & (hashes[:, 1] & np.uint64(mask) == 0))
         if len(sampled):
+            numbers = self._rows + np.cumsum(kept)[sampled] - 1
             canonical = canonical_of_rows(rows.take(sampled), self._schema)
-            self._canonical |= dict(zip((sampled + self._rows).tolist(), canonical, strict=True))
+            self._canonical |= dict(zip(numbers.tolist(), canonical, strict=True))
 
 
 def _pieces(number: int, file: AddFile, task_rows: int) -> Iterator[tuple[FileSlice, int]]:
