@@ -195,7 +195,7 @@ class FakeSession(ClientSession):
         self.causal = causal
         self.not_before: Timestamp | None = None
         self.ended = False
-        self._snapshot_time: Timestamp | None = None
+        self._snapshot_time: Any = None
 
     def advance_operation_time(self, operation_time: Timestamp) -> None:
         self.not_before = operation_time

@@ -59,9 +59,7 @@ class ProcessRunner:
                             on_done(queue.finished(future), outcome.unwrap())
                     if broken:
                         self.close()
-                        numbers = list(queue.under_way.values())
-                        queue.under_way.clear()
-                        queue.lost(numbers)
+                        queue.lost_all()
         except BaseException:
             self.close()  # the workers end at their next checkpoint; what they are at is of no use
             raise

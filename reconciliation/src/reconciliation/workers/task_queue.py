@@ -1,7 +1,7 @@
 """Which tasks of a run wait, which are under way, and which a worker died of; the same for processes and Dask."""
 
 from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
 from cdc_shared.logging.structured_logger import get_logger
@@ -52,11 +52,15 @@ class TaskQueue(Generic[T, H]):
         """Return the task that is done."""
         return self._tasks[self.under_way.pop(handle)]
 
-    def lost(self, numbers: Iterable[int]) -> None:
-        """Put tasks back that a worker died of, or beside. Raises `WorkersLost` when one was so too often."""
-        for number in sorted(numbers, reverse=True):
+    def lost_all(self) -> None:
+        """Put the tasks back that are under way: their workers died, of one of them or with it.
+
+        Raises `WorkersLost` when that was so too often for one.
+        """
+        for number in sorted(self.under_way.values(), reverse=True):
             self._deaths[number] += 1
             if self._deaths[number] >= MAX_DEATHS_OF_A_TASK:
                 raise WorkersLost(self._tasks[number], self._deaths[number])
             self._waiting.appendleft(number)
             log.warning("task_begins_again", task=repr(self._tasks[number]), deaths=self._deaths[number])
+        self.under_way.clear()

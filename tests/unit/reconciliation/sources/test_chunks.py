@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -23,22 +24,21 @@ ORDERS = Collection("shop", "orders")
 
 
 def random_id(rng: random.Random) -> Any:
-    return rng.choice(
-        [
-            lambda: rng.randrange(-(10**6), 10**6),
-            lambda: rng.uniform(-1000, 1000),
-            lambda: Int64(rng.randrange(-(2**60), 2**60)),
-            lambda: Decimal128(f"{rng.randrange(10**9)}.{rng.randrange(100)}"),
-            lambda: "".join(rng.choices("abÄ\U0001f600\uffff", k=rng.randrange(6))),
-            lambda: {"k": rng.randrange(50), "s": rng.choice(["a", 1, None])},
-            lambda: {"k": rng.choice(["a", 1.5, None]), "n": {"m": rng.randrange(50)}},
-            lambda: rng.randbytes(rng.randrange(4)),
-            lambda: Binary(rng.randbytes(16), 4),
-            lambda: ObjectId(rng.randbytes(12)),
-            lambda: DatetimeMS(rng.randrange(-(2**40), 2**40)),
-            lambda: rng.choice(RARE),
-        ]
-    )()
+    kinds: list[Callable[[], Any]] = [
+        lambda: rng.randrange(-(10**6), 10**6),
+        lambda: rng.uniform(-1000, 1000),
+        lambda: Int64(rng.randrange(-(2**60), 2**60)),
+        lambda: Decimal128(f"{rng.randrange(10**9)}.{rng.randrange(100)}"),
+        lambda: "".join(rng.choices("abÄ\U0001f600\uffff", k=rng.randrange(6))),
+        lambda: {"k": rng.randrange(50), "s": rng.choice(["a", 1, None])},
+        lambda: {"k": rng.choice(["a", 1.5, None]), "n": {"m": rng.randrange(50)}},
+        lambda: rng.randbytes(rng.randrange(4)),
+        lambda: Binary(rng.randbytes(16), 4),
+        lambda: ObjectId(rng.randbytes(12)),
+        lambda: DatetimeMS(rng.randrange(-(2**40), 2**40)),
+        lambda: rng.choice(RARE),
+    ]
+    return rng.choice(kinds)()
 
 
 def random_ids(rng: random.Random, count: int) -> list[Any]:

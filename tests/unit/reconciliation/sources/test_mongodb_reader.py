@@ -78,11 +78,11 @@ def test_what_stays_away_fails_the_chunk() -> None:
     source = collection()
     source.failures = dict.fromkeys(range(3, 10_000), Transient("away"))
     reading = reader(source)
-    batches = []
+    batches: list[list[bytes]] = []
     with pytest.raises(Transient, match="away"):
         batches.extend(reading.read(WHOLE, small_batches()))
     assert len(batches) == 3
-    assert reading._clock() > GIVE_UP_AFTER_S  # type: ignore[attr-defined]
+    assert reading._clock() > GIVE_UP_AFTER_S
     assert all(session.ended for session in source.sessions)
 
 
@@ -151,7 +151,7 @@ def test_a_cancelled_run_leaves_no_cursor() -> None:
         if len(batches) == 2:
             raise Cancelled
 
-    batches = []
+    batches: list[list[bytes]] = []
     with checkpoints(cancelled), pytest.raises(Cancelled):
         batches.extend(batch for batch in iterated(reader(source), batches))
     assert source.closed_cursors == 1
