@@ -76,19 +76,19 @@ OnProgress = Callable[[RunProgress], None]
 
 
 class PhaseClock:
-    """Counts one phase after another, reports at most once a second, and remembers how long each took."""
+    """Counts one phase after another, reports at most once a second, and remembers when each was and for how long."""
 
     def __init__(self, report: OnProgress, clock: Callable[[], float] = time.monotonic) -> None:
         self._report = report
         self._clock = clock
         self._phase: Phase | None = None
-        self._began = clock()
+        self._made = self._began = clock()
         self._reported = float("-inf")
         self._done = self._before = 0
         self._total: int | None = None
         self._throttled_by: str | None = None
-        self.seconds: dict[Phase, float] = {}
-        """Of the phases that are over."""
+        self.past: list[tuple[Phase, float, float]] = []
+        """The phases that are over: seconds after this clock was made, and how many seconds they took."""
 
     def begin(self, phase: Phase, total: int | None = None, done: int = 0) -> None:
         """A phase begins, of which `done` was done by an earlier process."""
@@ -114,8 +114,7 @@ class PhaseClock:
     def end(self) -> None:
         """The phase at hand is over."""
         if self._phase is not None:
-            took = self._clock() - self._began
-            self.seconds[self._phase] = self.seconds.get(self._phase, 0.0) + took
+            self.past.append((self._phase, self._began - self._made, self._clock() - self._began))
             self._show()
             self._phase = None
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from cdc_shared.delta.log import VersionGone
 from cdc_shared.delta.stats import physical_rows
@@ -21,6 +22,7 @@ from reconciliation.reconciler.sampling import sample_mask
 from reconciliation.reconciler.spill import Manifest, ScannedPart, Side, Spill
 from reconciliation.sources.chunks import Chunk, plan_chunks
 from reconciliation.sources.deltalake_reader import PinnedTable
+from reconciliation.sources.key_selection import KeySelection
 from reconciliation.sources.mongodb_reader import MongodbReader
 from reconciliation.sources.sink_scan import FileSlice, SinkScanTask, plan_sink_scan, scan_sink
 from reconciliation.sources.source_scan import SourceScanTask, scan_source
@@ -40,24 +42,41 @@ class Scan:
     """
 
     def __init__(
-        self, request: RunRequest, source: MongodbSource, url: str, spill: Spill, runner: Runner, control: Control
+        self,
+        request: RunRequest,
+        mode: Mode,
+        source: MongodbSource,
+        url: str,
+        spill: Spill,
+        runner: Runner,
+        control: Control,
     ) -> None:
-        """`url` is the table's."""
+        """`mode` may be another than the one asked for; `url` is the table's."""
         self.spill = spill
         self.window: ScanWindow | None = None
         self._request = request
+        self._mode = mode
         self._source = source
         self._reader = MongodbReader(source, request.collection)
         self._url = url
         self._runner = runner
         self._control = control
 
+    @property
+    def before(self) -> TopicPositions:
+        """Where the change topic ended before anything was read, by whatever process began the scan."""
+        return TopicPositions(self._manifest.topic_id, self._manifest.ends_before)
+
     def prepare(
-        self, pin: Callable[[int | None], PinnedTable], topic_ends: Callable[[], TopicPositions]
+        self,
+        pin: Callable[[int | None], PinnedTable],
+        topic_ends: Callable[[], TopicPositions],
+        chunks: Callable[[list[Chunk]], list[Chunk]] = lambda chunks: chunks,
     ) -> PinnedTable:
         """Pin a version and plan, or take up the plan of an earlier process; return the version.
 
-        `pin` returns a version of the table; with None, the newest. Raises `Transient` and `Fatal`.
+        `pin` returns a version of the table; with None, the newest. `chunks` chooses those of the source's that are to
+        be read. Raises `Transient` and `Fatal`.
         """
         before = topic_ends()  # first: whatever changes from here on has its event behind these offsets
         found = self.spill.manifest()
@@ -65,12 +84,12 @@ class Scan:
             self._manifest = found
             return pinned
         pinned = pin(None)
-        self._manifest = self._planned(pinned, before)
+        self._manifest = self._planned(pinned, before, chunks)
         self.spill.begin(self._manifest)
         return pinned
 
-    def table(self, pinned: PinnedTable, clock: PhaseClock) -> None:
-        """Scan the rows of the pinned version."""
+    def table(self, pinned: PinnedTable, clock: PhaseClock, selection: KeySelection | None = None) -> None:
+        """Scan the rows of the pinned version, or those of the selection."""
         manifest = self._manifest
         files = [pinned.snapshot.files[path] for path in manifest.files]
         plan = [msgspec.convert(each, list[FileSlice]) for each in manifest.sink_plan]
@@ -79,9 +98,10 @@ class Scan:
                 number,
                 self._url,
                 [(piece, files[piece.file]) for piece in slices],
-                manifest.mode,
+                self._depth,
                 manifest.schema,
                 manifest.sample_mask,
+                selection,
             )
             for number, slices in enumerate(plan)
         ]
@@ -101,7 +121,7 @@ class Scan:
                 self._request.spec,
                 self._request.collection,
                 chunk,
-                manifest.mode,
+                self._depth,
                 manifest.schema,
                 manifest.sample_mask,
                 not_before,
@@ -113,7 +133,12 @@ class Scan:
         clock.begin(Phase.SCANNING_SOURCE, total, self.spill.facts(Side.SOURCE)["rows"])
         self._work(Side.SOURCE, tasks, scan_source, clock)
         after_ms = self._reader.operation_time().time * 1000
-        self.window = ScanWindow(TopicPositions(manifest.topic_id, manifest.ends_before), after_ms)
+        self.window = ScanWindow(self.before, after_ms)
+
+    @property
+    def _depth(self) -> Mode:
+        """What scanning has to find out: of an incremental run's share values are compared when it is settled."""
+        return Mode.FULL if self._mode is Mode.FULL else Mode.KEYS
 
     def _work(self, side: Side, tasks: Sequence[T], function: Callable[[T], ScannedPart], clock: PhaseClock) -> None:
         finished = self.spill.finished(side)
@@ -132,7 +157,7 @@ class Scan:
         """Return the version of an earlier process's plan; None when the plan can no longer be followed."""
         same = (
             found.software == SOFTWARE
-            and found.mode is self._request.mode
+            and found.mode is self._mode
             and found.rules_version == self._request.spec.quality.version
             and found.topic_id == now.topic_id
         )
@@ -144,25 +169,28 @@ class Scan:
             return None
         return pinned if pinned.table_id == found.table_id else None
 
-    def _planned(self, pinned: PinnedTable, before: TopicPositions) -> Manifest:
+    def _planned(
+        self, pinned: PinnedTable, before: TopicPositions, choose: Callable[[list[Chunk]], list[Chunk]]
+    ) -> Manifest:
         request = self._request
+        chunks = choose(plan_chunks(self._source, request.collection))
         files = [pinned.snapshot.files[path] for path in sorted(pinned.snapshot.files)]
         rows = sum(physical_rows(file) or 0 for file in files)
-        keys_only = request.mode is Mode.KEYS
+        sample = sample_mask(request.options.sample_share, rows) if self._depth is Mode.FULL else None
         return Manifest(
             software=SOFTWARE,
-            mode=request.mode,
+            mode=self._mode,
             table_id=pinned.table_id,
             version=pinned.version,
             schema=pinned.metadata.schema_string,
             watermark_ms=pinned.watermark_ms or 0,
             rules_version=request.spec.quality.version,
-            sample_mask=None if keys_only else sample_mask(request.options.sample_share, rows),
+            sample_mask=sample,
             topic_id=before.topic_id,
-            # A re-read request before these ends that the writer has not come to reads its document later than the scan.
+            # A re-read request that lies before these ends and is still to be answered reads its document after the scan.
             ends_before={p: min(end, pinned.positions.get(p, 0)) for p, end in before.offsets.items()},
             files=[file.path for file in files],
-            source_plan=_builtins(plan_chunks(self._source, request.collection)),
+            source_plan=_builtins([replace(chunk, number=number) for number, chunk in enumerate(chunks)]),
             sink_plan=_builtins(plan_sink_scan(files)),
         )
 

@@ -281,6 +281,16 @@ class Spill:
             np.bitwise_xor(sums.digest, each[1], out=sums.digest)
         return sums
 
+    def source_hashes(self) -> npt.NDArray[np.uint64]:
+        """Return the `hash_hi` of all documents that were scanned, rising, each once."""
+        read = [pq.read_table(path, columns=["hash_hi"])["hash_hi"].to_numpy() for path in self.parts(Side.SOURCE)]
+        return np.unique(np.concatenate([np.empty(0, np.uint64), *read]))
+
+    def source_keys(self) -> list[str]:
+        """Return the key texts of all documents that were scanned."""
+        read = (pq.read_table(path, columns=["source_key"])["source_key"] for path in self.parts(Side.SOURCE))
+        return [key for column in read for key in column.to_pylist() if key]
+
     def remove(self) -> None:
         """Delete the directory and all in it."""
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -43,7 +43,7 @@ def test_it_is_shown_once_a_second_and_at_each_change_of_phase() -> None:
     assert shown[-2].done == 100
     assert shown[-1] == RunProgress(Phase.COMPARING)
     clock.end()
-    assert clock.seconds[Phase.SCANNING_TABLE] == pytest.approx(5.0)
+    assert clock.past == [(Phase.SCANNING_TABLE, 0.0, 5.0), (Phase.COMPARING, 5.0, 0.0)]
 
 
 def test_what_an_earlier_process_did_is_done_but_no_speed() -> None:
