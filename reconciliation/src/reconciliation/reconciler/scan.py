@@ -187,7 +187,7 @@ class Scan:
             rules_version=request.spec.quality.version,
             sample_mask=sample,
             topic_id=before.topic_id,
-            # A re-read request that lies before these ends and is still to be answered reads its document after the scan.
+            # A re-read request before these ends that is still to be answered reads its document after the scan.
             ends_before={p: min(end, pinned.positions.get(p, 0)) for p, end in before.offsets.items()},
             files=[file.path for file in files],
             source_plan=_builtins([replace(chunk, number=number) for number, chunk in enumerate(chunks)]),
