@@ -10,6 +10,7 @@ from control_plane.client.admin import Audit, ServiceTokens, Users
 from control_plane.client.connection import Connection
 from control_plane.client.pipelines import Pipelines
 from control_plane.client.quality import DeadLetters, Rules
+from control_plane.client.reconciliation import Reconciliation
 from control_plane.client.session import Password, ServiceToken
 from control_plane.models.monitoring import PlatformMetrics
 
@@ -37,6 +38,7 @@ class ControlPlane:
         self.pipelines = Pipelines(connection)
         self.rules = Rules(connection)
         self.dead_letters = DeadLetters(connection)
+        self.reconciliation = Reconciliation(connection)
 
     @classmethod
     def open(cls, url: str, credentials: Password | ServiceToken) -> Self:
