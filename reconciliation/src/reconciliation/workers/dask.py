@@ -4,9 +4,10 @@ Each has this package installed, with its extra `dask`, and its own environment:
 refer to, and so on. What a task finds travels back over the network, so nothing but the scheduler is shared.
 """
 
+import asyncio
+import concurrent.futures
 import time
 import uuid
-from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -32,6 +33,9 @@ _POLL_S: Final = 0.2
 T = TypeVar("T")
 R = TypeVar("R")
 
+
+_CANCELLED: Final = (asyncio.CancelledError, concurrent.futures.CancelledError)
+"""What becomes of futures whose scheduler is gone."""
 
 # Without types in distributed.
 _connect: Final[Callable[..., Any]] = distributed.Client
@@ -98,8 +102,8 @@ class DaskRunner:
         if not queue.under_way:
             time.sleep(_POLL_S)
             return []
-        with self._talking():
-            with suppress(TimeoutError):
+        with self._talking() as client:
+            with client.as_current(), suppress(TimeoutError):
                 _wait(list(queue.under_way), timeout=_POLL_S, return_when="FIRST_COMPLETED")
             return [future for future in queue.under_way if future.done()]
 
@@ -123,6 +127,6 @@ class DaskRunner:
             yield self._client
             if self._client.status not in ("running", "connecting"):
                 raise OSError(f"the connection is {self._client.status}")
-        except (OSError, TimeoutError, CancelledError, CommClosedError) as error:
+        except (OSError, TimeoutError, *_CANCELLED, CommClosedError) as error:
             self.close()
             raise Transient(f"Dask scheduler {self._address}: {type(error).__name__}: {error}") from None
