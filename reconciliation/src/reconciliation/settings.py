@@ -84,7 +84,7 @@ class ServiceSettings(EnvironmentSettings):
         ge=1,
         le=3650,
         validation_alias="RECONCILIATION_REPORT_RETENTION_DAYS",
-        description="days after which finished jobs go, with their reports; the newest of each collection stays",
+        description="days after which reports and differences of runs go; the newest of each collection stay",
     )
 
 

@@ -4,18 +4,12 @@ The lake is written first, so that what Postgres points to is there. A lake that
 nothing: its report is then in Postgres alone, without a `lake_path`.
 """
 
-import threading
-from collections.abc import Callable, Collection, Iterator
-from datetime import datetime
-from pathlib import PurePosixPath
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 import msgspec
 import obstore
 
-from cdc_shared.errors import CdcError
-from cdc_shared.logging.structured_logger import get_logger
-from cdc_shared.retry import retrying
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import (
     MULTIPART_CHUNK_BYTES,
@@ -23,16 +17,12 @@ from cdc_shared.storage.object_store import (
     open_store,
     store_errors,
 )
-from cdc_shared.storage.report_files import CONTENT_TYPES, ReportFormat, report_url, reports_directory
+from cdc_shared.storage.report_files import CONTENT_TYPES, ReportFormat, report_url
 from reconciliation.reporters.report import Report
 from reconciliation.reporters.report_generator import csv_pieces, json_pieces, stored_report
 from reconciliation.reporters.report_html import html_page
 
-LAKE_PATIENCE_S: Final = 30.0
-"""So long a run waits for a lake that does not answer, before its report is in Postgres alone."""
 _MEBIBYTE: Final = 1024 * 1024
-
-log = get_logger(__name__)
 
 
 class Connection(Protocol):
@@ -69,21 +59,6 @@ def write_to_lake(report: Report, root: str, stores: ObjectStoreSettings) -> str
     return url
 
 
-def written_to_lake(report: Report, root: str, stores: ObjectStoreSettings, stop: threading.Event) -> str | None:
-    """As `write_to_lake`, with retries; None, and a line in the log, when the lake cannot be written."""
-    told = {"pipeline": report.run.pipeline, "collection": report.run.collection.name, "run": report.run.run_id}
-    try:
-        return retrying(
-            lambda: write_to_lake(report, root, stores),
-            lambda attempt: log.warning("a report could not be written yet", reason=str(attempt.error), **told),
-            stop,
-            give_up_after_s=LAKE_PATIENCE_S,
-        )
-    except CdcError as error:
-        log.error("a report is not in the lake, only in Postgres", reason=str(error), **told)
-        return None
-
-
 async def save_report(connection: Connection, report: Report, lake_path: str | None) -> None:
     """Put the report into `reconciliation_reports`, in place of an earlier one of the run."""
     await connection.execute(
@@ -96,26 +71,6 @@ async def save_report(connection: Connection, report: Report, lake_path: str | N
         msgspec.json.encode(stored_report(report)).decode(),
         lake_path,
     )
-
-
-def expire_in_lake(
-    root: str, pipeline: str, stores: ObjectStoreSettings, before: datetime, kept_runs: Collection[str]
-) -> int:
-    """Delete the pipeline's reports that were written before, but of these runs; how many files.
-
-    `kept_runs`: ids of the runs that Postgres still has. Blocks. Raises `Transient` or `Fatal`.
-    """
-    directory = reports_directory(root, pipeline)
-    store = open_store(directory, stores)
-    deleted = 0
-    with store_errors(f"clean up {directory}"):
-        for page in obstore.list(store):
-            old = [each["path"] for each in page if each["last_modified"] < before]
-            gone = [path for path in old if PurePosixPath(path).stem not in kept_runs]
-            if gone:
-                obstore.delete(store, gone)
-            deleted += len(gone)
-    return deleted
 
 
 def _in_megabytes(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from cdc_shared.errors import CdcError
+from cdc_shared.errors import shown
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
@@ -40,7 +40,7 @@ class ReportWriter:
         report = Report(reported, result)
         try:
             return WrittenReport(report, write_to_lake(report, self._stores.root_for(spec.sink.root), self._stores))
-        except CdcError as error:
-            log.error("a report is in Postgres alone", pipeline=job.pipeline, run=str(run.id), reason=str(error))
+        except Exception as error:  # a fault in a report must not cost the verdict
+            log.error("a report is in Postgres alone", pipeline=job.pipeline, run=str(run.id), reason=shown(error))
             self._not_written(job.pipeline)
             return WrittenReport(report, None)

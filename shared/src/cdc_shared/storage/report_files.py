@@ -5,6 +5,7 @@ service writes the files, the control plane reads them, and they go when the pip
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final, Literal, get_args
 
 import obstore
@@ -41,9 +42,7 @@ def report_url(root: str, pipeline: str, collection: Collection, run_id: str) ->
 
 def read_report(lake_path: str, format_: ReportFormat, stores: ObjectStoreSettings) -> Iterator[bytes]:
     """Return the file piece by piece. Raises `ReportGone`, `Transient` or `Fatal` before the first piece."""
-    directory, _, name = lake_path.rpartition("/")
-    if f"/{RECONCILIATION_DIRECTORY}/" not in lake_path:
-        raise Fatal("this is not where reports of reconciliation are")
+    directory, name = _place(lake_path)
     url = f"{lake_path}.{format_}"
     with store_errors(f"read {url}"):
         try:
@@ -51,3 +50,20 @@ def read_report(lake_path: str, format_: ReportFormat, stores: ObjectStoreSettin
         except FileNotFoundError:
             raise ReportGone(f"there is no report at {url}: its retention is over, or it was deleted") from None
     return (bytes(piece) for piece in found.stream())
+
+
+def delete_report(lake_path: str, stores: ObjectStoreSettings) -> None:
+    """Delete the report in all formats; gone already is well. Raises `Transient` or `Fatal`."""
+    directory, name = _place(lake_path)
+    store = open_store(directory, stores)
+    for format_ in REPORT_FORMATS:
+        with store_errors(f"delete {lake_path}.{format_}"), suppress(FileNotFoundError):
+            obstore.delete(store, f"{name}.{format_}")
+
+
+def _place(lake_path: str) -> tuple[str, str]:
+    """The directory and the name in it. Nothing else in the lake is read or deleted by a path that is no report's."""
+    if f"/{RECONCILIATION_DIRECTORY}/" not in lake_path:
+        raise Fatal("this is not where reports of reconciliation are")
+    directory, _, name = lake_path.rpartition("/")
+    return directory, name

@@ -9,7 +9,7 @@ from cdc_shared.errors import Fatal
 from cdc_shared.models.collection import Collection
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
-from cdc_shared.storage.report_files import ReportGone, read_report, report_url, reports_directory
+from cdc_shared.storage.report_files import ReportGone, delete_report, read_report, report_url, reports_directory
 
 pytestmark = pytest.mark.unit
 STORES = ObjectStoreSettings()
@@ -35,7 +35,19 @@ def test_a_report_that_is_gone_is_named(tmp_path: Path) -> None:
         read_report(url, "html", STORES)
 
 
-def test_nothing_else_is_read(tmp_path: Path) -> None:
+def test_a_report_is_deleted_whole_and_twice_is_no_error(tmp_path: Path) -> None:
+    url = report_url(str(tmp_path), "p", Collection("db", "c"), "run")
+    store = open_store(url.rpartition("/")[0], STORES)
+    for name in ("run.json", "run.html", "other.json"):
+        obstore.put(store, name, b"x")
+    delete_report(url, STORES)
+    delete_report(url, STORES)
+    assert [each.name for each in tmp_path.rglob("*.*")] == ["other.json"]
+
+
+def test_nothing_else_is_read_or_deleted(tmp_path: Path) -> None:
     (tmp_path / "secret.json").write_text("{}")
-    with pytest.raises(Fatal, match="not where reports"):
-        read_report(f"{tmp_path}/secret", "json", STORES)
+    for touch in (lambda path: read_report(path, "json", STORES), lambda path: delete_report(path, STORES)):
+        with pytest.raises(Fatal, match="not where reports"):
+            touch(f"{tmp_path}/secret")
+    assert (tmp_path / "secret.json").exists()

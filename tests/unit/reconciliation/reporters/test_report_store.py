@@ -1,21 +1,21 @@
-"""Reports are written to their place, replaced, done without, and cleaned up."""
+"""Reports are written to their place, replaced, and done without."""
 
 import asyncio
 import json
-import os
-import threading
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import pytest
-from reconciliation_reports import RUN_ID, difference, report
+from reconciliation_reports import JOB_ID, RUN_ID, STARTED, difference, report
 
-from cdc_shared.errors import Transient
-from cdc_shared.models.collection import Collection
+from cdc_shared.models.common import PipelineSpec
+from cdc_shared.models.reconciliation import JobOptions, JobState, Mode, Notifications, Overlap
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.report_files import REPORT_FORMATS, read_report
-from reconciliation.reporters import report_store
-from reconciliation.reporters.report_store import expire_in_lake, save_report, write_to_lake, written_to_lake
+from reconciliation.reporters.report_store import save_report, write_to_lake
+from reconciliation.reporters.report_writer import ReportWriter
+from reconciliation.scheduler.job import Claim, Job, Run
+from reconciliation.scheduler.result_store import WrittenReport
 
 pytestmark = pytest.mark.unit
 
@@ -44,39 +44,26 @@ def test_large_reports_are_written_in_pieces_whole(tmp_path: Path) -> None:
     assert [each["key"] for each in told["differences"]] == [str(number) for number in range(3_000)]
 
 
-def test_a_lake_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lake_that_cannot_be_written_costs_the_run_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    stop = threading.Event()
-    assert written_to_lake(report(), str(tmp_path / "file"), STORES, stop) is None
+    lost: list[str] = []
+    job = Job(
+        Claim(UUID(JOB_ID), "w", 1), 1, "shop", None, Mode.FULL, JobOptions(), Notifications(), Overlap.QUEUE, None,
+        "ann", STARTED,
+    )  # fmt: skip
+    run = Run(UUID(RUN_ID), "shop", "orders", JobState.RUNNING, started_at=STARTED)
+    result = report([difference(key="k1")]).result
 
-    calls = []
+    def write(root: Path) -> WrittenReport:
+        spec = PipelineSpec(name="shop", source={"connection": "env:M", "database": "shop"}, sink={"root": str(root)})
+        return ReportWriter(STORES, lost.append)(job, run, spec, result, STARTED)
 
-    def away(*_: object) -> str:
-        calls.append(1)
-        if len(calls) < 3:
-            raise Transient("the store is away")
-        return "url"
-
-    monkeypatch.setattr(report_store, "write_to_lake", away)
-    assert written_to_lake(report(), str(tmp_path), STORES, stop) == "url"
-    stop.set()
-    calls.clear()
-    assert written_to_lake(report(), str(tmp_path), STORES, stop) is None, "the service ends: it does not wait"
-    assert len(calls) == 1
-
-
-def test_what_is_old_goes_unless_postgres_still_has_the_run(tmp_path: Path) -> None:
-    root = str(tmp_path)
-    url = write_to_lake(report(), root, STORES)
-    other = write_to_lake(report(collection=Collection("shop", "a/b")), root, STORES)
-    for form in REPORT_FORMATS:
-        os.utime(f"{other}.{form}", (1_000_000_000, 1_000_000_000))
-    before = datetime.now(UTC) - timedelta(days=90)
-    assert expire_in_lake(root, "shop", STORES, before, {RUN_ID}) == 0
-    assert expire_in_lake(root, "other", STORES, before, set()) == 0
-    assert expire_in_lake(root, "shop", STORES, before, {"another"}) == 3
-    assert Path(f"{url}.html").exists()
-    assert not Path(f"{other}.html").exists()
+    assert write(tmp_path / "file").lake_path is None
+    assert lost == ["shop"]
+    written = write(tmp_path / "lake")
+    assert written.lake_path
+    assert json.loads(b"".join(read_report(written.lake_path, "json", STORES)))["requested_by"] == "ann"
+    assert lost == ["shop"]
 
 
 def test_what_postgres_gets_is_json_that_it_can_hold() -> None:
