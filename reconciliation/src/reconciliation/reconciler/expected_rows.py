@@ -61,6 +61,7 @@ def expect(
 
     Each document is judged alone: a `unique` rule, which looks at the writer's batches, rejects nothing here.
     """
+    schema = schema.typed()  # a field without a column must not pass for one that has its values
     texts = DocumentTexts(raw)
     known = _known_schema(schema, rules, policies)
     decoded = decode_raw(raw, known.schema, policies)

@@ -59,10 +59,16 @@ class _Parts:
 
     def joined(self) -> t.ArrowArray:
         head = _records(self._fixed, self._rows)
-        if not self._variable:
+        if not self._variable or not self._rows:
             return head
-        parts: list[Any] = [head, *self._variable, b""]  # the last goes between them
-        return pc.binary_join_element_wise(*parts, null_handling="replace", null_replacement="")
+        # Arrow's own join takes three times as long as putting the pieces in order.
+        pieces = pa.concat_arrays([head, *self._variable])
+        count = 1 + len(self._variable)
+        order = np.arange(self._rows)[:, None] + np.arange(count) * self._rows
+        ordered: t.ArrowArray = pc.take(pieces, pa.array(order.ravel()), boundscheck=False)
+        _, offsets, content = ordered.buffers()
+        ends = np.frombuffer(offsets, np.int32, len(ordered) + 1)[::count]
+        return pa.Array.from_buffers(pa.binary(), self._rows, [None, _buffer(np.ascontiguousarray(ends)), content], 0)
 
     def _add_variable(self, values: t.ArrowArray, array: t.ArrowArray) -> None:
         values = values.cast(pa.binary())
