@@ -82,7 +82,8 @@ def rewrite_files(
                 live = np.ones(len(batch), np.bool_)
                 first, end = np.searchsorted(dead_rows, [start, start + len(batch)])
                 live[dead_rows[first:end] - start] = False
-                rows = conformed(batch.filter(pa.array(live)), schema)
+                # First conformed: Arrow filters no views, which delta-rs writes texts as.
+                rows = conformed(batch, schema).filter(pa.array(live))
                 if conversion is not None:
                     rows = conversion.convert(rows)
                 stream.write(rows)

@@ -42,6 +42,7 @@ def _rows_of(store: ObjectStore, file: AddFile, positions: BitMap, schema: pa.Sc
             end = start + parquet.metadata.row_group(group).num_rows
             first, last = np.searchsorted(wanted, [start, end])
             if first < last:
-                found.append(conformed(parquet.read_row_group(group).take(wanted[first:last] - start), schema))
+                # First conformed: delta-rs writes texts as views, of which Arrow takes no single ones.
+                found.append(conformed(parquet.read_row_group(group), schema).take(wanted[first:last] - start))
             start = end
     return pa.concat_tables(found)

@@ -1,22 +1,29 @@
 """What other programs did to a table's rows can be accepted; the writer then repairs every row that it is sent for."""
 
+import math
 import random
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
 import pytest
 from deltalake import DeltaTable, Field, write_deltalake
+from pyroaring import BitMap
 from table_damage import Harm, damage_table
 
 from cdc_shared.delta.foreign_commits import ForeignCommit
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.offsets import ChangeTopic
+from cdc_shared.delta.row_reading import read_rows
 from cdc_shared.delta.table_location import TableLocation
 from cdc_shared.delta.table_metadata import MASKED, TableIdentity
 from cdc_shared.errors import Fatal
 from cdc_shared.settings import ObjectStoreSettings
+from delta_writer.maintenance import compactor
 from delta_writer.maintenance.acceptance import ForeignChange, TableAcceptance
+from delta_writer.maintenance.budget import Budget
+from delta_writer.maintenance.compactor import rewrite_files
 
 pytestmark = pytest.mark.unit
 
@@ -78,6 +85,37 @@ def test_every_kind_of_damage_is_repaired_after_it_was_accepted(new_table, mode,
         repair(table, writer, repaired)
         table.assert_equals_model(writer)
         writer.close()
+
+
+def test_files_of_another_program_are_compacted(new_table, rng: random.Random):
+    """Attacks I8: delta-rs writes texts as views, which Arrow neither filters nor takes."""
+    table = filled(new_table)
+    done = damage_table(table.url, STORES, rng, dict.fromkeys(Harm, 3), [1_000, 1_001, 1_002])
+    accept(table)
+    writer = table.open()
+    repair(table, writer, list(map(int, done))[::2])
+    held = sorted(table.rows(), key=str)
+    files = list(writer.snapshot.files.values())
+    budget = Budget(1.0, math.inf, threading.Event())
+    schema = writer.snapshot.metadata.schema_string
+    rewritten = rewrite_files(writer.location.store, writer.version, schema, files, budget, writer.cache_dir)
+    assert writer.replace_files(rewritten) is not None
+    assert sorted(table.rows(), key=str) == held
+    repair(table, writer, list(map(int, done)))
+    table.assert_equals_model(writer)
+
+
+def test_rows_of_another_programs_files_are_read_one_by_one(new_table, rng: random.Random):
+    table = filled(new_table)
+    done = damage_table(table.url, STORES, rng, {Harm.TEXT: 5})
+    snapshot = DeltaLog(table.store).load()
+    rows = {path: BitMap([0, 1]) for path in snapshot.files}
+    schema = compactor.arrow_schema(snapshot.metadata.schema_string)
+    read = read_rows(table.store, snapshot.files, rows, schema)
+    assert read.schema == schema
+    expected = {row["_cdc_key"]: row for row in table.rows()}
+    assert all(row == expected[row["_cdc_key"]] for row in read.to_pylist() if row["_cdc_key"] in done)
+    assert any(row["_cdc_key"] in done for row in read.to_pylist())
 
 
 def test_rows_that_live_again_are_found_although_the_index_had_forgotten_them(new_table):
