@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, cast
@@ -80,9 +80,11 @@ def damage_table(
     each: Mapping[Harm, int],
     extra_ids: Sequence[Any] = (),
     fields: DamagedFields = FIELDS,
+    only: Collection[str] | None = None,
 ) -> dict[str, Harm]:
     """Do each harm to so many rows, chosen at random over all BSON types of `_id`; one harm a row, a commit a kind.
 
+    `only` these keys are damaged.
     `extra_ids`: the `_id`s of rows that no document has; as many as `each` says of `EXTRA`. Returns what was done to
     each `_cdc_key`.
     """
@@ -93,7 +95,8 @@ def damage_table(
     keys = cast(list[str], rows.column(_KEY).to_pylist())
     wanted = [harm for harm, count in each.items() for _ in range(count) if harm is not Harm.EXTRA]
     assert len(extra_ids) == each.get(Harm.EXTRA, 0), "an _id for each extra row"
-    places = _over_all_id_types(keys, len(wanted), rng)
+    allowed = [place for place, key in enumerate(keys) if only is None or key in only]
+    places = [allowed[at] for at in _over_all_id_types([keys[place] for place in allowed], len(wanted), rng)]
     chosen: dict[Harm, list[int]] = {}
     for harm, place in zip(wanted, places, strict=True):
         chosen.setdefault(harm, []).append(place)
