@@ -28,7 +28,7 @@ from reconciliation.reconciler.discrepancy_detector import (
 )
 from reconciliation.reconciler.generations import ScanWindow
 from reconciliation.reconciler.hash_join import CompareLimits
-from reconciliation.reconciler.incremental_keys import FullInstead, HashRange, IncrementalKeys, select_keys
+from reconciliation.reconciler.incremental_keys import FullInstead, HashRange, rotating_share, select_keys
 from reconciliation.reconciler.progress import Control, OnProgress, Phase, PhaseClock
 from reconciliation.reconciler.result import PhaseTime, RunRequest, RunResult, RunSummary, Verified
 from reconciliation.reconciler.scan import Scan
@@ -85,11 +85,7 @@ class _Run:
             case Mode.COUNTS:
                 return self._counts(sides)
             case Mode.INCREMENTAL:
-                selected = select_keys(sides.events, request.verified, self._options.rotating_share)
-                if isinstance(selected, IncrementalKeys):
-                    return self._incremental(sides, selected)
-                self._note_full(selected)
-                return self._full(sides, Mode.FULL)
+                return self._incremental(sides)
             case Mode.FULL | Mode.KEYS:
                 return self._full(sides, request.mode)
 
@@ -105,16 +101,23 @@ class _Run:
         settled = self._settle(sides, compared.candidates(), pinned, scan.window, sum(compared.counts.values()))
         return self._result(mode, pinned, settled, compared, Verified(scan.before))
 
-    def _incremental(self, sides: Sides, selected: IncrementalKeys) -> RunResult:
+    def _incremental(self, sides: Sides) -> RunResult:
         """What changed since the last verification, and the rows and documents of the share whose turn it is."""
-        rules = sides.rules.newest.rules
-        candidates: Iterable[Candidate] = candidates_of_keys(selected.changed, rules)
-        total = len(selected.changed)
+        share, _ = rotating_share(
+            self._options.rotating_share, self._request.verified.rotation if self._request.verified else 0
+        )
         scan = self._scan(sides, Mode.INCREMENTAL)
-        share = selected.share
         pinned = scan.prepare(
             sides.pin, sides.events.ends, lambda chunks: [] if share is None else _part(chunks, share)
         )
+        # After the version was pinned: what it is right through must have been looked at.
+        selected = select_keys(sides.events, self._request.verified, self._options.rotating_share)
+        if isinstance(selected, FullInstead):
+            self._notes.append(f"Everything was compared instead of what changed: {selected.reason}.")
+            return self._full(sides, Mode.FULL)
+        rules = sides.rules.newest.rules
+        candidates: Iterable[Candidate] = candidates_of_keys(selected.changed, rules)
+        total = len(selected.changed)
         compared = None
         if share is not None:
             scan.source(self._clock)
@@ -182,10 +185,11 @@ class _Run:
         window: ScanWindow | None,
         total: int,
     ) -> Settled:
+        """`window`: of a scan of everything, which then knows the places of all rows."""
         self._clock.begin(Phase.SETTLING, total)
         return settle(
             candidates,
-            sides.evidence(pinned),
+            sides.evidence(pinned, has_places=window is not None),
             SettleLimits(self._options.settle_timeout_s, self._options.max_differences),
             self._control,
             scan=window,
@@ -193,9 +197,6 @@ class _Run:
             advance=self._clock.advance,
             waiting=self._clock.throttled,
         )
-
-    def _note_full(self, instead: FullInstead) -> None:
-        self._notes.append(f"Everything was compared instead of what changed: {instead.reason}.")
 
     # -- the answer ----------------------------------------------------------------------------------------------------
 

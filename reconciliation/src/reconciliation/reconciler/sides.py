@@ -61,8 +61,12 @@ class Sides:
             return PinnedTable.newest(self.location.store, topic)
         return PinnedTable.at(self.location.store, topic, version)
 
-    def evidence(self, scanned: PinnedTable | None = None) -> Evidence:
-        """Where differences are settled by; `scanned` is the version in which candidates have their places."""
+    def evidence(self, scanned: PinnedTable | None = None, *, has_places: bool = False) -> Evidence:
+        """Where differences are settled by.
+
+        `scanned` is the version that was compared; with `has_places` every candidate names all the rows that it has
+        there, so that only data files that came later are searched for others.
+        """
         letters = DeadLetterKeys(
             LetterTopic.on(self._platform.kafka.bootstrap_servers),
             self._request.spec.name,
@@ -71,12 +75,12 @@ class Sides:
             self._platform.stores,
             self.rules.newest.rules.key_text,
         )
-        if scanned is None:
-            follower = TableFollower(self.location.store, self.events.topic)
-        else:
-            follower = TableFollower(
-                self.location.store, self.events.topic, scanned.table_id, scanned.snapshot.files.keys()
-            )
+        follower = TableFollower(
+            self.location.store,
+            self.events.topic,
+            None if scanned is None else scanned.table_id,
+            scanned.snapshot.files.keys() if scanned is not None and has_places else (),
+        )
         # It is given back only the versions that it gave out.
         table = cast(NewestTable, follower)
         return Evidence(self.events, self._documents, table, self.rules, letters.of)
