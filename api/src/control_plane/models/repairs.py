@@ -1,32 +1,16 @@
 """Repairs: proposed from what a job found, approved by somebody else, applied and verified by the service."""
 
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from cdc_shared.models.reconciliation import DifferenceKind, RepairState
+from cdc_shared.models.repair_plan import DEFAULT_MAX_KEYS, REPAIRABLE, RepairableKind, RepairPlan
 from cdc_shared.models.spec_model import SpecModel
 
-DEFAULT_MAX_KEYS: Final = 10_000
 MAX_KEYS: Final = 10_000_000
-
-RepairableKind = Literal[
-    DifferenceKind.MISSING,
-    DifferenceKind.EXTRA,
-    DifferenceKind.DUPLICATED,
-    DifferenceKind.DIFFERENT,
-    DifferenceKind.DEAD_LETTERED,
-]
-"""What asking the writer again can mend. A decoder's fault would come again; other kinds are as the spec wants them."""
-REPAIRABLE: Final[tuple[RepairableKind, ...]] = (
-    DifferenceKind.MISSING,
-    DifferenceKind.EXTRA,
-    DifferenceKind.DUPLICATED,
-    DifferenceKind.DIFFERENT,
-    DifferenceKind.DEAD_LETTERED,
-)
 
 
 class NewRepair(SpecModel):
@@ -37,22 +21,6 @@ class NewRepair(SpecModel):
     """When there are more the repair is refused, not cut: somebody should look first."""
     dry_run: StrictBool = True
     """Only tell what would be done."""
-
-
-class NotRepairable(BaseModel):
-    """Keys that this repair leaves as they are."""
-
-    kind: DifferenceKind
-    keys: int
-    reason: str = Field(description="why, and what helps instead")
-
-
-class RepairPlan(BaseModel):
-    """What a repair will do."""
-
-    keys: int = Field(description="that the writer will be asked to read again")
-    by_kind: dict[DifferenceKind, int] = Field(description="the same, by what is wrong")
-    not_repairable: list[NotRepairable]
 
 
 class Repair(BaseModel):

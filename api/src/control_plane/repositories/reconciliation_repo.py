@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from cdc_shared.models.reconciliation import DifferenceKind, JobState, Mode
+from cdc_shared.models.repair_plan import COUNT_DIFFERENCES, Counts
 from control_plane.database import Connection
 from control_plane.models.reconciliation import (
     Difference,
@@ -116,13 +117,9 @@ async def differences(
     return found
 
 
-async def count_differences(connection: Connection, job: UUID) -> dict[tuple[DifferenceKind, bool], int]:
+async def count_differences(connection: Connection, job: UUID) -> Counts:
     """How many keys of each kind the job found, and of them those whose `_id` is known and is not."""
-    rows = await connection.fetch(
-        "SELECT d.kind, d.source_key IS NOT NULL AS is_known, count(*) AS keys FROM reconciliation_differences d "
-        "JOIN reconciliation_runs r ON r.id = d.run_id WHERE r.job_id = $1 GROUP BY 1, 2",
-        job,
-    )
+    rows = await connection.fetch(COUNT_DIFFERENCES, job)
     return {(DifferenceKind(row["kind"]), row["is_known"]): row["keys"] for row in rows}
 
 

@@ -6,8 +6,9 @@ from uuid import UUID
 import asyncpg
 
 from cdc_shared.models.reconciliation import DifferenceKind, RepairState
+from cdc_shared.models.repair_plan import RepairPlan
 from control_plane.database import Connection
-from control_plane.models.repairs import Repair, RepairPlan
+from control_plane.models.repairs import Repair
 
 
 async def insert(

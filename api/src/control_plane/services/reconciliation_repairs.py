@@ -1,46 +1,14 @@
 """Repairs: planned from what a job found, proposed, and decided by somebody else (docs/adr/0027-repair-approval.md)."""
 
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
-from typing import Final
 from uuid import UUID
 
-from cdc_shared.models.reconciliation import DifferenceKind, JobState, RepairState
+from cdc_shared.models.reconciliation import JobState, RepairState
+from cdc_shared.models.repair_plan import plan_repair
 from control_plane.database import Connection
-from control_plane.models.repairs import REPAIRABLE, NewRepair, NotRepairable, Repair, RepairPlan, RepairProposal
+from control_plane.models.repairs import NewRepair, Repair, RepairProposal
 from control_plane.problems import Problem
 from control_plane.repositories import reconciliation_repo, repair_repo
 from control_plane.services.reconciliation_scheduler import no_job
-
-NOT_ASKED_FOR: Final = "not among the kinds that were asked for"
-UNKNOWN_ID: Final = (
-    "the table does not tell which document the row is of (its _id is masked): resync the collection, which sweeps "
-    "rows that the source does not have"
-)
-WHY_NOT: Final[Mapping[DifferenceKind, str]] = MappingProxyType(
-    {
-        DifferenceKind.DECODER: "the writer would read the document in the same way again: report the fault",
-        DifferenceKind.REJECTED: "a rule rejects the document: correct the document or the rule",
-        DifferenceKind.FILTERED: "as the pipeline's filter says: nothing is wrong",
-        DifferenceKind.LAGGING: "not settled yet: let the writer come as far, and compare again",
-    }
-)
-
-Counts = Mapping[tuple[DifferenceKind, bool], int]
-"""(kind, whether the `_id` is known) → keys."""
-
-
-def plan(counts: Counts, kinds: Collection[DifferenceKind]) -> RepairPlan:
-    """What a repair of these kinds does, and what it leaves, of all that was found. Pure."""
-    by_kind: dict[DifferenceKind, int] = {
-        kind: counts[kind, True] for kind in REPAIRABLE if kind in kinds and counts.get((kind, True))
-    }
-    left = [
-        NotRepairable(kind=kind, keys=keys, reason=_reason(kind, kinds))
-        for (kind, is_known), keys in sorted(counts.items())
-        if not (is_known and kind in by_kind)
-    ]
-    return RepairPlan(keys=sum(by_kind.values()), by_kind=by_kind, not_repairable=left)
 
 
 async def propose(connection: Connection, pipeline: str, job_id: UUID, wanted: NewRepair, by: str) -> RepairProposal:
@@ -59,7 +27,7 @@ async def propose(connection: Connection, pipeline: str, job_id: UUID, wanted: N
             f"the job is {job.state}: what it has found is no verdict. Repair what a completed one found",
             members={"state": job.state},
         )
-    planned = plan(await reconciliation_repo.count_differences(connection, job_id), wanted.kinds)
+    planned = plan_repair(await reconciliation_repo.count_differences(connection, job_id), wanted.kinds)
     fits = planned.keys <= wanted.max_keys
     if wanted.dry_run:
         return RepairProposal(dry_run=True, plan=planned, within_max_keys=fits, repair=None)
@@ -138,12 +106,6 @@ def _check_proposed(repair: Repair) -> None:
             f"the repair is {repair.state}: it can be approved or rejected only while it is proposed",
             members={"state": repair.state},
         )
-
-
-def _reason(kind: DifferenceKind, kinds: Collection[DifferenceKind]) -> str:
-    if kind in WHY_NOT:
-        return WHY_NOT[kind]
-    return UNKNOWN_ID if kind in kinds else NOT_ASKED_FOR
 
 
 async def _another(connection: Connection, job_id: UUID) -> Problem:

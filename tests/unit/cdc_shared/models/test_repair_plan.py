@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_shared.models.reconciliation import DifferenceKind
-from control_plane.models.repairs import REPAIRABLE
-from control_plane.services.reconciliation_repairs import NOT_ASKED_FOR, UNKNOWN_ID, WHY_NOT, plan
+from cdc_shared.models.repair_plan import NOT_ASKED_FOR, REPAIRABLE, UNKNOWN_ID, WHY_NOT, plan_repair
 
 pytestmark = pytest.mark.unit
 
@@ -21,7 +20,7 @@ COUNTS = st.dictionaries(st.tuples(st.sampled_from(DifferenceKind), st.booleans(
 def test_every_key_is_either_repaired_or_told_why_not(
     counts: Mapping[tuple[DifferenceKind, bool], int], kinds: set[DifferenceKind]
 ) -> None:
-    planned = plan(counts, kinds)
+    planned = plan_repair(counts, kinds)
     assert planned.keys == sum(planned.by_kind.values())
     assert planned.keys + sum(each.keys for each in planned.not_repairable) == sum(counts.values())
     assert planned.by_kind.keys() <= kinds
@@ -36,7 +35,7 @@ def test_every_kind_is_repairable_or_says_why_not() -> None:
 
 
 def test_a_row_whose_document_is_not_known_is_left() -> None:
-    planned = plan({(DifferenceKind.EXTRA, False): 2, (DifferenceKind.EXTRA, True): 5}, REPAIRABLE)
+    planned = plan_repair({(DifferenceKind.EXTRA, False): 2, (DifferenceKind.EXTRA, True): 5}, REPAIRABLE)
     assert planned.by_kind == {DifferenceKind.EXTRA: 5}
     ((kind, keys, reason),) = [(each.kind, each.keys, each.reason) for each in planned.not_repairable]
     assert (kind, keys, reason) == (DifferenceKind.EXTRA, 2, UNKNOWN_ID)
