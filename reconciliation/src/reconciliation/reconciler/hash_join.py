@@ -148,9 +148,13 @@ class HashJoin:
             self._one(f"SELECT count(*) FROM {side}_rows WHERE {within}")[0] for side in (Side.SOURCE, Side.SINK)
         )
         matched = pairs - only_documents - only_rows
-        if matched > min(documents - only_documents, rows - only_rows):
+        doubled = {
+            Side.SOURCE: matched > rows - only_rows,  # rows have found more than one document each
+            Side.SINK: matched > documents - only_documents,
+        }
+        for side in (side for side, is_doubled in doubled.items() if is_doubled):
             for statement in _DOUBLED:
-                self._db.execute(statement.format(within=within))
+                self._db.execute(statement.format(side=side, within=within))
         return documents - only_documents
 
     def _one(self, query: str) -> tuple[int, ...]:
@@ -185,8 +189,7 @@ GROUP BY hash_hi, hash_lo
 _DOUBLED: Final = (
     """
 CREATE OR REPLACE TEMP TABLE doubled AS
-SELECT hash_hi, hash_lo FROM sink_rows WHERE {within} GROUP BY ALL HAVING count(*) > 1
-UNION SELECT hash_hi, hash_lo FROM source_rows WHERE {within} GROUP BY ALL HAVING count(*) > 1
+SELECT hash_hi, hash_lo FROM {side}_rows WHERE {within} GROUP BY ALL HAVING count(*) > 1
 """,
     "DELETE FROM unequal WHERE (hash_hi, hash_lo) IN (FROM doubled)",
     """
