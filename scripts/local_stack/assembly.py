@@ -18,6 +18,7 @@ from local_stack.parts.object_store import object_store
 from local_stack.parts.part import Part
 from local_stack.parts.postgres import postgres
 from local_stack.parts.prometheus import installed, prometheus
+from local_stack.parts.reconciliation import reconciliation
 from local_stack.parts.writer import writer
 from local_stack.ports import PORTS, choose_ports, is_free, numbers_of, other_checkouts, read_ports, write_ports
 from local_stack.prerequisites import require_java, require_maven
@@ -60,7 +61,7 @@ def assemble_as_started(layout: Layout) -> Stack:
 def parts_of(stack: Stack) -> list[Part]:
     """Every part, in the order in which people like to read them."""
     parts = [mongodb(stack), kafka(stack), connect(stack), object_store(stack), postgres(stack)]
-    parts += [writer(stack), api(stack)]
+    parts += [writer(stack), api(stack), reconciliation(stack)]
     if stack.settings.sample:
         parts.append(generator(stack))
     binary = installed()

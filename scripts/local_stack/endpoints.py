@@ -37,6 +37,7 @@ def endpoint_values(stack: Stack, *, prometheus: bool) -> dict[str, str]:
         "POSTGRES_DSN": database,
         "WRITER_URL": stack.writer_url,
         "WRITER_HTTP_PORT": str(stack.ports["WRITER_HTTP_PORT"]),
+        "RECONCILIATION_URL": stack.reconciliation_url,
         "CDC_SECRETS_FILE": str(secrets / SECRETS_FILE),
         "CDC_SECRETS_KEY_FILE": str(secrets / "secrets.key"),
         "CDC_DATA_KEY": f"secret:{DATA_KEY}",

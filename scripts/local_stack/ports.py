@@ -44,6 +44,7 @@ PORTS = (
     PortSpec("PROMETHEUS_PORT", 9090),
     PortSpec("WRITER_HTTP_PORT", 8090),
     PortSpec("API_PORT", 8000),
+    PortSpec("RECONCILIATION_HTTP_PORT", 8091),
 )
 
 

@@ -52,6 +52,10 @@ class Stack:
         return f"http://{self.address('WRITER_HTTP_PORT')}"
 
     @property
+    def reconciliation_url(self) -> str:
+        return f"http://{self.address('RECONCILIATION_HTTP_PORT')}"
+
+    @property
     def api_url(self) -> str:
         return f"http://{self.address('API_PORT')}"
 
