@@ -68,22 +68,27 @@ class CostOfJoin:
         return self.rows / (self.scan.cpu_s + self.join.cpu_s)
 
 
-def measure_join(rows: int, seed: int, directory: Path) -> CostOfJoin:
-    """Make a table of that many rows (at least 200,000) under `directory`, and measure its comparison.
+def make_join(rows: int, seed: int, directory: Path) -> None:
+    """Make a table of that many rows (at least 200,000) under `directory`, and the parts of its source.
 
     There are `DAMAGED` candidates of each of four kinds to be found.
     """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=spawn) as maker:
-        maker.submit(_make, rows, seed, directory).result()
-    with ProcessPoolExecutor(1, mp_context=spawn) as measurer:
-        return measurer.submit(_measure, rows, directory).result()
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        process.submit(_make, rows, seed, directory).result()
+
+
+def measure_join(rows: int, directory: Path) -> CostOfJoin:
+    """Measure the comparison of what `make_join` has made."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
+        return process.submit(_measure, rows, directory).result()
 
 
 def _measure(rows: int, directory: Path) -> CostOfJoin:
     spill = Spill(directory / "spill")
     manifest = spill.manifest()
     assert manifest is not None
+    for path in [*spill.parts(Side.SINK), *spill.candidate_files()]:
+        path.unlink()
     url = str(directory / "table")
     store = open_store(url, ObjectStoreSettings())
     table = PinnedTable.at(store, TOPIC, manifest.version)
@@ -206,7 +211,8 @@ def main(
 ) -> None:
     """Measure the table's side of reconciliation on local files. No stack is needed."""
     with tempfile.TemporaryDirectory(prefix="cdc-bench-", dir=directory) as place:
-        cost = measure_join(rows, seed, Path(place))
+        make_join(rows, seed, Path(place))
+        cost = measure_join(rows, Path(place))
     typer.echo(json.dumps(asdict(cost) | {"rows_per_cpu_s": round(cost.rows_per_s)}, indent=2))
 
 

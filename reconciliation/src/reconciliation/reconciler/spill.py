@@ -8,8 +8,8 @@ manifest that they were made under (table version, rules, sample, plan, software
     <directory>/sink/00000000.parquet …      `SINK_PART`, a file for each task of the table's plan
     <directory>/candidates/00000000.parquet …  a file for each range of hashes that was compared (`hash_join`)
 
-Rows of a part rise by `hash_hi`, so that a range of hashes is a few row groups of each. Hashes and digests do not
-compress; only the other columns are.
+Rows of a part rise by the upper bits of `hash_hi`, so that a range of hashes is a few row groups of each. Hashes and
+digests do not compress; only the other columns are.
 """
 
 import json
@@ -126,7 +126,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class ScannedPart:
-    """What one task found: rows of `SOURCE_PART` or `SINK_PART`, rising by `hash_hi` (`sorted_part` makes them so).
+    """What one task found: rows of `SOURCE_PART` or `SINK_PART`, in the order of `sorted_part`.
 
     `facts` are numbers to be added up over the parts: `rescued`, `keyless`, bytes read, …
     """
@@ -190,8 +190,14 @@ def sink_part(
 
 
 def sorted_part(rows: pa.Table) -> pa.Table:
-    """Return the rows of a part, rising by `hash_hi`."""
-    return rows.combine_chunks().take(np.argsort(rows.column("hash_hi").to_numpy()))
+    """Return the rows of a part in the order that parts have: that of the upper bits of `hash_hi`.
+
+    The lower bits make room for the row's number, so that plain numbers are sorted, which takes half the time.
+    """
+    low = np.uint64((1 << max(1, len(rows)).bit_length()) - 1)
+    packed = rows.column("hash_hi").to_numpy() & ~low | np.arange(len(rows), dtype=np.uint64)
+    packed.sort()
+    return rows.combine_chunks().take(packed & low)
 
 
 class Spill:
