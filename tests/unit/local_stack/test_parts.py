@@ -99,7 +99,7 @@ def test_writers_stop_before_what_they_write_to(stack: Stack) -> None:
     groups = stop_order(part.name for part in all_parts(stack))
 
     assert groups == [
-        ["api", "reconciliation", "prometheus"],
+        ["api", "prometheus", "reconciliation"],
         ["generator"],
         ["writer"],
         ["connect"],
