@@ -53,17 +53,19 @@ def _told(error: Exception, server: str) -> CdcError:
             names = ", ".join(sorted(each.recipient for each in error.recipients))
             kind = Transient if all(each.code < 500 for each in error.recipients) else Fatal
             return kind(f"{server} refuses the recipients {names}")
-        case aiosmtplib.SMTPNotSupported():
-            return Fatal(f"{server} offers no STARTTLS, or no sign-in: check SMTP_SECURITY and SMTP_USER")
         case aiosmtplib.SMTPConnectError() | aiosmtplib.SMTPTimeoutError() | aiosmtplib.SMTPServerDisconnected():
             return Transient(f"{server} does not answer, or not in the way of SMTP_SECURITY")
         case aiosmtplib.SMTPResponseException():
             kind = Transient if error.code < 500 else Fatal
-            answer = shortened(redact_text(visible(error.message)), _ANSWER_LENGTH)
-            return kind(f"{server} does not take the mail: {error.code} {answer}")
+            return kind(f"{server} does not take the mail: {error.code} {_answer(error.message)}")
         case OSError():
             return Transient(f"{server} does not answer")
-    return Fatal(f"{server} does not take the mail: {type(error).__name__}")
+    # The library's own words: what the server does not offer, STARTTLS or a sign-in.
+    return Fatal(f"{server}: {_answer(str(error))} Check SMTP_SECURITY and SMTP_USER.")
+
+
+def _answer(text: str) -> str:
+    return shortened(redact_text(visible(text)), _ANSWER_LENGTH)
 
 
 def _is_untrusted(error: BaseException | None) -> bool:
