@@ -124,7 +124,7 @@ class Run(BaseModel):
     collection: str
     state: JobState
     outcome: Outcome | None
-    progress: RunProgress | None = Field(description="null: it has not begun")
+    progress: RunProgress | None = Field(description="null: it is not under way")
     summary: RunSummary | None = Field(description="null: it has not ended")
     has_report: bool
     error: str | None
