@@ -291,6 +291,10 @@ async def test_a_repair_is_planned_proposed_and_approved_by_somebody_else(
     assert approved.decided_by != approved.proposed_by
     assert (await admin.post(f"{where}/approve")).json() == (await operator.get(where)).json()
     assert problem(await operator.post(f"{where}/reject"), 409, "repair_decided")["state"] == "approved"
+    await api.database.execute("UPDATE reconciliation_repairs SET state = 'applying'")
+    assert (await admin.post(f"{where}/approve")).json()["state"] == "applying", "the answer was lost, the service fast"
+    another = await api.signed_in(Role.ADMIN)
+    assert problem(await another.post(f"{where}/approve"), 409, "repair_decided")["state"] == "applying"
     assert [each["id"] for each in (await operator.get(f"{SHOP}/repairs")).json()["items"]] == [str(repair.id)]
     audited = await api.database.fetch("SELECT action FROM audit_logs WHERE action LIKE 'repair.%' AND status < 300")
     assert {"repair.propose", "repair.approve", "repair.read"} <= {row["action"] for row in audited}

@@ -65,12 +65,12 @@ async def repair(connection: Connection, pipeline: str, repair_id: UUID) -> Repa
 
 
 async def approve(connection: Connection, pipeline: str, repair_id: UUID, by: str, *, own_too: bool) -> Repair:
-    """Have a proposed repair applied. Approving it again is harmless.
+    """Have a proposed repair applied. Who approved it already may ask again, for an answer that got lost.
 
     Raises `Problem` 404; 403 for whoever proposed it, unless `own_too`; 409 when it is not (any longer) proposed.
     """
     found = await _held(connection, pipeline, repair_id)
-    if found.state is RepairState.APPROVED:
+    if found.decided_by == by and found.state is not RepairState.REJECTED:
         return found
     _check_proposed(found)
     if not own_too and found.proposed_by.casefold() == by.casefold():
@@ -83,9 +83,12 @@ async def approve(connection: Connection, pipeline: str, repair_id: UUID, by: st
 
 
 async def reject(connection: Connection, pipeline: str, repair_id: UUID, by: str) -> Repair:
-    """Turn a proposed repair down, or withdraw one's own. Raises `Problem` 404; 409 when it is not proposed."""
+    """Turn a proposed repair down, or withdraw one's own. Who has rejected it already may ask again.
+
+    Raises `Problem` 404; 409 when it is not (any longer) proposed.
+    """
     found = await _held(connection, pipeline, repair_id)
-    if found.state is RepairState.REJECTED:
+    if found.decided_by == by and found.state is RepairState.REJECTED:
         return found
     _check_proposed(found)
     return await repair_repo.decide(connection, repair_id, RepairState.REJECTED, by)
