@@ -1,4 +1,5 @@
-"""`make bench`: what an initial load, mixed types, rules and 10,000 mixed changes cost here, with the stack up.
+"""`make bench`: what an initial load, mixed types, rules, reconciliation and 10,000 mixed changes cost here, with the
+stack up.
 
 Prints events a second and CPU seconds, and writes all figures as JSON under `bench/results/`.
 """
@@ -28,6 +29,7 @@ from bench.changes import CHANGES_A_BATCH, MODES, CostOfChanges, measure_sizes
 from bench.cost import peak_rss_mb
 from bench.decoding import OTHER_TYPES, CostOfMixedTypes, measure_mixed_types
 from bench.load import CostOfLoad, LoadBench
+from bench.reconciliation import CostOfReconciling, measure_reconciling
 from bench.rules import CostOfRules, measure_rules
 from cdc_shared.errors import CdcError
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, load_settings
@@ -42,7 +44,7 @@ def main(
     events: Annotated[int, typer.Option(min=0, help="Events of the initial load; 0 leaves it out.")] = 200_000,
     rows: Annotated[str, typer.Option(help="Table sizes to change; empty leaves changes out.")] = "100000,1000000",
     documents: Annotated[
-        int, typer.Option(min=0, help="Documents for mixed types and for rules; 0 leaves both out.")
+        int, typer.Option(min=0, help="Documents for mixed types, rules and reconciliation; 0 leaves them out.")
     ] = 100_000,
     batches: Annotated[int, typer.Option(min=1, help="Batches of 10,000 changes to take the median of.")] = 5,
     seed: Annotated[int, typer.Option(help="The same seed gives the same events.")] = 0,
@@ -75,6 +77,9 @@ def main(
                 rules = _rules(progress, documents, seed)
                 result["rules"] = asdict(rules) | {"share": rules.share}
                 progress.console.print(_rules_lines(rules), soft_wrap=True, highlight=False)
+                reconciling = _reconciling(progress, documents, seed)
+                result["reconciliation"] = asdict(reconciling)
+                progress.console.print(_reconciling_lines(reconciling), soft_wrap=True, highlight=False)
             costs = _changes(progress, root, stores, sizes, batches, seed)
         if costs:
             result["changes"] = [asdict(cost) | {"merge_ratio": cost.merge_ratio} for cost in costs]
@@ -146,6 +151,22 @@ def _rules_lines(cost: CostOfRules) -> str:
         f"Five transformation rules, two of them masks, for {cost.documents:,} documents\n"
         f"  {cost.transformed_per_s:,.0f} documents/CPU s, {cost.decoded_per_s:,.0f} decoded:"
         f" rules take {cost.share:.2f}× of decoding\n"
+    )
+
+
+def _reconciling(progress: Progress, documents: int, seed: int) -> CostOfReconciling:
+    task = progress.add_task("hashing documents and rows", total=None)
+    cost = measure_reconciling(documents, seed)
+    progress.remove_task(task)
+    return cost
+
+
+def _reconciling_lines(cost: CostOfReconciling) -> str:
+    return (
+        f"Reconciliation of {cost.documents:,} documents with their rows\n"
+        f"  documents to digests: {cost.source_per_s:,.0f}/CPU s, {cost.source_with_rules_per_s:,.0f} with rules"
+        f" (decoding by text alone: {cost.by_text_per_s:,.0f})\n"
+        f"  rows to digests: {cost.sink_per_s:,.0f}/CPU s; sampled keys by the second way: {cost.witness_per_s:,.0f}\n"
     )
 
 
