@@ -64,6 +64,7 @@ class Version:
     watermark_ms: int | None
     schema: DocumentSchema
     partition_base: int = 0
+    masked_by: int = 0
 
     def is_damaged(self, key: int) -> bool:
         """Whether the key's rows are others than an undisturbed writer would have made."""

@@ -67,6 +67,7 @@ class StillCollection:
     secrets: dict[str, bytes] = field(default_factory=lambda: {"env:KEY": SECRET})
     offset: int = 10
     partition_base: int = 0
+    masked_by: int = 0
     version: int = 5
     errors: list[Exception] = field(default_factory=list)
     now: float = 0.0

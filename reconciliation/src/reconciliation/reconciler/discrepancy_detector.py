@@ -186,80 +186,65 @@ class _Settling:
     def _generation(self, batch: list[Subject]) -> bool:
         """Look at a batch; False when the writer did not come as far in the time that there is."""
         began = self._clock()
-        for subject in batch:
-            subject.looked_at = began if subject.looked_at is None else subject.looked_at
         equal, found, pending = self._equal, len(self._found), len(self._pending)
         try:
             looks = self._looks(batch)
             self._failures = 0
-        except Transient as error:
-            self._pause(error)
+        except Transient as error:  # nothing was decided
             self._pending.extendleft(reversed(batch))
+            self._pause(error)
             return True
+        if any(each.table is None for each in looks):
+            self._pending.extendleft(reversed(batch))
+            self._note(len(batch), 0, 0, len(batch), None, began)
+            return False
         for each in looks:
-            if each.table is None:
-                self._pending.extendleft(reversed(batch))
-                self._note(len(batch), 0, 0, len(batch), None, began)
-                return False
-            for one in each.looks:
-                self._decide(one, each.table)
+            if each.table is not None:
+                for one in each.looks:
+                    self._decide(one, each.table, began)
             self._pending.extend(each.unread)
-        table = looks[-1].table if looks else None
         left = len(self._pending) - pending
-        decided = len(batch) - left
-        self._note(
-            len(batch), self._equal - equal, len(self._found) - found, left, table.version if table else None, began
-        )
-        self.advance(decided)
+        version = max((each.table.version for each in looks if each.table is not None), default=None)
+        self._note(len(batch), self._equal - equal, len(self._found) - found, left, version, began)
+        self.advance(len(batch) - left)
         return True
 
     def _looks(self, batch: list[Subject]) -> list[Looks]:
         self._control.check()
-        named = self._named(batch)
-        asked = [each for each in named if each.source_key is not None]
-        masked = [each for each in named if each.source_key is None and not each.candidate.keyless]
-        keyless = [each for each in named if each.candidate.keyless]
-        looks = []
+        has_scan = self._scan is not None
+        looks = self._named([s for s in batch if s.source_key is None and (s.key is None or not has_scan)])
+        asked = [each for each in batch if each.source_key is not None]
+        masked = [each for each in batch if each.source_key is None and each.key]
         if asked:
             looks.append(look(asked, self._evidence, self._reached, self._limits.bytes_at_once))
-        if masked and self._scan is not None and (not looks or looks[-1].table is not None):
+        if masked and self._scan is not None and all(each.table is not None for each in looks):
             looks.append(look_where_scanned(masked, self._scan, self._evidence, self._reached))
-        if keyless:
-            looks.append(self._keyless(keyless))
         return looks
 
-    def _named(self, batch: list[Subject]) -> list[Subject]:
-        """Find the keys of rows that no document was seen for. A row that is gone meanwhile settles its key."""
-        nameless = {each.candidate.hash: each for each in batch if each.source_key is None and each.key is None}
-        if not nameless:
-            return batch
+    def _named(self, subjects: list[Subject]) -> list[Looks]:
+        """Find the keys of rows that no document was seen for. Those for whom that decides it are looked at already."""
+        if not subjects:
+            return []
         rules = self._evidence.rules.newest.rules
-        for key_hash, row in self._rows(nameless):
-            subject = nameless[key_hash]
-            subject.key = row.key or ""
-            if not rules.changes_keys and not subject.candidate.keyless:
-                subject.source_key = row.key
-        gone = [each for each in nameless.values() if each.key is None]
-        self._equal += len(gone)
-        unknown = [] if self._scan is not None or not rules.changes_keys else list(nameless.values())
-        for subject in unknown:
-            if subject.key and not subject.candidate.keyless:
-                self._add(Explained(self._explainer.undecided(_unseen(subject), _NOT_SCANNED), None))
-        left_out = {id(each) for each in gone} | {
-            id(each) for each in unknown if each.key and not each.candidate.keyless
-        }
-        return [each for each in batch if id(each) not in left_out]
-
-    def _rows(self, subjects: Mapping[KeyHash, Subject]) -> Iterable[tuple[KeyHash, StoredRow]]:
+        nameless = {each.candidate.hash: each for each in subjects}
+        rows: dict[KeyHash, list[StoredRow]] = {each: [] for each in nameless}
         table = self._evidence.table.newest(self._evidence.events.ends())
-        return self._evidence.table.rows(table, {each: s.candidate.locations for each, s in subjects.items()})
-
-    def _keyless(self, subjects: list[Subject]) -> Looks:
-        """Rows without a key: no document and no change can be theirs, so there is nothing to wait for."""
-        table = self._evidence.table.newest(self._evidence.events.ends())
-        wanted = {each.candidate.hash: each.candidate.locations for each in subjects}
-        rows = [row for _, row in self._evidence.table.rows(table, wanted)]
-        return Looks(table, [Look(each, None, None, rows, False) for each in subjects])
+        for key_hash, row in self._evidence.table.rows(
+            table, {each: subject.candidate.locations for each, subject in nameless.items()}
+        ):
+            rows[key_hash].append(row)
+        decided = []
+        for key_hash, subject in nameless.items():
+            found = rows[key_hash]
+            if not found or subject.candidate.keyless:  # gone; or no document and no change can ever be theirs
+                decided.append(Look(subject, None, None, found, False))
+                continue
+            subject.key = found[0].key
+            if not rules.changes_keys:
+                subject.source_key = subject.key
+            elif self._scan is None:
+                decided.append(Look(subject, None, _NOT_SCANNED, found, False))
+        return [Looks(table, decided)]
 
     def _reached(self, topic: TopicPositions, source_ms: int) -> TableState | None:
         """Wait for the first version of the table in which everything of the source up to that time is."""
@@ -291,14 +276,15 @@ class _Settling:
 
     # -- what came of it -----------------------------------------------------------------------------------------------
 
-    def _decide(self, seen: Look, table: TableState) -> None:
+    def _decide(self, seen: Look, table: TableState, began: float) -> None:
         subject = seen.subject
         subject.looks += 1
+        subject.looked_at = began if subject.looked_at is None else subject.looked_at
         if seen.refused is not None:
             self._add(Explained(self._explainer.undecided(seen, f"It cannot be compared: {seen.refused}."), None))
             return
         try:
-            if self._explainer.agrees(seen, table.schema):
+            if self._explainer.agrees(seen, table):
                 self._equal += 1
             elif not seen.changed:
                 self._add(self._explainer.explain(seen, table))
@@ -348,8 +334,8 @@ class _Settling:
 
 
 _NOT_SCANNED: Final = (
-    "Its row has a masked _id, which cannot be looked up in MongoDB. A full comparison, which reads every document, "
-    "can tell whether there is one."
+    "its row has a masked _id, which cannot be looked up in MongoDB; a full comparison, which reads every document, "
+    "can tell whether there is one"
 )
 
 

@@ -6,6 +6,7 @@ has not changed it until the document is read again (docs/architecture/data-qual
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +28,7 @@ from reconciliation.reconciler.difference import Difference, FieldDifference, Ho
 from reconciliation.reconciler.field_differences import field_differences
 from reconciliation.reconciler.generations import Look, TableState, key_of
 from reconciliation.reconciler.independent_path import canonical_of_raw
-from reconciliation.reconciler.rules_versions import PublishedRules, RulesVersions
+from reconciliation.reconciler.rules_versions import Incomparable, PublishedRules, RulesVersions
 from reconciliation.reconciler.shown_documents import ShownDocuments
 from reconciliation.sources.deltalake_reader import StoredRow
 
@@ -64,7 +65,7 @@ class Explainer:
 
     # -- is it right? --------------------------------------------------------------------------------------------------
 
-    def agrees(self, look: Look, schema: DocumentSchema) -> bool:
+    def agrees(self, look: Look, table: TableState) -> bool:
         """Tell whether there is one row and it holds the document, or there is neither.
 
         Raises:
@@ -77,8 +78,8 @@ class Explainer:
         if not self._values:
             return True
         (row,) = look.rows
-        made_by = self._rules.of(row.rules_version)
-        canonical = _canonical(row, schema)
+        made_by = self._made_by(row, table)
+        canonical = _canonical(row, table.schema)
         if canonical is None or canonical != canonical_document(_transformed(look.document, made_by)):
             return False
         return not _needs_witness(look) or _decoders_agree(look.document, canonical, made_by)
@@ -93,15 +94,15 @@ class Explainer:
         """
         place = _newest_place(look.rows, table.partition_base)
         if look.document is None:
-            return Explained(self._extra(look, table.schema, _gone(look)), place)
+            return Explained(self._extra(look, table, _gone(look)), place)
         rejection = self._rules.newest.rejection(look.document.text or "", len(look.document.raw or b""))
         if not look.rows:
             return Explained(self._without_row(look, look.document, rejection), None)
         if len(look.rows) > 1:
-            return Explained(self._duplicated(look, table.schema), place)
+            return Explained(self._duplicated(look, table), place)
         if rejection is not None:
-            return Explained(self._rejected(look, table.schema, rejection), place)
-        return Explained(self._different(look, look.document, table.schema), place)
+            return Explained(self._rejected(look, table, rejection), place)
+        return Explained(self._different(look, look.document, table), place)
 
     def undecided(self, look: Look, why: str) -> Difference:
         """A key that could not be settled."""
@@ -124,50 +125,55 @@ class Explainer:
         (shown,), hidden = self._shown.texts(self._rules.newest, (), transformed)
         return self._difference(look, kind, why, hidden, document=shown)
 
-    def _rejected(self, look: Look, schema: DocumentSchema, rejection: Rejection) -> Difference:
+    def _rejected(self, look: Look, table: TableState, rejection: Rejection) -> Difference:
         """The document is rejected by the rules in force, but there is a row which does not hold it."""
         if rejection.code is ReasonCode.FILTERED:
             why = f"The document does not match a filter of the pipeline, but has a row: {rejection.message}."
-            return self._extra(look, schema, f"{why} Repair deletes it.")
+            return self._extra(look, table, f"{why} Repair deletes it.")
         if not self._rules.keeps_rejected(look.rows[0].rules_version):
             why = f"The document is rejected, and a rejected document has no row, but it has one: {rejection.message}."
-            return self._extra(look, schema, f"{why} Repair deletes it.")
+            return self._extra(look, table, f"{why} Repair deletes it.")
         why = (
             f"The document as it is now is rejected, and its row is that of an older valid one: {rejection.message}. "
             "Correct the document, or the rule and read the document again."
         )
-        return self._beside(look, DifferenceKind.REJECTED, schema, why)
+        return self._beside(look, DifferenceKind.REJECTED, table, why)
 
-    def _different(self, look: Look, document: DocumentRead, schema: DocumentSchema) -> Difference:
+    def _different(self, look: Look, document: DocumentRead, table: TableState) -> Difference:
         (row,) = look.rows
-        made_by = self._rules.of(row.rules_version)
-        canonical = _canonical(row, schema)
+        made_by = self._made_by(row, table)
+        canonical = _canonical(row, table.schema)
         is_decoders = look.subject.candidate.kind is DifferenceKind.DECODER
         if is_decoders or canonical == canonical_document(_transformed(document, made_by)):
             why = (
                 "The row is what this platform's decoder makes of the document, but another decoder reads the document "
                 "otherwise. Report it as a fault of the platform; a repair would make the same row again."
             )
-            return self._beside(look, DifferenceKind.DECODER, schema, why)
-        return self._beside(look, DifferenceKind.DIFFERENT, schema, None, self._rejected_before(document))
+            return self._beside(look, DifferenceKind.DECODER, table, why)
+        return self._beside(look, DifferenceKind.DIFFERENT, table, None, self._rejected_before(document))
 
-    def _duplicated(self, look: Look, schema: DocumentSchema) -> Difference:
+    def _duplicated(self, look: Look, table: TableState) -> Difference:
         rows = max(len(look.rows), look.subject.candidate.rows if _all_live(look) else 0)
         why = f"The table has {rows:,} rows of this document: another program has written to it. Repair leaves one."
-        return self._beside(look, DifferenceKind.DUPLICATED, schema, why, rows=rows)
+        try:
+            return self._beside(look, DifferenceKind.DUPLICATED, table, why, rows=rows)
+        except Incomparable:  # there are too many whatever is in them
+            return self._difference(look, DifferenceKind.DUPLICATED, why, rows=rows)
 
-    def _extra(self, look: Look, schema: DocumentSchema, why: str) -> Difference:
+    def _extra(self, look: Look, table: TableState, why: str) -> Difference:
         row = look.rows[0]
-        made_by = self._rules.of(row.rules_version)
-        (shown,), hidden = self._shown.texts(made_by, (), _document_of(row, schema))
         rows = max(len(look.rows), look.subject.candidate.rows if _all_live(look) else 0)
+        shown: str | None = None
+        hidden = ""
+        with suppress(Incomparable):  # one too many whatever is in it; but who knows what should be masked
+            (shown,), hidden = self._shown.texts(self._made_by(row, table), (), _document_of(row, table.schema))
         return self._difference(look, DifferenceKind.EXTRA, why, hidden, row=shown, rows=rows)
 
     def _beside(
         self,
         look: Look,
         kind: DifferenceKind,
-        schema: DocumentSchema,
+        table: TableState,
         why: str | None,
         more: str = "",
         *,
@@ -176,15 +182,24 @@ class Explainer:
         """Of a key that has both: the row that differs, if one does, beside the document."""
         text = look.document.text if look.document is not None else None
         for row in look.rows:
-            made_by = self._rules.of(row.rules_version)
+            made_by = self._made_by(row, table)
             expected = made_by.rules.transform_document(parse_document(text or "{}"))
-            stored = _document_of(row, schema)
+            stored = _document_of(row, table.schema)
             fields = (FieldDifference("", How.VALUE),) if stored is None else field_differences(expected, stored)
             if fields:
                 break
         why = why or f"{_told(fields)}. {_REPAIR}"
         (document, shown), hidden = self._shown.texts(made_by, fields, expected, stored)
         return self._difference(look, kind, why + more, hidden, fields, document, shown, rows)
+
+    def _made_by(self, row: StoredRow, table: TableState) -> PublishedRules:
+        """The rules that the row is compared under. Raises `Incomparable`.
+
+        A row that says it is older than the masks that all rows have was not left so by the writer: as it says it has
+        none of them, it would be right unmasked.
+        """
+        version = row.rules_version or 0
+        return self._rules.newest if version < table.masked_by else self._rules.of(version)
 
     def _rejected_before(self, document: DocumentRead) -> str:
         """A hint: an older version of the rules would not have let the document pass, so it may be no damage."""

@@ -48,6 +48,8 @@ class TableState(Protocol):
     @property
     def partition_base(self) -> int: ...
     @property
+    def masked_by(self) -> int: ...
+    @property
     def schema(self) -> DocumentSchema: ...
 
 
@@ -150,7 +152,7 @@ class Looks:
 
 
 Await = Callable[[TopicPositions, int], TableState | None]
-"""(positions in the topic, source time in ms) → the first version of the table with a later watermark; None when it does not come."""
+"""(topic, source time in ms) → the first version of the table with a later watermark; None when it does not come."""
 
 
 def look(subjects: Sequence[Subject], evidence: Evidence, reached: Await, max_bytes: int) -> Looks:

@@ -21,7 +21,7 @@ from cdc_shared.delta.offsets import ChangeTopic, app_id
 from cdc_shared.delta.positions import partition_base
 from cdc_shared.delta.row_reading import read_rows
 from cdc_shared.delta.snapshot import Snapshot
-from cdc_shared.delta.table_metadata import rows_identity
+from cdc_shared.delta.table_metadata import masked_by, rows_identity
 from cdc_shared.delta.time_travel import table_watermark
 from cdc_shared.documents import DocumentSchema, from_delta_schema, has_soft_deletes, parquet_schema
 from cdc_shared.errors import Fatal
@@ -131,6 +131,11 @@ class PinnedTable:
     def positions(self) -> dict[int, int]:
         """Partition of the change topic → the next offset to come into the table."""
         return {p: self.snapshot.txns.get(app_id(self.topic, p), 0) for p in range(self.topic.partitions)}
+
+    @property
+    def masked_by(self) -> int:
+        """The version of the rules whose masks all rows have; 0 when none was ever asked for."""
+        return masked_by(self.metadata)
 
     @property
     def partition_base(self) -> int:

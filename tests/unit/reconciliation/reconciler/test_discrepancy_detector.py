@@ -194,6 +194,15 @@ def test_an_error_that_passes_costs_a_pause() -> None:
     assert collection.now >= 3
 
 
+def test_what_was_decided_before_an_error_is_decided_once() -> None:
+    collection = StillCollection(errors=[Transient("no primary")])
+    gone = collection.row({"_id": 1})
+    candidates = [collection.candidate(gone), collection.candidate(collection.document({"_id": 2}))]
+    collection.rows.clear()
+    settled = collection.settle(*candidates)
+    assert (settled.equal, dict(settled.counts), collection.decided) == (1, {"missing": 1}, 2)
+
+
 def test_an_error_that_stays_ends_it() -> None:
     collection = StillCollection(errors=[Transient("no primary")] * FAILURES_IN_A_ROW)
     with pytest.raises(Transient, match="no primary"):

@@ -104,6 +104,16 @@ def test_a_row_whose_rules_are_not_to_be_had_is_undecided(published: dict[int, A
     assert "repair" in difference.explanation
 
 
+def test_what_is_too_many_is_too_many_whatever_rules_it_was_made_by() -> None:
+    collection = StillCollection()
+    collection.both({"_id": 1})
+    twice = collection.row({"_id": 1}, _cdc_rules_version=99)
+    gone = collection.row({"_id": 2}, _cdc_rules_version=99)
+    settled = collection.settle(twice, gone)
+    assert {each.key: each.kind for each in settled.differences} == {"1": "duplicated", "2": "extra"}
+    assert settled.differences[1].row is None
+
+
 def test_what_an_older_version_rejected_is_missing_with_a_hint() -> None:
     """The rules of today want it, so a repair brings it in."""
     published = {1: rules(1, validation=[IS_POSITIVE]), 2: rules(2)}
@@ -132,6 +142,16 @@ def test_a_mask_that_another_program_took_off_is_found() -> None:
     difference = only(collection, collection.document(document))
     assert (difference.kind, [each.pointer for each in difference.fields]) == ("different", ["/email"])
     assert "ada" not in str(difference.document) + difference.explanation
+
+
+def test_a_row_cannot_escape_a_mask_by_saying_that_no_rules_made_it() -> None:
+    quality = rules(1, transformation=[REDACT])
+    collection = StillCollection(quality=quality, published={1: quality}, masked_by=1)
+    document = {"_id": 1, "email": "ada@example.org"}
+    collection.row(document, 0)
+    assert only(collection, collection.document(document)).kind == "different"
+    collection.masked_by = 0  # before a remask, rows of older rules are as those made them
+    assert collection.settle("1").equal == 1
 
 
 def test_what_newer_rules_mask_is_not_shown_of_older_rows() -> None:
