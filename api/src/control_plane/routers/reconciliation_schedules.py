@@ -13,6 +13,7 @@ from control_plane.models.pages import Cursor, Limit, Page, decode_cursor, encod
 from control_plane.models.reconciliation_schedules import Schedule
 from control_plane.permissions import Permission
 from control_plane.problems import Problem
+from control_plane.repositories import reconciliation_schedule_repo
 from control_plane.routers.pipeline_requests import LOCATION, IfMatch, Name, Posting, json_text
 from control_plane.routers.reconciliation import PREFIX
 from control_plane.routes import guarded_router
@@ -134,7 +135,7 @@ async def delete_schedule(name: Name, schedule: ScheduleId, work: Work, if_match
     held = await reconciliation_scheduler.held_schedule(
         work.connection, name, schedule, ANY_VERSION if if_match is None else if_match
     )
-    await reconciliation_scheduler.delete_schedule(work.connection, held)
+    await reconciliation_schedule_repo.remove(work.connection, held.id)
 
 
 def _position(cursor: str | None) -> UUID | None:

@@ -129,11 +129,6 @@ async def replace_schedule(
     return _shown(await reconciliation_schedule_repo.replace(connection, held.id, config, by), now)
 
 
-async def delete_schedule(connection: Connection, held: Schedule) -> None:
-    """Take a schedule that is held away; jobs that it made stay."""
-    await reconciliation_schedule_repo.remove(connection, held.id)
-
-
 def no_job(pipeline: str) -> Problem:
     return Problem(404, "not_found", f"pipeline {pipeline} has no reconciliation job of that id")
 
