@@ -107,6 +107,14 @@ def test_without_snapshots_the_causal_order_is_kept() -> None:
     assert source.options["read_concern"].level == "majority"
 
 
+def test_a_snapshot_that_the_source_gives_up_is_left_where_it_stands() -> None:
+    source = collection()
+    source.snapshots = LATE
+    source.failures = {4: Fatal("no more of this snapshot")}
+    assert read(reader(source, not_before=LATE)) == source.documents
+    assert [each.at_snapshot for each in source.sessions] == [True, False]
+
+
 def test_a_snapshot_from_before_what_must_be_read_is_not_used() -> None:
     source = collection()
     source.snapshots = EARLY
