@@ -1,9 +1,9 @@
 """One job from the moment it is taken until it is over, given back, or lost to another process.
 
     collections that have a table → a run of each, one after another:
-        lock → compare (in a thread; watched once a second) → report → store
+        lock → compare (in a thread; watched twice a second) → report → store
 
-While a run goes on the job's heartbeat says so, its progress is shown, and what people want of it is followed, once a
+While a run goes on the job's heartbeat says so, its progress is shown, and what people want of it is followed, twice a
 second. A run that fails because something is away is tried again and goes on where it was.
 """
 
@@ -29,7 +29,7 @@ from reconciliation.scheduler.run_lock import RunLock
 from reconciliation.scheduler.run_thread import in_thread
 from reconciliation.scheduler.surroundings import Surroundings
 
-BEAT_S: Final = 1.0
+BEAT_S: Final = 0.5
 """Between two heartbeats; also how soon a wish is followed and how often progress is shown."""
 MAX_ATTEMPTS: Final = 6
 FIRST_WAIT_S: Final = 5.0
@@ -214,7 +214,7 @@ class JobExecutor:
                 self._control.stop()
                 comparing.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    # -- once a second ------------------------------------------------------------------------------------------------
+    # -- twice a second -----------------------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
         """Hold the job and follow what people want. Raises `_Lost` when it is, or may be, another's."""
