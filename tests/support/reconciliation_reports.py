@@ -45,6 +45,7 @@ def report(
     notes: Sequence[str] = (),
     verified_through: datetime | None = None,
     collection: Collection = COLLECTION,
+    mode: Mode = Mode.FULL,
     **numbers: Any,
 ) -> Report:
     """The report of a run that found these differences."""
@@ -53,7 +54,7 @@ def report(
         counts[each.kind] = counts.get(each.kind, 0) + 1
     outcome = Outcome.DIFFERENCES if counts.keys() & WRONG else Outcome.EQUAL
     summary = RunSummary(
-        Mode.FULL,
+        mode,
         differences=counts,
         timeline=timeline,
         notes=notes,

@@ -107,7 +107,7 @@ def _verdict(news: JobNews) -> str:
     if news.state in (JobState.CANCELLED, JobState.SKIPPED):
         return f"the run was {news.state.value}"
     total = len(news.collections)
-    of = f" of {total} collection{'s' * (total != 1)}" if total != 1 else ""
+    of = f" of {total} collections"
     failed = sum(each.state is JobState.FAILED for each in news.collections)
     wrong, undecided = (len(news.of_outcome(each)) for each in (Outcome.DIFFERENCES, Outcome.UNDECIDED))
     told = []
@@ -117,7 +117,7 @@ def _verdict(news: JobNews) -> str:
         told.append(f"{failed}{of} failed" if failed and total != 1 else "the run failed")
     if undecided:
         told.append(f"{undecided}{of} undecided" if total != 1 else "undecided")
-    return ", ".join(told) or (f"all {total} collections are right" if total != 1 else "the table is right")
+    return ", ".join(told) or ("no differences" if total == 1 else f"no differences in {total} collections")
 
 
 def _finding(each: CollectionNews) -> str:

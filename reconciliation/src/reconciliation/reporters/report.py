@@ -37,6 +37,11 @@ MEANINGS: Final[Mapping[DifferenceKind, str]] = {
     DifferenceKind.LAGGING: "not settled: the writer had not come as far, or the key changes too fast",
 }
 
+_EQUAL_IN_PART: Final[Mapping[Mode, str]] = {
+    Mode.KEYS: "Every document has its row and every row its document",
+    Mode.COUNTS: "There are as many rows as documents",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ReportedRun:
@@ -121,13 +126,16 @@ def headline(result: RunResult) -> str:
     """Return the verdict in one sentence."""
     match result.outcome:
         case Outcome.EQUAL:
-            through = f" as of {instant(result.verified_through)}" if result.verified_through else ""
-            return f"The table is right{through}."
+            if result.verified_through is None:  # only some keys were compared, or not their values
+                return f"{_EQUAL_IN_PART.get(result.summary.mode, 'All that was compared is right')}."
+            what = "The table" if result.summary.mode is Mode.FULL else "All that was compared"
+            return f"{what} is right as of {instant(result.verified_through)}."
         case Outcome.DIFFERENCES:
             wrong = [(kind, count) for kind, count in result.summary.differences.items() if kind in WRONG and count]
             told = ", ".join(f"{count:,} {kind.replace('_', ' ')}" for kind, count in wrong)
             one = result.summary.wrong == 1
-            return f"{result.summary.wrong:,} {'key is' if one else 'keys are'} wrong: {told}."
+            more = f"; {result.summary.uninspected:,} more were not looked into" * bool(result.summary.uninspected)
+            return f"{result.summary.wrong:,} {'key is' if one else 'keys are'} wrong: {told}{more}."
         case Outcome.UNDECIDED:
             return "Nothing wrong was confirmed, but not everything could be decided."
 

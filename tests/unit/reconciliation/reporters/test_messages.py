@@ -34,8 +34,8 @@ def news(*collections: CollectionNews, state: JobState = JobState.COMPLETED, **m
 @pytest.mark.parametrize(
     ("told", "line"),
     [
-        (news(EQUAL), "the table is right"),
-        (news(EQUAL, EQUAL), "all 2 collections are right"),
+        (news(EQUAL), "no differences"),
+        (news(EQUAL, EQUAL), "no differences in 2 collections"),
         (news(WRONG), "differences"),
         (news(WRONG, EQUAL), "differences in 1 of 2 collections"),
         (news(WRONG, FAILED, EQUAL), "differences in 1 of 3 collections, 1 of 3 collections failed"),

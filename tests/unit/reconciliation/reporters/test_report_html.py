@@ -12,7 +12,7 @@ from reconciliation_reports import STARTED, difference, report
 
 from cdc_shared.delta.key_hash import hash_keys
 from cdc_shared.models.collection import Collection
-from cdc_shared.models.reconciliation import DifferenceKind
+from cdc_shared.models.reconciliation import DifferenceKind, Mode
 from reconciliation.reconciler.data_comparator import RangeDigest
 from reconciliation.reconciler.difference import How
 from reconciliation.reconciler.result import PhaseTime
@@ -133,6 +133,18 @@ def test_an_equal_run_says_through_when() -> None:
     page = Page(html_page(report(verified_through=STARTED, settled=3)))
     assert "The table is right as of 2026-01-31 02:00:00 UTC." in page.text
     assert page.details == 0
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_no_mode_says_more_than_it_has_looked_at(mode: Mode) -> None:
+    page = Page(html_page(report(mode=mode, verified_through=STARTED if mode is Mode.FULL else None)))
+    assert ("The table is right" in page.text) is (mode is Mode.FULL)
+    assert ("Differences by kind" in page.text) is (mode is not Mode.COUNTS)
+
+
+def test_what_was_not_looked_into_is_said_with_the_verdict() -> None:
+    made = report([difference(DifferenceKind.MISSING)], uninspected=1_234)
+    assert made.headline == "1 key is wrong: 1 missing; 1,234 more were not looked into."
 
 
 def test_differences_are_shown_side_by_side_and_the_rest_is_counted() -> None:
