@@ -9,7 +9,8 @@ from reconciliation.database import Database
 from reconciliation.reporters.news import CollectionNews, JobNews, Verdict
 from reconciliation.scheduler.job import Job
 
-# Verifications of repairs have compared a few keys: they are no verdict on the collection to be held against.
+# Against the last run of the same mode: hourly counts and a nightly full comparison do not see the same. Verifications
+# of repairs have compared a few keys: they are no verdict on the collection.
 _RUNS: Final = """
 SELECT r.database, r.collection, r.state, r.outcome, r.summary, r.error, p.outcome AS before_outcome,
     p.summary AS before_summary
@@ -18,6 +19,7 @@ LEFT JOIN LATERAL (
     SELECT e.outcome, e.summary FROM reconciliation_runs e JOIN reconciliation_jobs j ON j.id = e.job_id
     WHERE e.pipeline = r.pipeline AND e.database = r.database AND e.collection = r.collection
         AND e.state = 'completed' AND e.finished_at < r.finished_at AND e.job_id <> r.job_id AND j.repair_id IS NULL
+        AND j.mode = (SELECT mode FROM reconciliation_jobs WHERE id = r.job_id)
     ORDER BY e.finished_at DESC LIMIT 1
 ) p ON true
 WHERE r.job_id = $1 ORDER BY r.database COLLATE "C", r.collection COLLATE "C"
