@@ -148,8 +148,8 @@ class Notifications(SpecModel):
 
     channels: Annotated[tuple[Channel, ...], Field(max_length=10)] = ()
     on: Literal["changed", "differences", "always"] = "changed"
-    """`changed`: only when a collection's outcome or its numbers of differences are not what the last run of the mode found, and
-    when a job fails."""
+    """`changed`: only when a collection's outcome or its numbers of differences are not what the last run of the same
+    mode found, and when a job fails."""
 
 
 class JobOptions(SpecModel):
