@@ -354,6 +354,38 @@ async def test_what_is_away_is_tried_again_and_what_is_wrong_is_said(
     assert "somebody" not in errors[1]
 
 
+async def test_a_job_that_cannot_be_read_fails_and_holds_nobody_up(
+    database: TrialDatabase, new_job: NewJob, tmp_path: Path
+) -> None:
+    strange, good = await new_job(no_such_option=1), await new_job()
+    async with reconciliation_worker(database.dsn, FakeRunner(tmp_path)):
+        assert await until(database, good, "completed", "failed") == "completed"
+    error = await database.fetch_value("SELECT error FROM reconciliation_jobs WHERE id = $1", strange)
+    assert "cannot be read" in error
+
+
+async def test_a_postgres_that_breaks_every_connection_costs_no_job(
+    database: TrialDatabase, new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_executor, "FIRST_WAIT_S", 0.1)
+    runner = FakeRunner(tmp_path, chunks=30, chunk_s=0.1)
+    job = await new_job()
+    async with reconciliation_worker(database.dsn, runner):
+        for read in (5, 12, 20, 30):
+
+            async def so_many(least: int = read) -> bool:
+                return len(runner.chunks_read()) >= least
+
+            await wait_for(so_many, f"{read} chunks are read")
+            await database.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        assert await until(database, job, "completed", "failed") == "completed"
+    assert len(runner.chunks_read()) == len(set(runner.chunks_read())) == 30
+    assert await database.fetch_value("SELECT attempts FROM reconciliation_jobs") == 1
+
+
 async def test_a_service_that_ends_gives_its_job_back_and_the_next_one_goes_on(
     database: TrialDatabase, new_job: NewJob, tmp_path: Path
 ) -> None:

@@ -95,6 +95,7 @@ def database_errors() -> Iterator[None]:
         ) from None
     except (
         asyncpg.PostgresConnectionError,
+        asyncpg.TransactionRollbackError,
         asyncpg.OperatorInterventionError,
         asyncpg.InsufficientResourcesError,
         asyncpg.InterfaceError,

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from cdc_shared.errors import CdcError, Fatal, Transient
+from cdc_shared.errors import CdcError, Fatal, Transient, shown
 from cdc_shared.http_server import HttpServer
 from cdc_shared.kafka.status_topic import StatusReader
 from cdc_shared.logging.structured_logger import get_logger
@@ -173,6 +173,9 @@ class ReconciliationService:
                 pause_s = wait_s()
             except Transient as error:
                 self._trouble(name, str(error))
+            except Exception as error:  # the other loops, and the runs under way, go on
+                log.exception("a loop of the service failed", loop=name)
+                self._trouble(name, shown(error))
             if name == "jobs":
                 self._turned_at = time.monotonic()
             await _wait(woken or asyncio.Event(), pause_s)

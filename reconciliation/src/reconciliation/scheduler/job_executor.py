@@ -9,15 +9,16 @@ second. A run that fails because something is away is tried again and goes on wh
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from cdc_shared.errors import CdcError, Transient, shown
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
-from cdc_shared.models.reconciliation import JobState, Outcome, Overlap
+from cdc_shared.models.reconciliation import FINISHED, JobState, Outcome, Overlap
 from reconciliation.reconciler.progress import Cancelled, Phase, RunProgress, Stopped
 from reconciliation.reconciler.result import RunRequest, RunResult
 from reconciliation.scheduler.backpressure import Backpressure
@@ -32,9 +33,11 @@ from reconciliation.scheduler.surroundings import Surroundings
 BEAT_S: Final = 0.5
 """Between two heartbeats; also how soon a wish is followed and how often progress is shown."""
 MAX_ATTEMPTS: Final = 6
-FIRST_WAIT_S: Final = 5.0
+FIRST_WAIT_S: Final = 2.0
 MAX_WAIT_S: Final = 120.0
 _WORST_FIRST: Final = (Outcome.DIFFERENCES, Outcome.UNDECIDED, Outcome.EQUAL)
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -82,27 +85,29 @@ class JobExecutor:
         return state
 
     async def _work(self) -> JobState:
-        job, around = self._job, self._around
+        job = self._job
         self._log.info("job begun", mode=job.mode, attempt=job.claim.attempt, requested_by=job.requested_by)
         try:
-            spec = await in_thread("spec", lambda: around.runner.spec(job.pipeline))
-            runs = await self._runs(spec)
-        except CdcError as error:
-            if isinstance(error, ClaimLost):
-                raise
-            return await self._end(JobState.FAILED, error=str(error))
-        if not runs:
-            error_text = f"pipeline {job.pipeline} has no table yet: nothing to compare"
-            return await self._end(JobState.FAILED, error=error_text)
-        for run in runs:
-            if run.state in (JobState.QUEUED, JobState.RUNNING, JobState.PAUSED):
-                try:
+            spec, runs = await self._patiently(self._prepared)
+            if not runs:
+                return await self._end(JobState.FAILED, error=f"pipeline {job.pipeline} has no table yet to compare")
+            for run in runs:
+                if run.state not in FINISHED:
                     await self._run_collection(spec, run)
-                except Cancelled:
-                    return await self._end(JobState.CANCELLED)
-                except Stopped:
-                    return await self._give_back()
+        except (ClaimLost, _Lost):
+            raise
+        except Cancelled:
+            return await self._end(JobState.CANCELLED)
+        except Stopped:
+            return await self._give_back()
+        except Exception as error:
+            self._log_error("job failed", error)
+            return await self._end(JobState.FAILED, error=shown(error))
         return await self._conclude()
+
+    async def _prepared(self) -> tuple[PipelineSpec, list[Run]]:
+        spec = await in_thread("spec", lambda: self._around.runner.spec(self._job.pipeline))
+        return spec, await self._runs(spec)
 
     async def _runs(self, spec: PipelineSpec) -> list[Run]:
         """The job's collections; those of a job that is taken up again are the ones that it began with."""
@@ -124,11 +129,11 @@ class JobExecutor:
         self._control.check()
         # A job that is taken up again was let in before: the lock may still be its own former process's.
         may_skip = job.overlap is Overlap.SKIP and job.claim.attempt == 1
-        if may_skip and await jobs.is_covered(job, run):
+        if may_skip and await self._patiently(lambda: jobs.is_covered(job, run)):
             await self._skip(run)
             return
         async with RunLock(self._around.database, job.pipeline, collection, self._around.takeover_s) as lock:
-            while not await lock.try_acquire():
+            while not await self._patiently(lock.try_acquire):
                 if may_skip:
                     await self._skip(run)
                     return
@@ -136,8 +141,8 @@ class JobExecutor:
                 self._check_without_waiting()
             await self._await_room()
             try:
-                run = await jobs.begin_run(job.claim, run)
-                await self._compare(spec, run, collection, lock)
+                begun = await self._patiently(lambda: jobs.begin_run(job.claim, run))
+                await self._compare(spec, begun, collection, lock)
             except (ClaimLost, _Lost, Stopped):
                 raise
             except Cancelled:
@@ -150,34 +155,39 @@ class JobExecutor:
 
     async def _compare(self, spec: PipelineSpec, run: Run, collection: Collection, lock: RunLock) -> None:
         job, around = self._job, self._around
-        results = around.results
-        keys = None
-        if job.repair_id is not None:
-            keys = await results.repaired_keys(job.repair_id, run.database, run.collection)
-        verified = await results.verified(job.pipeline, run.database, run.collection)
-        request = RunRequest(str(run.id), spec, collection, job.mode, job.options, keys, verified)
-        result = await self._attempts(run, request, lock)
+        request = await self._patiently(lambda: self._request(spec, run, collection))
+        result = await self._patiently(lambda: self._attempt(run, request, lock))
         at = around.now()
-        kept = await in_thread("report", lambda: around.make_report(job, run, spec, result, at))
-        await results.keep(job, run, result, kept, at)
+        report = await in_thread("report", lambda: around.make_report(job, run, spec, result, at))
+        await self._patiently(lambda: around.results.keep(job, run, result, report, at))
         self._log.info("run completed", collection=run.collection, outcome=result.outcome, wrong=result.summary.wrong)
         around.observer.completed(job, run, result)
         await self._forget(run)
 
-    async def _attempts(self, run: Run, request: RunRequest, lock: RunLock) -> RunResult:
+    async def _request(self, spec: PipelineSpec, run: Run, collection: Collection) -> RunRequest:
+        job, results = self._job, self._around.results
+        keys = None
+        if job.repair_id is not None:
+            keys = await results.repaired_keys(job.repair_id, run.database, run.collection)
+        verified = await results.verified(job.pipeline, run.database, run.collection)
+        return RunRequest(str(run.id), spec, collection, job.mode, job.options, keys, verified)
+
+    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it; what fails because something is away is tried again, ever later, and what people want is followed.
+
+        Raises `Cancelled` and `Stopped`, the `Transient` of the last attempt, and what else `work` raises.
+        """
         attempt = 1
         while True:
             try:
-                return await self._attempt(run, request, lock)
+                return await work()
             except Transient as error:
                 if attempt == MAX_ATTEMPTS:
                     raise
                 wait_s = min(MAX_WAIT_S, FIRST_WAIT_S * 2 ** (attempt - 1)) * random.uniform(0.5, 1)  # nosec B311
-                self._log.warning("run will be tried again", reason=str(error), attempt=attempt, wait_s=round(wait_s))
-                self._progress = RunProgress(
-                    Phase.PREPARING,
-                    throttled_by=f"waits {wait_s:.0f} s and tries again: {error}",
-                )
+                self._log.warning("it will be tried again", reason=str(error), attempt=attempt, wait_s=round(wait_s))
+                why = f"waits {wait_s:.0f} s and tries again: {error}"
+                self._progress = RunProgress(Phase.PREPARING, throttled_by=why)
                 await self._pause_between(wait_s)
                 attempt += 1
 
@@ -206,13 +216,19 @@ class JobExecutor:
                 await self._show_progress(run)
                 await asyncio.wait({comparing}, timeout=BEAT_S)
                 if lock.lost.is_set():
-                    raise _Lost(f"the lock of {request.collection.name} is gone with its connection")
+                    await self._regain(lock, request.collection)
             await self._show_progress(run)
             return comparing.result()
         finally:
             if not comparing.done():
                 self._control.stop()
                 comparing.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _regain(self, lock: RunLock, collection: Collection) -> None:
+        """Postgres was away for a moment, and the lock went with its connection. Raises `_Lost` when another has it."""
+        with suppress(Transient):  # the heartbeat tells when it is away for too long
+            if not await lock.try_acquire():
+                raise _Lost(f"another process has the lock of {collection.name}")
 
     # -- twice a second -----------------------------------------------------------------------------------------------
 
@@ -285,12 +301,12 @@ class JobExecutor:
         self._log.info("run skipped", collection=run.collection, reason=why)
 
     async def _fail(self, run: Run, error: Exception) -> None:
-        reason = shown(error)
-        self._log.error(
-            "run failed", collection=run.collection, reason=reason, exc_info=not isinstance(error, CdcError)
-        )
-        await self._around.jobs.end_run(self._job.claim, run, JobState.FAILED, reason)
+        self._log_error("run failed", error)
+        await self._patiently(lambda: self._around.jobs.end_run(self._job.claim, run, JobState.FAILED, shown(error)))
         await self._forget(run)
+
+    def _log_error(self, what: str, error: Exception) -> None:
+        self._log.error(what, reason=shown(error), exc_info=None if isinstance(error, CdcError) else error)
 
     async def _forget(self, run: Run) -> None:
         try:

@@ -4,9 +4,11 @@ Times are Postgres's own, so that processes whose clocks differ agree on who is 
 that was lost raises `ClaimLost`, and the worker ends without another word.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
+
+from pydantic import ValidationError
 
 from cdc_shared.errors import CdcError
 from cdc_shared.models.collection import Collection
@@ -25,6 +27,9 @@ holds nobody up.
 _READY: Final = "j.wanted = 'run' AND j.state IN ('queued', 'paused') AND j.worker IS NULL"
 _SILENT: Final = "j.state = 'running' AND j.heartbeat_at < now() - make_interval(secs => $2)"
 _MINE: Final = "id = $1 AND worker = $2 AND attempts = $3 AND state = 'running'"
+
+
+UNREADABLE: Final = "its options or notifications cannot be read: they were written by another release, or by hand"
 
 
 class ClaimLost(CdcError):
@@ -87,7 +92,13 @@ class JobStore:
         ) RETURNING *"""  # nosec B608 # constants only
         async with self._database.connection() as connection:
             row = await connection.fetchrow(row_query, self._worker, self._takeover_s, has_room)
-        return job_of(dict(row)) if row else None
+        if row is None:
+            return None
+        try:
+            return job_of(dict(row))
+        except ValidationError:
+            await self.finish(Claim(row["id"], row["worker"], row["attempts"]), JobState.FAILED, error=UNREADABLE)
+            return await self.take(has_room=has_room)
 
     async def add_own(
         self,
@@ -126,10 +137,10 @@ class JobStore:
                     SELECT j.id, o.number, o.state, row_number() OVER (PARTITION BY j.id ORDER BY o.number) AS nth
                     FROM reconciliation_jobs j JOIN reconciliation_jobs o ON {_OVERLAPPING} AND {_BEFORE}
                     WHERE {_READY} AND j.overlap = 'warn' AND j.warning IS NULL
-                ) b WHERE w.id = b.id AND b.nth = 1
+                ) b WHERE w.id = b.id AND b.nth = 1 AND w.warning IS NULL
                 RETURNING w.*""",  # nosec B608 # constants only
             )
-        return [(job_of({**dict(row), "worker": ""}), row["warning"]) for row in rows]
+        return [(job_of({**dict(row), "worker": ""}), row["warning"]) for row in rows if _is_readable(dict(row))]
 
     async def heartbeat(self, claim: Claim) -> str:
         """Say that the job is being worked; what people want of it (`run`, `pause`, `cancel`). Raises `ClaimLost`."""
@@ -274,3 +285,12 @@ async def _end_runs(connection: Connection, jobs: Sequence[UUID], state: JobStat
         list(jobs),
         state,
     )
+
+
+def _is_readable(row: Mapping[str, Any]) -> bool:
+    try:
+        Notifications.model_validate(row["notifications"])
+        JobOptions.model_validate(row["options"])
+    except ValidationError:  # it fails when its turn comes
+        return False
+    return True

@@ -37,6 +37,7 @@ class RunLock:
         with database_errors():
             is_ours = await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", self._number)
         if is_ours:
+            self.lost.clear()
             self._keeping = asyncio.create_task(self._keep(self._connection))
         return bool(is_ours)
 
