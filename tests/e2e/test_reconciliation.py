@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from mongo_pipeline import MongoPipeline
-from reconciling import Reconciling, assert_explained, document
+from people import document
+from reconciling import Reconciling, assert_explained
 from table_damage import HARMLESS, Harm
 
 from cdc_shared.models.reconciliation import Outcome

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from mongo_pipeline import MongoPipeline
-from pymongo import DeleteOne, ReplaceOne, UpdateOne
-from reconciling import Reconciling, assert_explained, document, document_id, only_wrong, wrong
+from people import document, document_id
+from people_writes import PeopleWrites
+from reconciling import Reconciling, assert_explained, only_wrong, wrong
 from table_damage import HARMLESS, Harm
 
 from cdc_shared.documents import key_text
@@ -31,55 +29,7 @@ COLD = range(10_000, DOCUMENTS)
 MAX_LAGGING = len(HOT) // 100
 """Keys a run may leave undecided: those that are written again and again while it waits for the writer."""
 EACH = 20
-WRITES_A_SECOND = 1_000
-WRITES_A_BULK = 50
 TIMEOUT_S = 120.0
-
-
-class Writes:
-    """Random writes at a steady pace to documents of `numbers`, from a thread of its own: replaced or inserted,
-    updated, deleted and made anew, as it happens.
-    """
-
-    def __init__(self, collection: Any, numbers: Sequence[int], rng: random.Random) -> None:
-        self._collection = collection
-        self._numbers = numbers
-        self._rng = random.Random(rng.random())
-        self.count = 0
-        self.seconds = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        stop, failures = threading.Event(), list[BaseException]()
-
-        def work() -> None:
-            started = time.monotonic()
-            try:
-                while not stop.wait(max(0.0, started + self.count / WRITES_A_SECOND - time.monotonic())):
-                    self._collection.bulk_write([self._one() for _ in range(WRITES_A_BULK)], ordered=False)
-                    self.count += WRITES_A_BULK
-            except BaseException as failure:
-                failures.append(failure)
-            self.seconds = time.monotonic() - started
-
-        thread = threading.Thread(target=work, name="writes")
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-        if failures:
-            raise failures[0]
-
-    def _one(self) -> ReplaceOne[dict[str, Any]] | UpdateOne | DeleteOne:
-        number, choice = self._rng.choice(self._numbers), self._rng.random()
-        match = {"_id": document_id(number)}
-        if choice < 0.85:
-            return ReplaceOne(match, document(number, self._rng.randrange(10**9)), upsert=True)
-        if choice < 0.9:  # few: of each the source looks the document up, and half of its time would go there
-            return UpdateOne(match, {"$set": {"text": f"updated {self._rng.randrange(10**9)}"}})
-        return DeleteOne(match)
 
 
 def test_runs_beside_writes_find_all_damage_and_nothing_else_and_repairs_undo_no_write(
@@ -95,7 +45,7 @@ def test_runs_beside_writes_find_all_damage_and_nothing_else_and_repairs_undo_no
     source.insert_many(map(document, range(DOCUMENTS)))
     people.await_rows(DOCUMENTS)
 
-    writes = Writes(source, HOT, rng)
+    writes = PeopleWrites(people.pipeline, COLLECTION, HOT, rng)
     with writes.running():
         people.stop_writer()
         cold = {key_text(document_id(number)) for number in COLD}
@@ -117,7 +67,7 @@ def test_runs_beside_writes_find_all_damage_and_nothing_else_and_repairs_undo_no
     assert lagging <= ROUNDS * MAX_LAGGING
 
     # The damaged documents are written while they are repaired: the newest write must win, whichever comes first.
-    racing = Writes(source, [*COLD, *range(DOCUMENTS, DOCUMENTS + EACH)], rng)
+    racing = PeopleWrites(people.pipeline, COLLECTION, range(COLD.start, DOCUMENTS + EACH), rng)
     with racing.running():
         for _ in range(3):
             repaired = people.repair(wrong(found))

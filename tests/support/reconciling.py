@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from bson import Binary, DatetimeMS, ObjectId
 from delta_reading import read_with_query_builder
 from deltalake import DeltaTable
 from mongo_pipeline import MongoPipeline
+from people import document_id
 from table_damage import FIELDS, HARMLESS, Harm, damage_table
 from waiting import wait_until
 
@@ -41,32 +41,6 @@ from reconciliation.workers.threads import ThreadRunner
 MASK_KEY: Final = {"TRIAL_MASK_KEY": "a key for the masks of a test, long enough"}
 MASKS: Final = [{"rule": "hash", "path": "/email", "key": "env:TRIAL_MASK_KEY"}]
 ROWS_TIMEOUT_S: Final = 180.0
-
-
-def document_id(n: int) -> Any:
-    """The n-th `_id`, of five BSON types in turn; no sub-document, which SecantusDB looks up by reading everything."""
-    kinds = (
-        n,
-        f"text {n} é",
-        ObjectId(f"{n:024x}"),
-        DatetimeMS(1_700_000_000_000 + n),
-        Binary(n.to_bytes(16, "big"), 4),
-    )
-    return kinds[n % len(kinds)]
-
-
-def document(n: int, version: int = 0) -> dict[str, Any]:
-    """The n-th document, with all that `table_damage` alters, and a number that one in 50 has as a text."""
-    return {
-        "_id": document_id(n),
-        "text": f"text {n}.{version}",
-        "sub": {"a": n, "b": f"b{n}", "deep": {"when": DatetimeMS(1_700_000_000_000 + n), "tags": ["x"] * (n % 3)}},
-        "n": n,
-        "email": f"person{n}@example.org",
-        "mixed": [n, "x", {"p": n, "q": "y"}],
-        "amount": n / 8,
-        "odd": f"{n}" if n % 50 == 49 else n,
-    }
 
 
 class Uncontrolled:
