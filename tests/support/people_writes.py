@@ -18,7 +18,7 @@ from people import document, document_id
 from pymongo import DeleteOne, MongoClient, ReplaceOne, UpdateOne
 
 WRITES_A_SECOND = 1_000
-WRITES_A_BULK = 50
+WRITES_A_BULK = 200
 STOP_TIMEOUT_S = 60.0
 
 
