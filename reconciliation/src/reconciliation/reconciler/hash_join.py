@@ -144,29 +144,36 @@ class HashJoin:
 
     def _add_doubled(self, within: str) -> int:
         """Add the keys that are there several times, if any are; return how many keys have a document and a row."""
-        pairs, only_documents, only_rows = self._one("SELECT pairs, only_documents, only_rows FROM pairs")
+        matched, only_documents, only_rows = self._one(
+            "SELECT sum(matched), sum(only_documents), sum(only_rows) FROM pairs"
+        )
         documents, rows = (
             self._one(f"SELECT count(*) FROM {side}_rows WHERE {within}")[0] for side in (Side.SOURCE, Side.SINK)
         )
-        matched = pairs - only_documents - only_rows
-        doubled = {
-            Side.SOURCE: matched > rows - only_rows,  # rows have found more than one document each
-            Side.SINK: matched > documents - only_documents,
-        }
-        for side in (side for side, is_doubled in doubled.items() if is_doubled):
-            for statement in _DOUBLED:
-                self._db.execute(statement.format(side=side, within=within))
+        if matched > documents - only_documents:
+            self._add_doubled_of(Side.SINK, "source", "only_documents", within)
+        if matched > rows - only_rows:
+            self._add_doubled_of(Side.SOURCE, "sink", "only_rows", within)
         return documents - only_documents
+
+    def _add_doubled_of(self, side: Side, other: str, only: str, within: str) -> None:
+        found = self._db.execute(_DOUBLED_BUCKETS.format(other=other, only=only, within=within)).fetchall()
+        within += f" AND {_BUCKET} IN ({', '.join(str(bucket) for (bucket,) in found)})"
+        for statement in _DOUBLED:
+            self._db.execute(statement.format(side=side, within=within))
 
     def _one(self, query: str) -> tuple[int, ...]:
         row = self._db.execute(query).fetchone()
-        return () if row is None else tuple(int(value) for value in row)
+        return () if row is None else tuple(int(value or 0) for value in row)
 
 
+_BUCKET: Final = "(hash_lo & 1023)"
+"""A range's rows are counted by these, so that keys that are there twice need be looked for in few of them."""
 _PAIRS: Final = """
 CREATE OR REPLACE TEMP TABLE pairs AS
 SELECT
-    count(*) AS pairs,
+    coalesce(s.hash_lo, t.hash_lo) & 1023 AS bucket,
+    count(*) FILTER (WHERE t.hash_hi = s.hash_hi) AS matched,
     count(*) FILTER (WHERE t.hash_hi IS NULL) AS only_documents,
     count(*) FILTER (WHERE s.hash_hi IS NULL) AS only_rows,
     list({{
@@ -177,6 +184,7 @@ SELECT
 FROM (SELECT hash_hi, hash_lo, digest_hi, digest_lo, status FROM source_rows WHERE {within}) s
 FULL OUTER JOIN (SELECT hash_hi, hash_lo, digest_hi, digest_lo FROM sink_rows WHERE {within}) t
     ON s.hash_hi = t.hash_hi AND s.hash_lo = t.hash_lo
+GROUP BY bucket
 """
 """Null in a digest is a side that is not there."""
 _UNEQUAL: Final = """
@@ -187,12 +195,17 @@ SELECT
 FROM (SELECT unnest(unequal, recursive := true) FROM pairs)
 GROUP BY hash_hi, hash_lo
 """
+_DOUBLED_BUCKETS: Final = f"""
+SELECT bucket FROM pairs JOIN (
+    SELECT {_BUCKET} AS bucket, count(*) AS rows FROM {{other}}_rows WHERE {{within}} GROUP BY bucket
+) USING (bucket)
+WHERE matched > rows - {{only}}
+"""
+"""Each row of one side that has found more than one of the other is in one of these: few rows to group."""
 _DOUBLED: Final = (
     """
 CREATE OR REPLACE TEMP TABLE doubled AS
-SELECT hash_hi, hash_lo FROM {side}_rows SEMI JOIN (
-    SELECT hash_hi FROM {side}_rows WHERE {within} GROUP BY hash_hi HAVING count(*) > 1
-) USING (hash_hi) WHERE {within} GROUP BY hash_hi, hash_lo HAVING count(*) > 1
+SELECT hash_hi, hash_lo FROM {side}_rows WHERE {within} GROUP BY ALL HAVING count(*) > 1
 """,
     "DELETE FROM unequal WHERE (hash_hi, hash_lo) IN (FROM doubled)",
     """
