@@ -19,8 +19,9 @@ from cdc_shared.delta.deletion_vector import decode_stored_vector, vector_locati
 from cdc_shared.delta.row_reading import conformed
 from cdc_shared.storage.range_file import RangeFile
 
-BATCH_ROWS: Final = 8_192
-"""Few enough that what is decoded is still in the processor's caches when it is hashed: 7 % less CPU than 32,768."""
+BATCH_ROWS: Final = 16_384
+"""Few enough that what is decoded is still in the processor's caches when it is hashed, in blocks of 4,096 rows: 5 to
+10 % less CPU than twice as many of both."""
 SMALL_BYTES: Final = 8 * 1024 * 1024
 """A file of no more is fetched whole."""
 MAX_WINDOW_BYTES: Final = 96 * 1024 * 1024
