@@ -99,6 +99,7 @@ def database_errors() -> Iterator[None]:
         asyncpg.OperatorInterventionError,
         asyncpg.InsufficientResourcesError,
         asyncpg.InterfaceError,
+        asyncpg.InternalClientError,  # a connection that broke between two states of its protocol
         OSError,
         TimeoutError,
     ) as error:

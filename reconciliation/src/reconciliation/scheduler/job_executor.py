@@ -172,9 +172,10 @@ class JobExecutor:
         verified = await results.verified(job.pipeline, run.database, run.collection)
         return RunRequest(str(run.id), spec, collection, job.mode, job.options, keys, verified)
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]]) -> T:
+    async def _patiently(self, work: Callable[[], Awaitable[T]], *, is_end: bool = False) -> T:
         """Do it; what fails because something is away is tried again, ever later, and what people want is followed.
 
+        `is_end`: it says how the job ended; nothing that people want can change it any more.
         Raises `Cancelled` and `Stopped`, the `Transient` of the last attempt, and what else `work` raises.
         """
         attempt = 1
@@ -188,7 +189,10 @@ class JobExecutor:
                 self._log.warning("it will be tried again", reason=str(error), attempt=attempt, wait_s=round(wait_s))
                 why = f"waits {wait_s:.0f} s and tries again: {error}"
                 self._progress = RunProgress(Phase.PREPARING, throttled_by=why)
-                await self._pause_between(wait_s)
+                if is_end:
+                    await self._around.wait(wait_s)
+                else:
+                    await self._pause_between(wait_s)
                 attempt += 1
 
     async def _attempt(self, run: Run, request: RunRequest, lock: RunLock) -> RunResult:
@@ -316,12 +320,12 @@ class JobExecutor:
 
     async def _give_back(self) -> JobState:
         state = JobState.PAUSED if self._wanted == "pause" and not self._is_leaving else JobState.QUEUED
-        await self._around.jobs.release(self._job.claim, state)
+        await self._patiently(lambda: self._around.jobs.release(self._job.claim, state), is_end=True)
         self._log.info("job given back", state=state)
         return state
 
     async def _conclude(self) -> JobState:
-        runs = await self._around.jobs.runs(self._job.id)
+        runs = await self._patiently(lambda: self._around.jobs.runs(self._job.id), is_end=True)
         failed = [each for each in runs if each.state is JobState.FAILED]
         if failed:
             first = f"{failed[0].database}.{failed[0].collection}: {failed[0].error}"
@@ -336,9 +340,9 @@ class JobExecutor:
     async def _end(self, state: JobState, outcome: Outcome | None = None, error: str | None = None) -> JobState:
         job, around = self._job, self._around
         if state is JobState.CANCELLED:
-            for run in await around.jobs.runs(job.id):
+            for run in await self._patiently(lambda: around.jobs.runs(job.id), is_end=True):
                 await self._forget(run)
-        await around.jobs.finish(job.claim, state, outcome, error)
+        await self._patiently(lambda: around.jobs.finish(job.claim, state, outcome, error), is_end=True)
         self._log.info("job over", state=state, outcome=outcome, reason=error)
         if job.notifications.channels and state in (JobState.COMPLETED, JobState.FAILED):
             around.tell(job, await news_of(around.database, job, state, around.now(), error))
