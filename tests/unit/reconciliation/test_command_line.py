@@ -1,0 +1,45 @@
+"""What the commands say of themselves, of progress and of a lacking environment."""
+
+import pytest
+from typer.testing import CliRunner
+
+from cdc_shared.models.reconciliation import Outcome
+from reconciliation.command_line import EXIT_CODES, app
+from reconciliation.one_job import progress_line
+from reconciliation.reconciler.progress import Phase, RunProgress
+
+pytestmark = pytest.mark.unit
+
+
+def test_help_names_the_exit_status_of_each_verdict() -> None:
+    shown = " ".join(CliRunner().invoke(app, ["reconcile", "--help"]).output.split())
+    assert EXIT_CODES == {Outcome.EQUAL: 0, Outcome.DIFFERENCES: 1, Outcome.UNDECIDED: 2}
+    assert "0 all is equal, 1 there are differences, 2 it could not be decided, 3 an error, 130 interrupted" in shown
+    assert {"serve", "reconcile"} <= set(CliRunner().invoke(app, ["--help"]).output.split())
+
+
+def test_a_lacking_environment_is_an_error_that_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    for command in (["serve"], ["reconcile", "shop"]):
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 3
+        assert "KAFKA_BOOTSTRAP_SERVERS is not set: set it to comma-separated host:port" in result.output
+
+
+@pytest.mark.parametrize(
+    ("progress", "line"),
+    [
+        (RunProgress(Phase.PREPARING), "preparing"),
+        (
+            RunProgress(Phase.SCANNING_SOURCE, 120_000, 200_000, 24_310.4),
+            "scanning source: 120,000 of 200,000 (60 %), 24,310/s, 3.3 s left",
+        ),
+        (RunProgress(Phase.SETTLING, 5, None, 1.0), "settling: 5, 1/s"),
+        (
+            RunProgress(Phase.SCANNING_TABLE, 0, 10, throttled_by="the writer is behind"),
+            "scanning table: 0 of 10 (0 %), the writer is behind",
+        ),
+    ],
+)
+def test_progress_is_one_line(progress: RunProgress, line: str) -> None:
+    assert progress_line(progress) == line
