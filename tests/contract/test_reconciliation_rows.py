@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -181,6 +181,39 @@ async def test_a_cancelled_job_stores_no_verdict(
     made = replace(made, run=replace(made.run, run_id=str(run.id)))
     await ResultStore(database, KEYS).keep(job, run, made.result, WrittenReport(made, None), AT)
     assert (await operator.get(f"{SHOP}/verifications")).json()["items"] == []
+
+
+async def test_a_run_that_was_paused_meanwhile_does_not_take_a_later_verdict_back(
+    operator: httpx.AsyncClient, database: Database, tmp_path: Path
+) -> None:
+    for through, offset in ((AT, 7), (AT - timedelta(days=1), 3)):
+        await operator.post(f"{SHOP}/jobs")
+        verified = Verified(TopicPositions("topic", {0: offset}), offset)
+        equal = replace(report(verified_through=through).result, outcome=Outcome.EQUAL, verified=verified)
+        await worked(database, equal, tmp_path)
+    (told,) = (await operator.get(f"{SHOP}/verifications")).json()["items"]
+    assert datetime.fromisoformat(told["verified_through"]) == AT
+    kept = await ResultStore(database, KEYS).verified("shop", "shop", "orders")
+    assert kept == Verified(TopicPositions("topic", {0: 7}), 7)
+
+
+async def test_who_wrote_the_schedule_does_not_approve_what_it_proposes(
+    shared_api: Api, operator: httpx.AsyncClient, database: Database, tmp_path: Path
+) -> None:
+    admin = await shared_api.signed_in(Role.ADMIN)
+    config = {"cron": "0 2 * * *", "options": {"repair": True}}
+    made = await admin.post(f"{SHOP}/schedules", json=config)
+    assert made.status_code == 201, made.text
+    now = AT
+    scheduler = CronScheduler(database, lambda: now)
+    assert await scheduler.fire_due() == []
+    now = AT + timedelta(days=1)
+    assert len(await scheduler.fire_due()) == 1
+    await worked(database, result(), tmp_path)
+    (proposed,) = (await operator.get(f"{SHOP}/repairs")).json()["items"]
+    assert proposed["proposed_by"] == made.json()["created_by"]
+    refused = await admin.post(f"{SHOP}/repairs/{proposed['id']}/approve")
+    assert (refused.status_code, refused.json()["code"]) == (403, "own_proposal")
 
 
 @pytest.mark.parametrize("by_itself", [False, True])

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -222,7 +223,7 @@ class ReconciliationService:
         retention = timedelta(days=self._settings.service.report_retention_days)
         await expire_reports(database, self._settings.stores, retention)
         # In this order: a directory that is found now has its run in Postgres already.
-        found = await asyncio.to_thread(_directories, self._settings.service.work_dir)
+        found = await asyncio.to_thread(run_directories, self._settings.service.work_dir)
         needed = await jobs.unfinished_runs()
         for each in found:
             if each.name not in needed:  # its process was killed before it could delete it
@@ -311,5 +312,13 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
 
 
-def _directories(parent: Path) -> list[Path]:
-    return [each for each in parent.iterdir() if each.is_dir()] if parent.is_dir() else []
+def run_directories(parent: Path) -> list[Path]:
+    """What runs have left there. Nothing else: the directory that is set may hold more than ours."""
+    return [each for each in parent.iterdir() if each.is_dir() and _is_id(each.name)] if parent.is_dir() else []
+
+
+def _is_id(name: str) -> bool:
+    try:
+        return str(UUID(name)) == name
+    except ValueError:
+        return False

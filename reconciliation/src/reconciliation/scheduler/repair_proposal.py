@@ -1,10 +1,18 @@
 """Proposes a repair of what a job found, when the job says so; somebody with the permission must still approve it."""
 
+from typing import Final
+
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.reconciliation import DifferenceKind
 from cdc_shared.models.repair_plan import COUNT_DIFFERENCES, DEFAULT_MAX_KEYS, REPAIRABLE, plan_repair
 from reconciliation.database import Database
 from reconciliation.scheduler.job import Job
+
+# Who wrote the schedule asked for what it finds to be repaired: approving it is somebody else's (docs/adr/0027).
+_SCHEDULED_BY: Final = (
+    "(SELECT s.updated_by FROM reconciliation_schedules s JOIN reconciliation_jobs j ON j.schedule_id = s.id "
+    "WHERE j.id = $2)"
+)
 
 log = get_logger(__name__)
 
@@ -20,7 +28,7 @@ async def propose_repair(database: Database, job: Job) -> None:
             return
         await connection.execute(
             "INSERT INTO reconciliation_repairs (pipeline, job_id, kinds, max_keys, plan, proposed_by) "
-            "VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            f"VALUES ($1, $2, $3, $4, $5, coalesce({_SCHEDULED_BY}, $6)) ON CONFLICT DO NOTHING",  # nosec B608
             job.pipeline,
             job.id,
             list(REPAIRABLE),

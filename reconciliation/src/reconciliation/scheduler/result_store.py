@@ -69,9 +69,15 @@ class ResultStore:
                 database,
                 collection,
             )
-        return [
-            open_key(row["source_key"], self._keys, row["pipeline"], str(row["run_id"]), row["number"]) for row in rows
-        ]
+
+        def opened() -> list[str]:
+            return [
+                open_key(row["source_key"], self._keys, row["pipeline"], str(row["run_id"]), row["number"])
+                for row in rows
+            ]
+
+        # Decrypted aside: a million of them would keep the event loop from the heartbeats.
+        return await asyncio.to_thread(opened)
 
     async def keep(self, job: Job, run: Run, result: RunResult, report: WrittenReport, at: datetime) -> None:
         """Store a run that came to its end; it is `completed` once all of it is stored.
@@ -134,6 +140,7 @@ async def _is_to_end(connection: Connection, job: Job) -> bool:
 
 
 async def _keep_verdict(connection: Connection, pipeline: str, run: Run, result: RunResult, at: datetime) -> None:
+    """A run that was paused while a later one was `equal` says something of an older version: the later word stands."""
     verified = result.verified
     positions = _plain(verified.positions) if verified else None
     await connection.execute(
@@ -142,9 +149,11 @@ async def _keep_verdict(connection: Connection, pipeline: str, run: Run, result:
             rotation, last_run_id, last_outcome, differences, checked_at)
         VALUES ($1, $2, $3, $4, $5, coalesce($6, 0), $7, $8, $9, $10)
         ON CONFLICT (pipeline, database, collection) DO UPDATE SET
-            verified_through = coalesce(EXCLUDED.verified_through, v.verified_through),
-            positions = coalesce(EXCLUDED.positions, v.positions),
-            rotation = coalesce($6, v.rotation),
+            verified_through = greatest(EXCLUDED.verified_through, v.verified_through),
+            positions = CASE WHEN EXCLUDED.verified_through < v.verified_through THEN v.positions
+                ELSE coalesce(EXCLUDED.positions, v.positions) END,
+            rotation = CASE WHEN EXCLUDED.verified_through < v.verified_through THEN v.rotation
+                ELSE coalesce($6, v.rotation) END,
             last_run_id = EXCLUDED.last_run_id, last_outcome = EXCLUDED.last_outcome,
             differences = EXCLUDED.differences, checked_at = EXCLUDED.checked_at
         """,
