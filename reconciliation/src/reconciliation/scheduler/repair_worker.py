@@ -1,7 +1,7 @@
 """An approved repair from the moment it is taken until its verification is queued."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -46,13 +46,13 @@ class RepairWorker:
         repair, store = self._repair, self._store
         self._log.info("repair begun", max_keys=repair.max_keys, kinds=repair.kinds)
         try:
-            runs = await store.runs(repair)
+            runs = await self._patiently(lambda: store.runs(repair))
             if not runs:
                 await store.fail(repair, "what the job found is no longer kept, or its keys are not known")
                 return
             for run in runs:
                 await self._repair_run(run)
-            await store.verify(repair, runs)
+            await self._patiently(lambda: store.verify(repair, runs))
         except Stopped:
             await store.give_back(repair)
         except RepairLost as lost:
@@ -63,6 +63,14 @@ class RepairWorker:
             await store.fail(repair, reason)
         else:
             self._log.info("repair applied; to be verified", keys=sum(one.applied for one in self._progress.values()))
+
+    async def _patiently(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask Postgres until it answers. Raises the `Transient` of the last attempt."""
+        for _ in range(MAX_ATTEMPTS - 1):
+            with suppress(Transient):
+                return await ask()
+            await asyncio.sleep(BEAT_S)
+        return await ask()
 
     async def _repair_run(self, run: RepairedRun) -> None:
         requests = None
