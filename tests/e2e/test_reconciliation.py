@@ -25,6 +25,7 @@ INSERTED_AT_ONCE = 5_000
 COLLECTION = "people"
 
 
+@pytest.mark.timeout(300 + DOCUMENTS // 500)
 def test_seeded_damage_is_found_explained_and_repaired(
     new_pipeline: Callable[..., MongoPipeline],
     rng: random.Random,

@@ -32,6 +32,7 @@ EACH = 20
 TIMEOUT_S = 120.0
 
 
+@pytest.mark.timeout(300 + 60 * ROUNDS)
 def test_runs_beside_writes_find_all_damage_and_nothing_else_and_repairs_undo_no_write(
     new_pipeline: Callable[..., MongoPipeline],
     rng: random.Random,
