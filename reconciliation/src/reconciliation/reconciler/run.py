@@ -40,7 +40,7 @@ from reconciliation.sources.key_selection import KeySelection
 from reconciliation.sources.mongodb_reader import MongodbReader
 
 EVERY_CANDIDATE: Final = CompareLimits(max_candidates=2**40)
-"""Of an incremental run's share every row is one, to be looked into."""
+"""Of an incremental run's share every row whose document is in another part of the source is one."""
 
 
 def run_collection(request: RunRequest, platform: Platform, on_progress: OnProgress, control: Control) -> RunResult:
@@ -117,24 +117,26 @@ class _Run:
             return self._full(sides, Mode.FULL)
         rules = sides.rules.newest.rules
         candidates: Iterable[Candidate] = candidates_of_keys(selected.changed, rules)
-        total = len(selected.changed)
+        total = looked_at = len(selected.changed)
         compared = None
         if share is not None:
             scan.source(self._clock)
             if rules.changes_keys:  # a row's key does not lead to its document: those of the documents are looked into
                 keys = scan.spill.source_keys()
                 candidates, total = chain(candidates, candidates_of_keys(keys, rules)), total + len(keys)
+                looked_at = total
             else:
                 scan.table(pinned, self._clock, KeySelection(scan.spill.source_hashes(), share.low, share.high - 1))
                 compared = self._compare(scan.spill, EVERY_CANDIDATE)
                 candidates, total = chain(candidates, compared.candidates()), total + sum(compared.counts.values())
+                looked_at += compared.documents + compared.rows - compared.compared
         settled = self._settle(sides, candidates, pinned, None, total)
         self._notes.append(
             f"Compared: {len(selected.changed):,} documents that changed since the last verification, and a share of "
             f"{self._options.rotating_share:.1%} of the others."
         )
         verified = Verified(selected.positions, selected.rotation)
-        return self._result(Mode.INCREMENTAL, pinned, settled, compared, verified, compared_keys=total)
+        return self._result(Mode.INCREMENTAL, pinned, settled, compared, verified, compared_keys=looked_at)
 
     def _given_keys(self, sides: Sides, keys: Sequence[str]) -> RunResult:
         """The keys of a repair, to see whether it did them good."""

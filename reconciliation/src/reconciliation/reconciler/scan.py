@@ -137,8 +137,10 @@ class Scan:
 
     @property
     def _depth(self) -> Mode:
-        """What scanning has to find out: of an incremental run's share values are compared when it is settled."""
-        return Mode.FULL if self._mode is Mode.FULL else Mode.KEYS
+        """What scanning has to find out. Of an incremental run's share a key that both sides have read is no candidate,
+        so that nobody looks at its values if the scans do not.
+        """
+        return Mode.KEYS if self._mode is Mode.KEYS else Mode.FULL
 
     def _work(self, side: Side, tasks: Sequence[T], function: Callable[[T], ScannedPart], clock: PhaseClock) -> None:
         finished = self.spill.finished(side)
