@@ -162,11 +162,11 @@ def test_a_job_its_repair_and_the_command(
 def test_the_command_says_what_is_wrong_with_the_question(stack: Stack, database: TrialDatabase) -> None:
     environment = {"PATH": "", **stack.writer_environment, "POSTGRES_DSN": database.dsn}
     unknown = command(environment, "no-such-pipeline")
-    assert unknown.returncode == 3
+    assert unknown.returncode == 2
     assert unknown.stderr == (
         "error: pipeline no-such-pipeline is not in cdc.pipelines; publish its spec, or correct the name\n"
     )
     assert one(database, "SELECT count(*) FROM reconciliation_jobs") == 0
     missing = command({"PATH": ""}, "shop")
-    assert missing.returncode == 3
+    assert missing.returncode == 2
     assert "KAFKA_BOOTSTRAP_SERVERS is not set: set it to" in missing.stderr

@@ -14,7 +14,7 @@ from reconciliation.plain_errors import EXIT_ERROR, plain_errors
 from reconciliation.settings import Settings
 
 SERVICE: Final = "reconciliation"
-EXIT_CODES: Final = {Outcome.EQUAL: 0, Outcome.DIFFERENCES: 1, Outcome.UNDECIDED: 2}
+EXIT_CODES: Final = {Outcome.EQUAL: 0, Outcome.DIFFERENCES: 1, Outcome.UNDECIDED: 3}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -77,7 +77,7 @@ def reconcile(
 ) -> None:
     """Compare now, in this process, and show what is found.
 
-    Exit status: 0 all is equal, 1 there are differences, 2 it could not be decided, 3 an error, 130 interrupted.
+    Exit status: 0 all is equal, 1 there are differences, 2 an error, 3 it could not be decided, 130 interrupted.
 
     The job and its reports are kept as those of the service are. After Ctrl-C the service goes on with the job.
     """

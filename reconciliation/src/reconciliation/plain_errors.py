@@ -8,8 +8,8 @@ import typer
 
 from cdc_shared.errors import CdcError
 
-EXIT_ERROR: Final = 3
-"""Not 1 and not 2: those are verdicts of `reconcile`."""
+EXIT_ERROR: Final = 2
+"""As for a wrong command line: 1 and 3 are verdicts of `reconcile`."""
 
 
 @contextmanager

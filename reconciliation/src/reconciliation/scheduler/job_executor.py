@@ -199,6 +199,7 @@ class JobExecutor:
         """One call of the runner, watched. Raises what it raises, and `_Lost`."""
         job, around = self._job, self._around
         loop = asyncio.get_running_loop()
+        self._progress = RunProgress(Phase.PREPARING)  # not the last one of the collection before
         pressure = Backpressure(
             around.lag_reports,
             job.pipeline,
