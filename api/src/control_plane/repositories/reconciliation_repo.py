@@ -55,7 +55,7 @@ async def insert_job(connection: Connection, pipeline: str, job: NewJob, by: str
 async def find_job(connection: Connection, pipeline: str, job: UUID, *, lock: bool = False) -> Job | None:
     """The job; with `lock`, nobody else changes it until the transaction ends."""
     row = await connection.fetchrow(
-        "SELECT * FROM reconciliation_jobs WHERE pipeline = $1 AND id = $2" + (" FOR UPDATE" if lock else ""),
+        "SELECT * FROM reconciliation_jobs WHERE pipeline = $1 AND id = $2" + (" FOR UPDATE" if lock else ""),  # nosec B608
         pipeline,
         job,
     )

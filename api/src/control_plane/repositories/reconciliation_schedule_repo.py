@@ -24,7 +24,7 @@ async def insert(connection: Connection, pipeline: str, config: ScheduleConfig, 
 async def find(connection: Connection, pipeline: str, schedule: UUID, *, lock: bool = False) -> Schedule | None:
     """The schedule; with `lock`, nobody else changes it until the transaction ends."""
     row = await connection.fetchrow(
-        "SELECT * FROM reconciliation_schedules WHERE pipeline = $1 AND id = $2" + (" FOR UPDATE" if lock else ""),
+        "SELECT * FROM reconciliation_schedules WHERE pipeline = $1 AND id = $2" + (" FOR UPDATE" if lock else ""),  # nosec B608
         pipeline,
         schedule,
     )

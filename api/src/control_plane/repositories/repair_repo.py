@@ -37,7 +37,7 @@ async def insert(
 async def find(connection: Connection, pipeline: str, repair: UUID, *, lock: bool = False) -> Repair | None:
     """The repair; with `lock`, nobody else changes it until the transaction ends."""
     row = await connection.fetchrow(
-        "SELECT * FROM reconciliation_repairs WHERE pipeline = $1 AND id = $2" + (" FOR UPDATE" if lock else ""),
+        "SELECT * FROM reconciliation_repairs WHERE pipeline = $1 AND id = $2" + (" FOR UPDATE" if lock else ""),  # nosec B608
         pipeline,
         repair,
     )
