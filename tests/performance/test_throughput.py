@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.performance, pytest.mark.timeout(600)]
 
 LOAD_EVENTS = 400_000
 MIN_EVENTS_PER_S = 30_000
-MAX_ATTEMPTS = 2
+MAX_ATTEMPTS = 3
 ROWS = (100_000, 1_000_000)
 BATCHES = 5
 MAX_CPU_S_PER_10K_CHANGES = 0.5
