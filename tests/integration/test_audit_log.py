@@ -40,6 +40,8 @@ WRITER = textwrap.dedent(
             async def one(n):
                 await trail.record(AuditEntry(datetime.now(UTC), None, who, (), Action.ME, None, Outcome.ALLOWED, 200,
                                               None, f"{who}-{n}", None, 1.0))
+            print("ready", flush=True)
+            sys.stdin.readline()
             for first in range(0, count, 25):
                 await asyncio.gather(*(one(n) for n in range(first, first + 25)))
 
@@ -199,14 +201,19 @@ async def test_a_thousand_calls_at_once_are_a_thousand_entries(
 
 
 async def test_two_processes_write_one_chain(database: TrialDatabase) -> None:
+    pipe = asyncio.subprocess.PIPE
     writers = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", WRITER, database.dsn, who, "500", stderr=asyncio.subprocess.PIPE
+            sys.executable, "-c", WRITER, database.dsn, who, "500", stdin=pipe, stdout=pipe, stderr=pipe
         )
         for who in ("one", "two")
     ]
     for each in writers:
-        _, told = await each.communicate()
+        assert each.stdout is not None
+        await each.stdout.readline()  # both have started: one alone could be done before the other is there
+    for each, (_, told) in zip(
+        writers, await asyncio.gather(*(each.communicate(b"go\n") for each in writers)), strict=True
+    ):
         assert each.returncode == 0, told.decode()
 
     rows = await database.fetch("SELECT user_name, count(*) FROM audit_logs GROUP BY 1 ORDER BY 1")

@@ -2,8 +2,8 @@
 
 The text of a value depends on its way into the row: decoding keeps the document's order of names, its nulls and its
 kinds of integers; the promotion of a column to JSON does not know them. So names are put in order, members that are
-null left out, and integers of all kinds written alike: the canonical form does not tell these apart either. No two
-texts that it does tell apart become the same.
+null left out, integers of all kinds written alike, and decimals of one value: the canonical form does not tell these
+apart either. No two texts that it does tell apart become the same.
 """
 
 from typing import Any, Final
@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from cdc_shared.documents import canonical_document, parse
 from cdc_shared.documents import types as t
 from cdc_shared.documents.rescued_values import replaced_rows
 
-# An object of several members, or one that is null. Inside of a string it costs time and changes nothing.
-_HAS_CHOICE: Final = r',"|:null'
+# An object of several members, one that is null, a decimal. Inside of a string it costs time and changes nothing.
+_HAS_CHOICE: Final = r',"|:null|\$numberDecimal'
 # A whole double as an integer as well. Int32s with ten digits that may be none (`{"$numberInt":"9999999999"}` is a
 # sub-document) stay as they are. No bare number is otherwise written where a value stands.
 _INTEGER: Final = (
@@ -43,13 +44,20 @@ def comparable_json(texts: t.ArrowArray) -> t.ArrowArray:
 
 def _in_order(text: bytes) -> bytes:
     try:
+        if b"$numberDecimal" in text:
+            return _canonical(text)
         value = _decode(text)
         ordered = _encode(value)
+        if len(ordered) != len(text):  # an object has a name twice, of which only one was kept
+            return _canonical(text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return text
-    if len(ordered) != len(text):  # an object has a name twice, of which only one was kept
-        return text
     return _encode(_without_nulls(value)) if b":null" in text else ordered
+
+
+def _canonical(text: bytes) -> bytes:
+    """Slow, and right for everything: two texts of one document both come here, or neither does."""
+    return canonical_document({"": parse(text.decode())})
 
 
 def _without_nulls(value: Any) -> Any:

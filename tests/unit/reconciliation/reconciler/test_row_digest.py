@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.support.decoding import known
 from tests.unit.cdc_shared.documents.test_decoding_properties import any_document, collections, legacy_text
 
-from cdc_shared.documents import Decoded, DocumentSchema, canonical_document, decode, fit, fit_exactly
+from cdc_shared.documents import Decoded, DocumentSchema, canonical_document, decode, fit, fit_exactly, parse
 from cdc_shared.documents import types as t
 from cdc_shared.documents.bson_values import DuplicateKeys, Undefined
 from reconciliation.reconciler import row_digest
@@ -92,7 +92,8 @@ def variants(document: Any) -> st.SearchStrategy[Any]:
     if not isinstance(document, dict) or not document:
         return st.just({"a": document}) if not isinstance(document, DuplicateKeys) else st.just(document)
     near = st.sampled_from([None, {}, [], [None], "", 0, -0.0, False, float("nan"), "null", {"a": None}, {"a": {}}])
-    return st.tuples(st.sampled_from(sorted(document)), near).map(lambda pair: {**document, pair[0]: pair[1]})
+    changed = st.tuples(st.sampled_from(sorted(document)), near).map(lambda pair: {**document, pair[0]: pair[1]})
+    return changed.filter(lambda each: isinstance(parse(legacy_text(each)), dict))  # {"$date": 0} is no document
 
 
 def digests_of(values: list[Any], type_: t.FieldType) -> list[bytes]:
@@ -200,17 +201,17 @@ def test_a_missing_column_is_named() -> None:
         row_digests(pa.table({RESCUED: ["x"]}), known(a=t.LONG))
 
 
-def test_json_that_cannot_be_put_in_order_stays_as_it_is() -> None:
-    texts = [
-        '{"b":true,"a":1,"b":false}',
-        '{"b":1,',
-        "no json",
-        None,
-        '{"b":"x","a":"y"}',
-        '{"a":"\\u001f\\n","b":null}',
-    ]
-    expected = [*texts[:4], '{"a":"y","b":"x"}', '{"a":"\\u001f\\n"}']
+def test_json_is_put_in_order_and_what_is_none_stays_as_it_is() -> None:
+    texts = ['{"b":1,', "no json", None, '{"b":"x","a":"y"}', '{"a":"\\u001f\\n","b":null}', '{"a":1,"a":"\\ud800"}']
+    expected = [*texts[:3], '{"a":"y","b":"x"}', '{"a":"\\u001f\\n"}', *texts[5:]]
     assert comparable_json(pa.array(texts)).to_pylist() == expected
+
+
+def test_names_that_stand_twice_are_put_in_order_too() -> None:
+    alike = '{"/b":{"a":true,"a":1},"/a":[]}', '{"/a":[],"/b":{"a":true,"a":1}}'
+    other = '{"/a":[],"/b":{"a":1,"a":true}}'
+    first, second, third = comparable_json(pa.array([*alike, other])).to_pylist()
+    assert first == second != third
 
 
 def test_integers_in_json_are_alike_and_nothing_that_looks_like_one() -> None:
@@ -218,6 +219,19 @@ def test_integers_in_json_are_alike_and_nothing_that_looks_like_one() -> None:
     assert comparable_json(pa.array(alike)).to_pylist() == ["5"] * 3
     others = [
         '{"$numberInt":"9999999999"}', '{"$numberDouble":"-0.0"}', '{"$numberDouble":"0.5"}', '{"$numberInt":"05"}',
-        '"{\\"$numberInt\\":\\"5\\"}"', '{"$numberDecimal":"5"}', '{"$numberDouble":"1E+20"}', '{"$numberLong":"-0"}',
+        '"{\\"$numberInt\\":\\"5\\"}"', '{"$numberDouble":"1E+20"}', '{"$numberLong":"-0"}',
     ]  # fmt: skip
     assert comparable_json(pa.array(others)).to_pylist() == others
+
+
+def test_decimals_of_one_value_are_alike_in_json_and_nothing_that_looks_like_one() -> None:
+    def compared(*texts: str) -> list[str]:
+        return comparable_json(pa.array([f'{{"/b":{text}}}' for text in texts])).to_pylist()
+
+    def decimals(*numbers: str) -> tuple[str, ...]:
+        return tuple(f'{{"$numberDecimal":"{number}"}}' for number in numbers)
+
+    for alike in (decimals("0.000", "0", "0E+3"), decimals("5", "5.0", "0.5E1", "50E-1"), decimals("NaN", "-NaN")):
+        assert len(set(compared(*alike))) == 1
+    others = *decimals("0", "-0", "5", "0.5", "five", "", "1" * 40), '{"$numberDecimal":5}', '"5"', "5"
+    assert len(set(compared(*others))) == len(others)
