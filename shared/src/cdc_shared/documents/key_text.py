@@ -22,6 +22,10 @@ from cdc_shared.documents.java_json import java_double, java_string
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _YEAR_10000_MS: Final = 253_402_300_800_000
 _AMBIGUOUS: Final = "a key from which no document's _id can be told"
+_DB_POINTER: Final = (
+    "the key of an _id of the deprecated BSON type dbPointer, which no document can be looked up by: give the document "
+    "an _id of another type"
+)
 
 
 def key_text(value: Any) -> str:
@@ -40,11 +44,14 @@ def key_value(text: str) -> Any:
 
     Raises InvalidDocument, with a reason that holds nothing of the text, when it is no key of Debezium's spelling, or
     could be that of several values so that finding nothing would prove nothing: an `_id` with a regex or an undefined
-    value in it, with a name twice, or with U+FFFD, which stands for bytes that are not UTF-8. The other way round, an
-    `_id` that holds sub-documents which look like Extended JSON, deprecated dbPointers, or a name twice, has the key
-    text of another value; MongoDB's drivers do not make such keys.
+    value in it, with a name twice, or with U+FFFD, which stands for bytes that are not UTF-8. An `_id` of the
+    deprecated type dbPointer is refused too: its text is also that of a sub-document. The other way round, an `_id`
+    that holds sub-documents which look like Extended JSON, dbPointers further down, or a name twice, has the key text
+    of another value; MongoDB's drivers do not make such keys.
     """
     value = parse(text)
+    if type(value) is dict and list(value) == ["$ref", "$id"] and type(value["$id"]) is ObjectId:
+        raise InvalidDocument(_DB_POINTER)
     encodable = _encodable(value)
     if type(value) is list or "\ufffd" in text or key_text(value) != text:
         raise InvalidDocument(_AMBIGUOUS)

@@ -51,7 +51,14 @@ def test_deprecated_types() -> None:
 
 
 # One key text, several values: a query that finds none would prove nothing.
-AMBIGUOUS = ("[", '{"a": {"$regularExpression"', '{"r": {"$regularExpression"', '{"$undefined"', '{"$date": 5')
+AMBIGUOUS = (
+    "[",
+    '{"$ref"',
+    '{"a": {"$regularExpression"',
+    '{"r": {"$regularExpression"',
+    '{"$undefined"',
+    '{"$date": 5',
+)
 
 
 @pytest.mark.parametrize("payload", TEXTS, ids=lambda payload: payload["key"][:60].encode("ascii", "replace").decode())
@@ -59,10 +66,17 @@ def test_a_key_gives_its_id_back_or_is_refused(payload: dict[str, str]) -> None:
     """What comes back has the same key, and a query for it means the same value."""
     key = payload["key"]
     if key.startswith(AMBIGUOUS):
-        with pytest.raises(InvalidDocument, match="no document's _id"):
+        with pytest.raises(InvalidDocument, match="no document"):
             key_value(key)
         return
     value = key_value(key)
     if key != '{"$symbol": "sym"}':  # a query holds the string equal to it
         assert key_text(value) == key
     bson.encode({"_id": {"$in": [value]}})
+
+
+def test_the_key_of_a_dbpointer_is_refused_in_plain_words() -> None:
+    """A query for the sub-document that it looks like would find nothing, which would be taken for a deletion."""
+    key = key_text(DbPointer("shop.orders", "000102030405060708090a0b"))
+    with pytest.raises(InvalidDocument, match="deprecated BSON type dbPointer, which no document can be looked up by"):
+        key_value(key)
