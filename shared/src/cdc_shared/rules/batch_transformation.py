@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from cdc_shared.documents import types as t
+from cdc_shared.documents.bson_values import DuplicateKeys
 from cdc_shared.documents.decoder import Decoded
 from cdc_shared.documents.extended_json import parse, parse_document, string_text
 from cdc_shared.documents.inference import infer_documents
@@ -79,12 +80,17 @@ class BatchTransformation:
         for index, row in enumerate(rows.tolist()):
             entries = _entries(decoded.rescued[row].as_py())
             is_whole[index] = row in decoded.invalid or _WHOLE in entries
+            changes = Counts()
+            document: Document = {}
+            if not is_whole[index]:
+                document = self.document(self._touched_part(texts[row]), changes)
+                is_whole[index] = isinstance(document, DuplicateKeys)  # brought to one name: rescued with all others
+            if is_whole[index] and row not in decoded.invalid:
+                changes = Counts()
+                document = self.document(parse_document(texts[row]), changes)
+            counts.update(changes)
+            documents.append(document)
             left.append({} if is_whole[index] else {p: value for p, value in entries.items() if not self._in_part(p)})
-            if row in decoded.invalid:
-                documents.append({})
-                continue
-            document = parse_document(texts[row]) if is_whole[index] else self._touched_part(texts[row])
-            documents.append(self.document(document, counts))
         return _OddRows(rows, documents, left, is_whole)
 
     def _in_part(self, pointer: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -245,6 +246,13 @@ def test_a_rescued_sibling_gives_way_too() -> None:
     assert result.decoded.table["b"].to_pylist()[0] == 1
     assert result.decoded.rescued.to_pylist()[0] is None
     assert result.decoded.table["o_x"].to_pylist()[2:] == [1, 1]
+
+
+def test_members_that_stay_under_one_name_are_rescued_with_the_whole_document() -> None:
+    texts = ['{"_id": 1,"o": {"b": 2,"b": 3},"c": [],"n": {"x": "y"}}', '{"_id": 2,"o": {"b": 2},"c": [1]}']
+    result = transformed(compiled(flatten("/o")), *texts)
+    assert result.decoded.table["c"].to_pylist() == [None, [1]]
+    assert len(json.loads(result.decoded.rescued[0].as_py())) == 1
 
 
 def test_what_is_no_document_stays_so() -> None:
