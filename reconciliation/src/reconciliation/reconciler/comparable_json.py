@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from cdc_shared.documents import canonical_document, parse
+from cdc_shared.documents import parse
 from cdc_shared.documents import types as t
+from cdc_shared.documents.canonical import canonical_text
 from cdc_shared.documents.rescued_values import replaced_rows
 
 # An object of several members, one that is null, a decimal. Inside of a string it costs time and changes nothing.
@@ -43,21 +44,17 @@ def comparable_json(texts: t.ArrowArray) -> t.ArrowArray:
 
 
 def _in_order(text: bytes) -> bytes:
+    """In the canonical form where that is the only way, slow as it is: all texts of one document then are, or none."""
     try:
         if b"$numberDecimal" in text:
-            return _canonical(text)
+            return canonical_text(parse(text.decode()))
         value = _decode(text)
         ordered = _encode(value)
         if len(ordered) != len(text):  # an object has a name twice, of which only one was kept
-            return _canonical(text)
+            return canonical_text(parse(text.decode()))
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return text
     return _encode(_without_nulls(value)) if b":null" in text else ordered
-
-
-def _canonical(text: bytes) -> bytes:
-    """Slow, and right for everything: two texts of one document both come here, or neither does."""
-    return canonical_document({"": parse(text.decode())})
 
 
 def _without_nulls(value: Any) -> Any:

@@ -44,6 +44,13 @@ def canonical_document(document: str | Mapping[str, Any] | DuplicateKeys) -> byt
     return _text(value).encode()
 
 
+def canonical_text(value: Any) -> bytes:
+    """The canonical form of a value that is not null, as it stands in its document's."""
+    if type(value) is str:
+        return string_text(value).encode()
+    return canonical_document({"": value})[len('{"":') : -len("}")]
+
+
 def canonical_row(row: Mapping[str, Any], schema: t.DocumentSchema, rescued: str | None) -> bytes:
     """The canonical form of the document that a row holds: its columns and its rescued values put together.
 

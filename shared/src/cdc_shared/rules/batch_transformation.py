@@ -79,19 +79,26 @@ class BatchTransformation:
         is_whole = np.zeros(len(rows), np.bool_)
         for index, row in enumerate(rows.tolist()):
             entries = _entries(decoded.rescued[row].as_py())
-            is_whole[index] = row in decoded.invalid or _WHOLE in entries
-            changes = Counts()
             document: Document = {}
-            if not is_whole[index]:
-                document = self.document(self._touched_part(texts[row]), changes)
-                is_whole[index] = isinstance(document, DuplicateKeys)  # brought to one name: rescued with all others
-            if is_whole[index] and row not in decoded.invalid:
-                changes = Counts()
-                document = self.document(parse_document(texts[row]), changes)
-            counts.update(changes)
+            is_whole[index] = row in decoded.invalid or _WHOLE in entries
+            if row not in decoded.invalid:
+                document, is_whole[index] = self._odd_document(texts[row], bool(is_whole[index]), counts)
             documents.append(document)
             left.append({} if is_whole[index] else {p: value for p, value in entries.items() if not self._in_part(p)})
         return _OddRows(rows, documents, left, is_whole)
+
+    def _odd_document(self, text: str, is_whole: bool, counts: Counts) -> tuple[Document, bool]:
+        """A document after all rules, and whether it is the whole of it; otherwise the fields that rules may change.
+
+        The whole also where rules bring two of these fields to one name: what is rescued then hides all other entries.
+        """
+        if not is_whole:
+            changes = Counts()
+            part = self.document(self._touched_part(text), changes)
+            if not isinstance(part, DuplicateKeys):
+                counts.update(changes)
+                return part, False
+        return self.document(parse_document(text), counts), True
 
     def _in_part(self, pointer: str) -> bool:
         """Whether a pointer leads into a top-level field that rules may change."""

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from bson import Binary, DatetimeMS, Decimal128, Int64, ObjectId
 
-from cdc_shared.documents.canonical import canonical_document
-from cdc_shared.documents.extended_json import INT64_MIN, InvalidDocument, milliseconds, parse, string_text
+from cdc_shared.documents.canonical import canonical_text
+from cdc_shared.documents.extended_json import INT64_MIN, InvalidDocument, milliseconds, parse
 from cdc_shared.models.data_quality import EmailMask, Hash, MaskRule, Partial, Redact, TruncateDate
 from cdc_shared.rules.conversion import text_of
 
@@ -84,13 +84,6 @@ def digest_with(key: bytes) -> Digest:
 def hash_of(digest: Digest) -> Callable[[Any], str]:
     """HMAC of a value's canonical form: 5 and 5.0 have the same, 5 and "5" do not."""
     return lambda value: digest(canonical_text(value))
-
-
-def canonical_text(value: Any) -> bytes:
-    """The canonical form of a value that is not null, as it stands in its document's."""
-    if type(value) is str:
-        return string_text(value).encode()
-    return canonical_document({"": value})[len('{"":') : -len("}")]
 
 
 def masked_key(digest: Digest, key_text: str) -> str:

@@ -9,8 +9,8 @@ import pytest
 from bson import Binary, Code, DatetimeMS, Decimal128, Int64, ObjectId, Timestamp
 
 from cdc_shared.documents.bson_values import DuplicateKeys, RegularExpression
+from cdc_shared.documents.canonical import canonical_text
 from cdc_shared.rules.conversion import Target, conversion
-from cdc_shared.rules.masking import canonical_text
 
 pytestmark = pytest.mark.unit
 

@@ -13,8 +13,9 @@ from ruled_documents import KEY
 
 from cdc_shared.documents import document_key, document_text, key_text, parse_document
 from cdc_shared.documents.bson_values import DuplicateKeys, RegularExpression, Symbol, Undefined
+from cdc_shared.documents.canonical import canonical_text
 from cdc_shared.models import data_quality as q
-from cdc_shared.rules.masking import REDACTED, canonical_text, digest_with, mask_of, masked_key
+from cdc_shared.rules.masking import REDACTED, digest_with, mask_of, masked_key
 
 pytestmark = pytest.mark.unit
 
