@@ -10,9 +10,17 @@ from confluent_kafka import KafkaError, Message, Producer
 from confluent_kafka.admin import AdminClient
 from stack_endpoints import Stack
 
-from cdc_shared.errors import Fatal
+from cdc_shared.errors import Fatal, Transient
 from cdc_shared.kafka.compacted_topic import send_record
-from cdc_shared.kafka.spec_topic import SpecChange, SpecReader, delete_spec, publish_spec
+from cdc_shared.kafka.rules_topic import read_versions
+from cdc_shared.kafka.spec_topic import (
+    SpecChange,
+    SpecReader,
+    UnknownPipeline,
+    delete_spec,
+    publish_spec,
+    read_spec,
+)
 from cdc_shared.kafka.topics import UnknownTopic, ensure_topic, partition_for, topic_id
 from cdc_shared.models.common import InvalidSpec, PipelineSpec, SourceSpec
 
@@ -76,6 +84,18 @@ def test_keys_go_where_javas_partitioner_sends_them(
     assert producer.flush(WAIT_S) == 0
     assert len(placed) == 1000
     assert all(there == here for there, here in placed)
+
+
+def test_reading_makes_no_topic(stack: Stack, admin: AdminClient, topic: str) -> None:
+    with pytest.raises(UnknownPipeline, match=f"has no topic {topic}"):
+        read_spec(stack.kafka, "shop", topic)
+    assert read_versions(stack.kafka, "shop", topic) == {}
+    assert topic not in admin.list_topics(timeout=WAIT_S).topics
+
+
+def test_a_kafka_that_is_not_there_is_named_with_its_setting() -> None:
+    with pytest.raises(Transient, match=r"127\.0\.0\.1:9 .*refused.*correct KAFKA_BOOTSTRAP_SERVERS"):
+        read_spec("127.0.0.1:9", "shop")
 
 
 def test_a_reader_sees_the_last_word_then_follows_and_survives_rubbish(stack: Stack, topic: str) -> None:

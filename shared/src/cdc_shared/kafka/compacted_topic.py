@@ -2,22 +2,52 @@
 
 from collections.abc import Iterator
 from time import monotonic
+from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from cdc_shared.errors import Transient
 from cdc_shared.kafka.errors import map_kafka_error
-from cdc_shared.kafka.topics import COMPACTED, ensure_topic
+from cdc_shared.kafka.topics import COMPACTED, UnknownTopic, ensure_topic, topic_id
+from cdc_shared.logging.redaction import redact_text
 
 PUBLISH_TIMEOUT_S = 15.0
 READ_TIMEOUT_S = 30.0
+CONTACT_TIMEOUT_S = 8.0
+"""So long a broker may take to say whether it has a topic, the connection included."""
 POLL_S = 0.5
 
 
 def ensure_compacted(bootstrap_servers: str, topic: str, replication_factor: int = 1) -> None:
     """Make the topic, compacted, when it is missing; compact it when a broker made it by itself."""
     ensure_topic(AdminClient({"bootstrap.servers": bootstrap_servers}), topic, 1, COMPACTED, replication_factor)
+
+
+def has_topic(bootstrap_servers: str, topic: str) -> bool:
+    """Whether the topic exists; for those who only read, and so do not make it.
+
+    Raises `Transient` that names the servers and their setting when Kafka does not answer, and what `topic_id` raises.
+    """
+    heard: list[str] = []
+    config: dict[str, Any] = {
+        "bootstrap.servers": bootstrap_servers,
+        # What the client would log many times a second is told once, in the error.
+        "log_level": 0,
+        "error_cb": lambda error: heard.append(error.str()),
+    }
+    admin = AdminClient(config)
+    try:
+        topic_id(admin, topic, CONTACT_TIMEOUT_S)
+    except UnknownTopic:
+        return False
+    except Transient as error:
+        admin.poll(0)  # calls `error_cb`
+        why = redact_text(heard[0]) if heard else str(error)
+        raise Transient(
+            f"Kafka does not answer at {bootstrap_servers} ({why}): start it, or correct KAFKA_BOOTSTRAP_SERVERS"
+        ) from None
+    return True
 
 
 def publish_record(

@@ -11,7 +11,7 @@ from contextlib import closing
 from pydantic import ValidationError
 
 from cdc_shared.errors import Fatal
-from cdc_shared.kafka.compacted_topic import ensure_compacted, publish_record, records, whole_topic_consumer
+from cdc_shared.kafka.compacted_topic import has_topic, publish_record, records, whole_topic_consumer
 from cdc_shared.models.data_quality import QualitySpec
 
 RULES_TOPIC = "cdc.rules"
@@ -49,7 +49,8 @@ def read_rules(bootstrap_servers: str, pipeline: str, version: int, topic: str =
 
 def read_versions(bootstrap_servers: str, pipeline: str, topic: str = RULES_TOPIC) -> Mapping[int, QualitySpec]:
     """Return every version of a pipeline's rules but 0. Raises `Transient`, and `Fatal` when one cannot be read."""
-    ensure_compacted(bootstrap_servers, topic)
+    if not has_topic(bootstrap_servers, topic):
+        return {}
     values = dict(_stored(bootstrap_servers, pipeline, topic))
     return {version: _decoded(pipeline, version, value, topic) for version, value in values.items() if value}
 

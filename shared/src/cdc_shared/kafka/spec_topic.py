@@ -19,6 +19,7 @@ from cdc_shared.kafka.compacted_topic import (
     POLL_S,
     READ_TIMEOUT_S,
     ensure_compacted,
+    has_topic,
     publish_record,
     whole_topic_consumer,
 )
@@ -50,11 +51,17 @@ def delete_spec(bootstrap_servers: str, name: str, replication_factor: int = 1, 
 
 
 def read_spec(bootstrap_servers: str, name: str, topic: str = PIPELINES_TOPIC) -> PipelineSpec:
-    """The spec in force of one pipeline. Raises `UnknownPipeline`, `InvalidSpec`, and `Transient` without Kafka."""
+    """The spec in force of one pipeline; makes no topic. Raises `UnknownPipeline`, `InvalidSpec`, and `Transient`
+    without Kafka."""
+    if not has_topic(bootstrap_servers, topic):
+        raise UnknownPipeline(
+            f"pipeline {name} is not published: this Kafka ({bootstrap_servers}) has no topic {topic}; publish its "
+            "spec, or correct KAFKA_BOOTSTRAP_SERVERS"
+        )
     unusable: dict[str, InvalidSpec] = {}
     spec: PipelineSpec | None = None
     deadline_s = monotonic() + READ_TIMEOUT_S
-    with SpecReader.open(bootstrap_servers, unusable.__setitem__, topic=topic) as reader:
+    with SpecReader(whole_topic_consumer(bootstrap_servers), unusable.__setitem__, topic) as reader:
         while not reader.caught_up:
             change = reader.poll()
             if change is not None and change.name == name:

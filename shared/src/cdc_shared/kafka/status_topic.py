@@ -22,9 +22,15 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka.admin import AdminClient
 
 from cdc_shared.errors import CdcError, InvalidEvent, Transient, shown
-from cdc_shared.kafka.compacted_topic import PUBLISH_TIMEOUT_S, records, send_record, whole_topic_consumer
+from cdc_shared.kafka.compacted_topic import (
+    PUBLISH_TIMEOUT_S,
+    has_topic,
+    records,
+    send_record,
+    whole_topic_consumer,
+)
 from cdc_shared.kafka.errors import map_kafka_error
-from cdc_shared.kafka.topics import STATUS_TOPIC, ensure_topic
+from cdc_shared.kafka.topics import STATUS_TOPIC, UnknownTopic, ensure_topic
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import PipelineState
 
@@ -310,6 +316,10 @@ class StatusReader:
                     self._found = {}
                     while not self._stop.is_set():
                         self._turn(consumer)
+            except UnknownTopic:  # the first writer that runs here makes it
+                self._found, self._trouble = {}, None
+                self._take_over()
+                self._stop.wait(AGAIN_AFTER_S)
             except Exception as error:  # the thread's loop: nothing may end it in silence
                 self._lost(error)
                 self._stop.wait(AGAIN_AFTER_S)
@@ -390,6 +400,7 @@ def _set(reports: _Reports, pipeline: str, writer: str, report: WriterReport | N
 
 
 def _status_consumer(bootstrap_servers: str) -> Consumer:
-    # Of an absent Kafka the reader tells; the client's own log would do so many times a second.
-    ensure_status_topic(AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": 0}))
+    """Raises `UnknownTopic` while no writer has made the topic, `Transient` without Kafka."""
+    if not has_topic(bootstrap_servers, STATUS_TOPIC):
+        raise UnknownTopic(f"{STATUS_TOPIC} does not exist: no writer has run here yet")
     return whole_topic_consumer(bootstrap_servers)

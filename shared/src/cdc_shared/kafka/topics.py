@@ -105,9 +105,9 @@ def ensure_topic(
     return True
 
 
-def topic_id(admin: AdminClient, topic: str) -> TopicIdentity:
+def topic_id(admin: AdminClient, topic: str, timeout_s: float = ADMIN_TIMEOUT_S) -> TopicIdentity:
     """The topic's id and number of partitions. Raises `UnknownTopic` when there is none."""
-    described = admin.describe_topics(TopicCollection([topic]), request_timeout=ADMIN_TIMEOUT_S)
+    described = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout_s)
     description = _done(described[topic], f"describe topic {topic}")
     # librdkafka spells the id in standard base64, Kafka's own tools in the URL-safe alphabet.
     spelled = str(description.topic_id).rstrip("=").translate(str.maketrans("+/", "-_"))

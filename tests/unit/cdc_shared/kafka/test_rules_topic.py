@@ -29,7 +29,7 @@ def topic(monkeypatch: pytest.MonkeyPatch) -> list[FakeMessage]:
     def open_consumer(_: str) -> Any:
         return FakeConsumer(*messages)
 
-    monkeypatch.setattr(module, "ensure_compacted", lambda *_: None)
+    monkeypatch.setattr(module, "has_topic", lambda *_: True)
     monkeypatch.setattr(module, "whole_topic_consumer", open_consumer)
     return messages
 

@@ -9,8 +9,9 @@ from confluent_kafka import OFFSET_BEGINNING, KafkaError, Producer
 from fake_records import FakeConsumer, FakeMessage, at_end, record
 
 from cdc_shared.errors import Fatal, Transient
+from cdc_shared.kafka import spec_topic
 from cdc_shared.kafka.compacted_topic import send_record
-from cdc_shared.kafka.spec_topic import SpecChange, SpecReader, read_spec
+from cdc_shared.kafka.spec_topic import SpecChange, SpecReader, UnknownPipeline, read_spec
 from cdc_shared.kafka.topics import PIPELINES_TOPIC
 from cdc_shared.models.common import InvalidSpec, PipelineSpec, SourceSpec, encode_spec
 
@@ -123,9 +124,8 @@ def test_publishing_returns_only_when_acknowledged() -> None:
 
 
 def read_one(monkeypatch: pytest.MonkeyPatch, *messages: FakeMessage) -> PipelineSpec:
-    monkeypatch.setattr(
-        SpecReader, "open", lambda _, on_invalid, topic: SpecReader(FakeConsumer(*messages), on_invalid)
-    )
+    monkeypatch.setattr(spec_topic, "has_topic", lambda *_: True)
+    monkeypatch.setattr(spec_topic, "whole_topic_consumer", lambda _: FakeConsumer(*messages))
     return read_spec("broker:9092", "shop")
 
 
@@ -141,3 +141,9 @@ def test_one_spec_is_read_as_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_spec_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, value: bytes | None, reason: str) -> None:
     with pytest.raises(Fatal, match=reason):
         read_one(monkeypatch, record("other", encode_spec(spec("other"))), record("shop", value), at_end())
+
+
+def test_where_no_spec_was_ever_published_the_pipeline_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spec_topic, "has_topic", lambda *_: False)
+    with pytest.raises(UnknownPipeline, match=r"pipeline shop .*\(broker:9092\) has no topic cdc\.pipelines"):
+        read_spec("broker:9092", "shop")

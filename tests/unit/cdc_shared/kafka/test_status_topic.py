@@ -26,6 +26,7 @@ from cdc_shared.kafka.status_topic import (
     encode_report,
     report_key,
 )
+from cdc_shared.kafka.topics import UnknownTopic
 from cdc_shared.metrics.prometheus_metrics import PipelineState
 
 pytestmark = pytest.mark.unit
@@ -219,6 +220,21 @@ def test_without_kafka_nobody_is_taken_for_silent() -> None:
         assert not follower.writers()["a"].is_silent, "its writer has not had the time to say anything"
         follower.clock.now_s += SILENT_AFTER_S + 1
         assert follower.writers()["a"].is_silent
+
+
+def test_before_the_first_writer_there_is_no_topic_and_nothing_to_be_told() -> None:
+    found = threading.Event()
+
+    def opened() -> Topic:
+        if not found.is_set():
+            raise UnknownTopic("cdc.status does not exist")
+        return Topic(sent(report("a")), at_end())
+
+    with StatusReader("broker:9092", open_consumer=opened) as reader:
+        assert reader.wait_caught_up(WAIT_S)
+        assert (reader.trouble, reader.pipelines()) == (None, [])
+        found.set()
+        wait_until(lambda: reader.pipelines() == ["shop"], WAIT_S, "the topic is read once a writer has made it")
 
 
 def test_what_no_waiting_cures_is_told_and_tried_again_from_the_start() -> None:
