@@ -16,7 +16,7 @@ import httpx
 import pytest
 from api_database import TrialDatabase
 from api_process import ADMIN, PASSWORD, ApiProcess
-from machine_pace import machine_pace
+from machine_pace import best_at_full_pace
 from open_connections import rush
 from stack_endpoints import Stack
 from waiting import wait_until
@@ -28,7 +28,6 @@ USERS = 200
 THINK_TIME_S = 1.0
 MEASURE_S = 15
 MAX_P95_MS = 200
-MAX_ATTEMPTS = 3
 MIN_REQUESTS = USERS * MEASURE_S * 2 // 3
 """Two of three that they would send if answers took no time. Fewer: the figures say nothing."""
 LOCUST_TIMEOUT_S = 150.0
@@ -58,23 +57,19 @@ def test_200_users_are_answered_within_200_ms(
 
     The bar is one of a quiet machine: where others slow it down it is tried again, and held against the machine's pace.
     """
-    p95s_at_full_pace = []
-    for _ in range(MAX_ATTEMPTS):
-        pace = machine_pace()
-        figures = _run_locust(api, tmp_path, THINK_TIME_S, MEASURE_S)
-        pace = max(pace, machine_pace())
 
+    def answers_in_a_p95() -> float:
+        figures = _run_locust(api, tmp_path, THINK_TIME_S, MEASURE_S)
         measured("API, 200 users: P95", figures["percentiles_ms"]["95"], "ms")
         measured("API, 200 users: requests", figures["requests_per_s"], "requests/s")
-        measured("the machine's pace meanwhile", pace, "of a quiet one's")
         told = json.dumps(figures, indent=1)
         assert figures["failures"] == [], told
         assert figures["users"] == USERS
         assert figures["requests"] >= MIN_REQUESTS, told
-        p95s_at_full_pace.append(figures["percentiles_ms"]["95"] * pace)
-        if p95s_at_full_pace[-1] < MAX_P95_MS:
-            break
-    assert min(p95s_at_full_pace) < MAX_P95_MS, told
+        return 1000 / float(figures["percentiles_ms"]["95"])
+
+    bar = 1000 / MAX_P95_MS
+    assert best_at_full_pace(answers_in_a_p95, bar, measured) >= bar
     _check_audited(api, database)
 
 

@@ -31,6 +31,8 @@ def serve() -> None:
 
     What is under way is then given back, and goes on where it was when the service runs again. Several processes may
     serve one database. Everything is set by the environment; what is missing is named.
+
+    Exit status: 0 stopped by a signal, 2 an error, in its settings for example. What is away for a while is waited for.
     """
     from reconciliation.service import ReconciliationService  # --help need not load it
 

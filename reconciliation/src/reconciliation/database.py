@@ -34,15 +34,18 @@ class Database:
     @classmethod
     async def open(cls, dsn: str) -> "Database":
         """Connect. Raises `Transient` when Postgres does not answer, `Fatal` when it refuses."""
-        with database_errors():
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=MAX_CONNECTIONS,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=COMMAND_TIMEOUT_S,
-                init=_prepare,
-            )
+        try:
+            with database_errors():
+                pool = await asyncpg.create_pool(
+                    dsn,
+                    min_size=1,
+                    max_size=MAX_CONNECTIONS,
+                    timeout=CONNECT_TIMEOUT_S,
+                    command_timeout=COMMAND_TIMEOUT_S,
+                    init=_prepare,
+                )
+        except Transient as error:
+            raise Transient(f"{error} (at {host_of(dsn)}); start it, or correct POSTGRES_DSN") from None
         return cls(dsn, pool)
 
     async def close(self) -> None:
@@ -76,6 +79,13 @@ class Database:
         """Whether the control plane has made what the service works with."""
         async with self.connection() as connection:
             return bool(await connection.fetchval("SELECT to_regclass('reconciliation_jobs') IS NOT NULL"))
+
+
+def host_of(dsn: str) -> str:
+    """The hosts and ports of a connection string, without what else it holds."""
+    # Not urlsplit: it refuses some strings, and shows them, password and all.
+    authority = dsn.partition("://")[2].partition("/")[0].partition("?")[0]
+    return authority.rpartition("@")[2] or "the default host"
 
 
 async def _prepare(connection: Any) -> None:

@@ -67,7 +67,6 @@ class Comparison:
         compared: keys that have both a document and a row.
         sampled: of these, also compared through the independent path.
         counts: candidates by kind, all of them, and as `filtered` the documents that have no row and should have none.
-        uninspected: candidates beyond the limit, which `candidates` does not give.
         rescued_rows, keyless_rows: rows with values in `_cdc_rescued`, and without `_cdc_key`.
     """
 
@@ -76,7 +75,6 @@ class Comparison:
     compared: int
     sampled: int
     counts: Mapping[DifferenceKind, int]
-    uninspected: int
     rescued_rows: int
     keyless_rows: int
     digest_map: list[RangeDigest]
@@ -107,7 +105,7 @@ def compare(
 
     Raises:
         ValueError: parts are missing.
-        Transient: the disk is full.
+        Transient, Fatal: as `HashJoin.run`.
     """
     manifest = spill.manifest()
     for side in Side:
@@ -130,7 +128,6 @@ def _comparison(spill: Spill, found: RangeCounts) -> Comparison:
         compared=found.compared,
         sampled=found.sampled,
         counts=found.kinds,
-        uninspected=found.uninspected,
         rescued_rows=rows.get("rescued", 0),
         keyless_rows=rows.get("keyless", 0),
         digest_map=_digest_map(spill, found.differing),

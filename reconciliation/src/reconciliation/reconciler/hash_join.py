@@ -6,35 +6,37 @@ both sides 0.49. So keys with several rows are not looked for but noticed: then 
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdc_shared.errors import Transient
+from cdc_shared.errors import Fatal, Transient
 from cdc_shared.models.reconciliation import DifferenceKind
-from reconciliation.reconciler.spill import SINK_PART, SOURCE_PART, Side, SourceStatus, Spill
+from reconciliation.reconciler.spill import CANDIDATES, SINK_PART, SOURCE_PART, Side, SourceStatus, Spill
 
 RANGE_ROWS: Final = 4_000_000
 """About how many rows of both sides together one range holds: 2 million a side take 150 MB of DuckDB's memory. Smaller
 ranges share more of their row groups with their neighbours, which are then read twice."""
 MAX_LOCATIONS: Final = 100
 """So many rows of one key are named; of more, only the number is told."""
-_COUNTS_KEY: Final = b"cdc.counts"
+SPLIT: Final = 4
+"""Into so many a range is cut that does not fit in memory because hardly anything in it is equal."""
+_COUNTS_KEY: Final = "cdc.counts"
 _HASHES: Final = 2**64
 
 
 @dataclass(frozen=True, slots=True)
 class CompareLimits:
-    """`max_candidates`: so many of each kind are kept with their rows and keys; of more, only the number."""
+    """What DuckDB may take."""
 
     memory_bytes: int = 384 * 1024 * 1024
     threads: int = 1
-    max_candidates: int = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,21 @@ class RangeCounts:
 
     compared: int = 0
     sampled: int = 0
-    uninspected: int = 0
     kinds: Mapping[DifferenceKind, int] = field(default_factory=dict)
     differing: Mapping[int, int] = field(default_factory=dict)
+
+    @classmethod
+    def sum(cls, every: Iterable["RangeCounts"]) -> "RangeCounts":
+        """Return all of them together."""
+        compared = sampled = 0
+        kinds: Counter[DifferenceKind] = Counter()
+        differing: Counter[int] = Counter()
+        for each in every:
+            compared += each.compared
+            sampled += each.sampled
+            kinds.update(each.kinds)
+            differing.update(each.differing)
+        return cls(compared, sampled, dict(kinds), dict(differing))
 
 
 class HashJoin:
@@ -60,7 +74,6 @@ class HashJoin:
         rows = sum(spill.facts(side)["rows"] for side in Side)
         self.ranges = -(-max(rows, 1) // RANGE_ROWS)
         self._found: dict[int, RangeCounts] = {}
-        self._kept: Counter[str] = Counter()
 
     def __enter__(self) -> "HashJoin":
         self._db = duckdb.connect(
@@ -90,57 +103,59 @@ class HashJoin:
         """Join one range, unless its file is there already. Ranges come in their order.
 
         Raises:
-            Transient: the disk is full.
+            Transient: the disk cannot be read or written.
+            Fatal: DuckDB's memory, or the room on the disk beside it, is not enough.
         """
         path = self._spill.candidate_file(number)
         if not path.exists():
             first, end = number * _HASHES // self.ranges, (number + 1) * _HASHES // self.ranges
             try:
-                counts, rows = self._join(f"hash_hi BETWEEN {first} AND {end - 1}")
-            except (duckdb.IOException, duckdb.OutOfMemoryException) as error:
+                with self._spill.candidate_writer(number) as file:
+                    every = []
+                    for counts, rows in self._joined(first, end):
+                        every.append(counts)
+                        file.write_table(rows.cast(CANDIDATES))
+                    file.add_key_value_metadata({_COUNTS_KEY: msgspec.json.encode(RangeCounts.sum(every)).decode()})
+            except duckdb.IOException as error:
                 raise Transient(f"joining in {self._spill.directory}: {str(error).splitlines()[0]}") from error
-            encoded = msgspec.json.encode(asdict(counts))
-            self._spill.write_candidates(number, rows.replace_schema_metadata({_COUNTS_KEY: encoded}))
-        metadata = pq.read_metadata(path).metadata or {}
-        self._found[number] = counts = msgspec.json.decode(metadata[_COUNTS_KEY], type=RangeCounts)
-        self._kept.update(counts.kinds)
+            except duckdb.OutOfMemoryException as error:
+                raise Fatal(
+                    f"joining in {self._spill.directory} needs more room than there is: {str(error).splitlines()[0]}"
+                ) from error
+        found = pq.read_metadata(path).metadata or {}
+        self._found[number] = msgspec.json.decode(found[_COUNTS_KEY.encode()], type=RangeCounts)
 
     def counts(self) -> RangeCounts:
         """Return what the ranges that were run hold together."""
-        kinds: Counter[DifferenceKind] = Counter()
-        differing: Counter[int] = Counter()
-        for each in self._found.values():
-            kinds.update(each.kinds)
-            differing.update(each.differing)
-        every = self._found.values()
-        return RangeCounts(
-            compared=sum(each.compared for each in every),
-            sampled=sum(each.sampled for each in every),
-            uninspected=sum(each.uninspected for each in every),
-            kinds=dict(kinds),
-            differing=dict(differing),
-        )
+        return RangeCounts.sum(self._found.values())
 
-    def _join(self, within: str) -> tuple[RangeCounts, Any]:
+    def _joined(self, first: int, end: int) -> Iterator[tuple[RangeCounts, pa.Table]]:
+        """Yield what is found in a range of hashes, in as many pieces as memory asks for, by hash."""
+        try:
+            found = self._join(f"hash_hi BETWEEN {first} AND {end - 1}")
+        except duckdb.OutOfMemoryException:
+            if end - first < SPLIT:
+                raise
+            for piece in range(SPLIT):
+                low, high = (first + (end - first) * each // SPLIT for each in (piece, piece + 1))
+                yield from self._joined(low, high)
+        else:
+            yield found
+
+    def _join(self, within: str) -> tuple[RangeCounts, pa.Table]:
         execute = self._db.execute
         execute(_PAIRS.format(within=within))
         execute(_UNEQUAL)
         compared = self._add_doubled(within)
         execute(_SAMPLED.format(within=within))
         execute(_KINDS)
-        kinds = {DifferenceKind(kind): count for kind, count in execute(_COUNT_BY_KIND).fetchall()}
-        differing = dict(execute(_COUNT_BY_BYTE).fetchall())
-        room = " ".join(
-            f"WHEN '{kind}' THEN {max(0, self._limits.max_candidates - self._kept[kind])}" for kind in DifferenceKind
-        )
-        rows = execute(_CANDIDATES.format(within=within, room=room, locations=MAX_LOCATIONS)).to_arrow_table()
-        return RangeCounts(
+        counts = RangeCounts(
             compared=compared,
             sampled=self._one("SELECT count(*) FROM sampled")[0],
-            uninspected=sum(differing.values()) - len(rows),
-            kinds=kinds,
-            differing=differing,
-        ), rows
+            kinds={DifferenceKind(kind): count for kind, count in execute(_COUNT_BY_KIND).fetchall()},
+            differing=dict(execute(_COUNT_BY_BYTE).fetchall()),
+        )
+        return counts, execute(_CANDIDATES.format(within=within, locations=MAX_LOCATIONS)).to_arrow_table()
 
     def _add_doubled(self, within: str) -> int:
         """Add the keys that are there several times, if any are; return how many keys have a document and a row."""
@@ -246,10 +261,7 @@ _COUNT_BY_BYTE: Final = f"""
 SELECT (hash_hi >> 56)::INTEGER, count(*) FROM kinds WHERE kind <> '{DifferenceKind.FILTERED}' GROUP BY 1
 """  # nosec B608
 _CANDIDATES: Final = f"""
-WITH chosen AS MATERIALIZED (
-    SELECT * FROM kinds WHERE kind <> '{DifferenceKind.FILTERED}'
-    QUALIFY row_number() OVER (PARTITION BY kind ORDER BY hash_hi, hash_lo) <= CASE kind {{room}} END
-)
+WITH chosen AS MATERIALIZED (SELECT * FROM kinds WHERE kind <> '{DifferenceKind.FILTERED}' AND {{within}})
 SELECT
     kind, hash_hi, hash_lo, s.source_key, CASE WHEN documents > 0 THEN status END::UTINYINT AS status,
     rows::UBIGINT AS rows, t.locations
@@ -259,9 +271,7 @@ LEFT JOIN (
     FROM source_rows SEMI JOIN chosen USING (hash_hi, hash_lo) WHERE {{within}} GROUP BY ALL
 ) s USING (hash_hi, hash_lo)
 LEFT JOIN (
-    SELECT
-        hash_hi, hash_lo,
-        list({{{{file: file, position: position}}}} ORDER BY file, position)[:{{locations}}] AS locations
+    SELECT hash_hi, hash_lo, min({{{{file: file, position: position}}}}, {{locations}}) AS locations
     FROM sink_rows SEMI JOIN chosen USING (hash_hi, hash_lo) WHERE {{within}} GROUP BY hash_hi, hash_lo
 ) t USING (hash_hi, hash_lo)
 ORDER BY hash_hi, hash_lo

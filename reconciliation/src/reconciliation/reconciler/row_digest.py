@@ -19,7 +19,7 @@ from cdc_shared.documents import types as t
 from reconciliation.reconciler.row_bytes import row_bytes
 
 RESCUED: Final = "_cdc_rescued"
-BLOCK_ROWS: Final = 4_096
+BLOCK_ROWS: Final = 8_192
 BLOCK_BYTES: Final = 64 * 2**20
 """Blocks stay in a processor's cache, and far below Arrow's 32-bit offsets."""
 _DIGEST: Final = np.dtype(">u8")

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 from cdc_shared.models.reconciliation import DifferenceKind, Mode, Outcome
 from reconciliation.reconciler.counting import count_both
@@ -27,7 +27,6 @@ from reconciliation.reconciler.discrepancy_detector import (
     settle,
 )
 from reconciliation.reconciler.generations import ScanWindow
-from reconciliation.reconciler.hash_join import CompareLimits
 from reconciliation.reconciler.incremental_keys import FullInstead, HashRange, rotating_share, select_keys
 from reconciliation.reconciler.progress import Control, OnProgress, Phase, PhaseClock
 from reconciliation.reconciler.result import PhaseTime, RunRequest, RunResult, RunSummary, Verified
@@ -38,9 +37,6 @@ from reconciliation.sources.chunks import Chunk
 from reconciliation.sources.deltalake_reader import PinnedTable
 from reconciliation.sources.key_selection import KeySelection
 from reconciliation.sources.mongodb_reader import MongodbReader
-
-EVERY_CANDIDATE: Final = CompareLimits(max_candidates=2**40)
-"""Of an incremental run's share every row whose document is in another part of the source is one."""
 
 
 def run_collection(request: RunRequest, platform: Platform, on_progress: OnProgress, control: Control) -> RunResult:
@@ -127,7 +123,7 @@ class _Run:
                 looked_at = total
             else:
                 scan.table(pinned, self._clock, KeySelection(scan.spill.source_hashes(), share.low, share.high - 1))
-                compared = self._compare(scan.spill, EVERY_CANDIDATE)
+                compared = self._compare(scan.spill)
                 candidates, total = chain(candidates, compared.candidates()), total + sum(compared.counts.values())
                 looked_at += compared.documents + compared.rows - compared.compared
         settled = self._settle(sides, candidates, pinned, None, total)
@@ -171,13 +167,13 @@ class _Run:
             self._control,
         )
 
-    def _compare(self, spill: Spill, limits: CompareLimits | None = None) -> Comparison:
+    def _compare(self, spill: Spill) -> Comparison:
         self._clock.begin(Phase.COMPARING)
 
         def progress(_done: int, _total: int) -> None:
             self._control.check()
 
-        return compare(spill, limits, progress)
+        return compare(spill, progress=progress)
 
     def _settle(
         self,
@@ -212,11 +208,9 @@ class _Run:
         compared_keys: int = 0,
     ) -> RunResult:
         differences = dict(settled.counts)
-        uninspected = settled.uninspected
-        if compared is not None:
-            uninspected += compared.uninspected
-            if filtered := compared.counts.get(DifferenceKind.FILTERED, 0):  # without a row, as they should be
-                differences[DifferenceKind.FILTERED] = differences.get(DifferenceKind.FILTERED, 0) + filtered
+        filtered = compared.counts.get(DifferenceKind.FILTERED, 0) if compared is not None else 0
+        if filtered:  # without a row, as they should be
+            differences[DifferenceKind.FILTERED] = differences.get(DifferenceKind.FILTERED, 0) + filtered
         summary = self._summary(
             mode,
             pinned,
@@ -227,7 +221,7 @@ class _Run:
             rescued_rows=compared.rescued_rows if compared else 0,
             differences=differences,
             settled=settled.equal,
-            uninspected=uninspected,
+            uninspected=settled.uninspected,
             generations=settled.generations,
         )
         outcome = _outcome(summary)

@@ -28,7 +28,7 @@ from reconciliation.sources.sink_scan import FileSlice, SinkScanTask, plan_sink_
 from reconciliation.sources.source_scan import SourceScanTask, scan_source
 from reconciliation.workers.runner import Runner
 
-SOFTWARE: Final = "reconciliation scan 2"
+SOFTWARE: Final = "reconciliation scan 3"
 """Counts changes of what hashes and digests are made of: parts of another number are of no use."""
 T = TypeVar("T")
 

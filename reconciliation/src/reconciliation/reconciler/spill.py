@@ -16,7 +16,8 @@ import json
 import os
 import shutil
 from base64 import b64decode, b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from pathlib import Path
@@ -66,6 +67,17 @@ SINK_PART: Final = pa.schema(
 
 A row without `_cdc_key`, which another program must have written, has the hash (0, 0).
 """
+CANDIDATES: Final = pa.schema(
+    [
+        pa.field("kind", pa.string(), nullable=False),
+        *_HASHES[:2],
+        pa.field("source_key", pa.string()),
+        pa.field("status", pa.uint8()),
+        pa.field("rows", pa.uint64(), nullable=False),
+        pa.field("locations", pa.list_(pa.struct([("file", pa.uint32()), ("position", pa.uint32())]))),
+    ]
+)
+"""A candidate a row, as `data_comparator.Candidate` says."""
 KEYLESS: Final = (0, 0)
 
 
@@ -262,11 +274,13 @@ class Spill:
         """Return the files of the ranges that are compared, by number."""
         return sorted((self.directory / _CANDIDATES).glob("*.parquet"))
 
-    def write_candidates(self, number: int, rows: pa.Table) -> None:
-        """Put the candidates of one range in their place. Raises OSError when the disk is full."""
+    @contextmanager
+    def candidate_writer(self, number: int) -> Iterator[pq.ParquetWriter]:
+        """Lend the file of one range's candidates, in its place once it is whole. Raises OSError: the disk is full."""
         path = self.candidate_file(number)
         unfinished = path.with_suffix(".unfinished")
-        pq.write_table(rows, unfinished, compression="zstd")
+        with pq.ParquetWriter(unfinished, CANDIDATES, compression="zstd") as file:
+            yield file
         _sync(unfinished)
         unfinished.replace(path)
 

@@ -156,7 +156,7 @@ class JobExecutor:
     async def _compare(self, spec: PipelineSpec, run: Run, collection: Collection, lock: RunLock) -> None:
         job, around = self._job, self._around
         request = await self._patiently(lambda: self._request(spec, run, collection))
-        result = await self._patiently(lambda: self._attempt(run, request, lock))
+        result = await self._patiently(lambda: self._attempt(run, request, lock), run)
         at = around.now()
         report = await in_thread("report", lambda: around.make_report(job, run, spec, result, at))
         await self._patiently(lambda: around.results.keep(job, run, result, report, at))
@@ -172,9 +172,12 @@ class JobExecutor:
         verified = await results.verified(job.pipeline, run.database, run.collection)
         return RunRequest(str(run.id), spec, collection, job.mode, job.options, keys, verified)
 
-    async def _patiently(self, work: Callable[[], Awaitable[T]], *, is_end: bool = False) -> T:
+    async def _patiently(
+        self, work: Callable[[], Awaitable[T]], run: Run | None = None, *, is_end: bool = False
+    ) -> T:
         """Do it; what fails because something is away is tried again, ever later, and what people want is followed.
 
+        `run` is the one whose progress says what is waited for, if it is part of one.
         `is_end`: it says how the job ended; nothing that people want can change it any more.
         Raises `Cancelled` and `Stopped`, the `Transient` of the last attempt, and what else `work` raises.
         """
@@ -189,6 +192,9 @@ class JobExecutor:
                 self._log.warning("it will be tried again", reason=str(error), attempt=attempt, wait_s=round(wait_s))
                 why = f"waits {wait_s:.0f} s and tries again: {error}"
                 self._progress = RunProgress(Phase.PREPARING, throttled_by=why)
+                if run is not None:
+                    self._note(run, self._progress)
+                    await self._show_progress(run)
                 if is_end:
                     await self._around.wait(wait_s)
                 else:

@@ -6,7 +6,7 @@ spelling of a type (delta-rs writes views and large strings) are cast to the tab
 
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import obstore
 import pyarrow as pa
@@ -56,7 +56,11 @@ def read_batches(
     source = _Windows(store, file.path, file.size)
     if file.size <= SMALL_BYTES:
         source.fetch([(0, file.size)])
-    with pq.ParquetFile(pa.PythonFile(source, mode="r"), buffer_size=_STREAM_BYTES) as parquet:
+    file_of_source = pa.PythonFile(source, mode="r")
+    metadata = pq.read_metadata(file_of_source)
+    # A window that is there whole is handed out as it is; only what is read piece by piece needs room for the pieces.
+    buffer_size = 0 if _fits_windows(metadata) else _STREAM_BYTES
+    with pq.ParquetFile(file_of_source, metadata=metadata, buffer_size=buffer_size) as parquet:
         names = [name for name in columns.names if name in parquet.schema_arrow.names]
         start = 0
         for group in range(parquet.num_row_groups):
@@ -103,12 +107,20 @@ def _ranges(metadata: pq.FileMetaData, group: int, names: Sequence[str]) -> list
     return joined if sum(end - start for start, end in joined) <= MAX_WINDOW_BYTES else []
 
 
+def _fits_windows(metadata: pq.FileMetaData) -> bool:
+    sizes = (
+        sum(row_group.column(index).total_compressed_size for index in range(row_group.num_columns))
+        for row_group in map(metadata.row_group, range(metadata.num_row_groups))
+    )
+    return max(sizes, default=0) <= MAX_WINDOW_BYTES
+
+
 class _Windows(RangeFile):
     """A `RangeFile` that answers from what was fetched ahead, where it was."""
 
     def __init__(self, store: ObjectStore, path: str, size: int) -> None:
         super().__init__(store, path, size)
-        self._windows: list[tuple[int, memoryview]] = []
+        self._windows: list[tuple[int, pa.Buffer]] = []
 
     def fetch(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Fetch these (start, end) and forget what was fetched before."""
@@ -116,15 +128,14 @@ class _Windows(RangeFile):
         if ranges:
             starts, ends = [start for start, _ in ranges], [end for _, end in ranges]
             bodies = obstore.get_ranges(self._store, self._path, starts=starts, ends=ends)
-            self._windows = [(start, memoryview(body)) for start, body in zip(starts, bodies, strict=True)]
+            self._windows = [(start, pa.py_buffer(body)) for start, body in zip(starts, bodies, strict=True)]
 
-    def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        length = min(len(view), self._size - self._at)
+    def read_buffer(self, length: int) -> pa.Buffer:
+        """Read as `read` does, without a copy of what was fetched ahead. `pa.PythonFile` calls it."""
+        length = max(0, min(length, self._size - self._at))
         for start, body in self._windows:
-            if start <= self._at and self._at + length <= start + len(body):
-                at = self._at - start
-                view[:length] = body[at : at + length]
+            if start <= self._at and self._at + length <= start + body.size:
+                piece = body.slice(self._at - start, length)
                 self.seek(length, io.SEEK_CUR)
-                return length
-        return super().readinto(buffer)
+                return piece
+        return pa.py_buffer(self.read(length))
