@@ -42,6 +42,12 @@ query: venv ## Ask DuckDB about the tables (SQL="SELECT …"; without it: the ne
 demo: venv ## Stream half a minute of changes and compare both ends
 	@$(PYTHON) scripts/demo.py
 
+.PHONY: reconcile
+reconcile: venv ## Compare tables with MongoDB (PIPELINE=shop, COLLECTIONS="orders", MODE=full|incremental|keys|counts)
+	@test -r .local/endpoints.env || { echo "the stack is not running: run \`make up\`" >&2; exit 2; }
+	@set -a; . .local/endpoints.env; set +a; \
+	exec .venv/bin/cdc-reconciliation reconcile --mode "$${MODE:-full}" "$${PIPELINE:-shop}" $$COLLECTIONS
+
 .PHONY: test
 test: venv ## Unit and contract tests; needs no running platform
 	@.venv/bin/pytest -m "(unit or contract) and not integration"

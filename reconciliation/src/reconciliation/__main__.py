@@ -1,6 +1,8 @@
 """Entry point of the command `cdc-reconciliation` and of `python -m reconciliation`."""
 
+import os
 import signal
+import sys
 import threading
 
 _IN_MAIN_THREAD = threading.current_thread() is threading.main_thread()
@@ -10,6 +12,7 @@ if _IN_MAIN_THREAD:
     _interrupt = signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 from reconciliation.command_line import app  # noqa: E402
+from reconciliation.plain_errors import EXIT_INTERRUPTED  # noqa: E402
 
 if _IN_MAIN_THREAD:
     signal.signal(signal.SIGINT, _interrupt)
@@ -17,7 +20,15 @@ if _IN_MAIN_THREAD:
 
 def main() -> None:
     """Run the command that the arguments name."""
-    app()
+    try:
+        app()
+    except SystemExit as ended:
+        if ended.code == EXIT_INTERRUPTED:
+            # What was under way is left in its threads, and one in native code aborts the process when Python ends it.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(EXIT_INTERRUPTED)
+        raise
 
 
 if __name__ == "__main__":

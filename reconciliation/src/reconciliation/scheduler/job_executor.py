@@ -172,9 +172,7 @@ class JobExecutor:
         verified = await results.verified(job.pipeline, run.database, run.collection)
         return RunRequest(str(run.id), spec, collection, job.mode, job.options, keys, verified)
 
-    async def _patiently(
-        self, work: Callable[[], Awaitable[T]], run: Run | None = None, *, is_end: bool = False
-    ) -> T:
+    async def _patiently(self, work: Callable[[], Awaitable[T]], run: Run | None = None, *, is_end: bool = False) -> T:
         """Do it; what fails because something is away is tried again, ever later, and what people want is followed.
 
         `run` is the one whose progress says what is waited for, if it is part of one.
