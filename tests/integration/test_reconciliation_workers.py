@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from scan_tasks import Task, fail, steps, work
+from scan_tasks import Task, fail, steps, telling_steps, work
 from waiting import wait_until
 
 from cdc_shared.errors import Fatal, Transient
@@ -25,6 +25,7 @@ from reconciliation.reconciler.progress import Cancelled
 from reconciliation.workers.dask import DaskRunner
 from reconciliation.workers.outcome import WorkersLost
 from reconciliation.workers.processes import ProcessRunner
+from reconciliation.workers.task_progress import HeldBack
 
 pytestmark = pytest.mark.integration
 
@@ -88,6 +89,17 @@ def test_processes_share_the_tasks_and_those_of_killed_ones_are_worked_again(
 
     with pytest.raises(Fatal, match="task 1 cannot be worked"):
         processes.run(tasks[:2], fail, lambda *_: None, FREE)
+
+
+def test_what_processes_have_read_is_told_together(processes: ProcessRunner, tmp_path: Path) -> None:
+    told: list[tuple[int, HeldBack]] = []
+    tasks = [Task(tmp_path, number) for number in range(2)]
+    processes.run(tasks, telling_steps, lambda *_: None, FREE, lambda rows, why: told.append((rows, why)))
+    rows = [each for each, _ in told]
+    assert max(rows) > 500, "both tell, each up to 500"
+    assert len(set(rows)) > 5, "as they go"
+    assert any(why is HeldBack.BY_CAP for _, why in told)
+    assert told[-1] == (0, HeldBack.NOT), "what is done is under way no more"
 
 
 def test_a_task_that_kills_every_worker_ends_the_run(processes: ProcessRunner, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ class PhaseClock:
         self._phase: Phase | None = None
         self._made = self._began = clock()
         self._reported = float("-inf")
-        self._done = self._before = 0
+        self._done = self._before = self._under_way = self._shown = 0
         self._total: int | None = None
         self._throttled_by: str | None = None
         self.past: list[tuple[Phase, float, float]] = []
@@ -94,7 +94,8 @@ class PhaseClock:
         """A phase begins, of which `done` was done by an earlier process."""
         self.end()
         self._phase, self._total = phase, total
-        self._done = self._before = done
+        self._done = self._before = self._shown = done
+        self._under_way = 0
         self._throttled_by = None
         self._began = self._clock()
         self._show()
@@ -104,6 +105,11 @@ class PhaseClock:
         self._done += more
         if self._clock() - self._reported >= REPORT_EVERY_S:
             self._show()
+
+    def under_way(self, amount: int) -> None:
+        """So much of what is not done yet has come: it replaces what was said before."""
+        self._under_way = amount
+        self.advance(0)
 
     def throttled(self, why: str | None) -> None:
         """What holds the phase back now; None when nothing does."""
@@ -123,6 +129,8 @@ class PhaseClock:
             return
         now = self._clock()
         took = now - self._began
-        per_s = (self._done - self._before) / took if took > 0 else 0.0
+        # A task that begins again, for its worker died, takes nothing back.
+        self._shown = max(self._shown, self._done + self._under_way)
+        per_s = (self._shown - self._before) / took if took > 0 else 0.0
         self._reported = now
-        self._report(RunProgress(self._phase, self._done, self._total, per_s, self._throttled_by))
+        self._report(RunProgress(self._phase, self._shown, self._total, per_s, self._throttled_by))

@@ -27,6 +27,7 @@ from reconciliation.sources.mongodb_reader import MongodbReader
 from reconciliation.sources.sink_scan import FileSlice, SinkScanTask, plan_sink_scan, scan_sink
 from reconciliation.sources.source_scan import SourceScanTask, scan_source
 from reconciliation.workers.runner import Runner
+from reconciliation.workers.task_progress import HeldBack
 
 SOFTWARE: Final = "reconciliation scan 3"
 """Counts changes of what hashes and digests are made of: parts of another number are of no use."""
@@ -106,7 +107,7 @@ class Scan:
             for number, slices in enumerate(plan)
         ]
         total = sum(physical_rows(file) or 0 for file in files)
-        clock.begin(Phase.SCANNING_TABLE, total, self.spill.facts(Side.SINK)["rows"])
+        clock.begin(Phase.SCANNING_TABLE, total, self._read_before(Side.SINK))
         self._work(Side.SINK, tasks, scan_sink, clock)
 
     def source(self, clock: PhaseClock) -> None:
@@ -130,7 +131,7 @@ class Scan:
             for chunk in chunks
         ]
         total = sum(chunk.documents or 0 for chunk in chunks)
-        clock.begin(Phase.SCANNING_SOURCE, total, self.spill.facts(Side.SOURCE)["rows"])
+        clock.begin(Phase.SCANNING_SOURCE, total, self._read_before(Side.SOURCE))
         self._work(Side.SOURCE, tasks, scan_source, clock)
         after_ms = self._reader.operation_time().time * 1000
         self.window = ScanWindow(self.before, after_ms)
@@ -148,10 +149,20 @@ class Scan:
         def done(_: T, part: ScannedPart) -> None:
             self.spill.write(part)
             clock.throttled(_held_back(part.facts))
-            clock.advance(len(part.rows))
+            clock.advance(_read(part.facts, len(part.rows)))
+
+        def under_way(rows: int, held_back: HeldBack) -> None:
+            clock.under_way(rows)
+            if rows:  # else nothing is known of it
+                clock.throttled(held_back.reason)
 
         missing = [task for number, task in enumerate(tasks) if number not in finished]
-        self._runner.run(missing, function, done, self._control)
+        self._runner.run(missing, function, done, self._control, under_way)
+
+    def _read_before(self, side: Side) -> int:
+        """How many rows or documents an earlier process has read."""
+        facts = self.spill.facts(side)
+        return _read(facts, facts["rows"])
 
     def _taken_up(
         self, found: Manifest, pin: Callable[[int | None], PinnedTable], now: TopicPositions
@@ -202,9 +213,14 @@ def _builtins(plan: Sequence[Any]) -> list[Any]:
     return built
 
 
+def _read(facts: Mapping[str, int], rows: int) -> int:
+    """Rows of a table that were looked at, deleted ones too: its total counts them."""
+    return facts.get("read", rows)
+
+
 def _held_back(facts: Mapping[str, int]) -> str | None:
     """Say what made a part slower than it could be, if anything did for longer than the source took to answer."""
     rested, capped, waited = (facts.get(name, 0) for name in ("rested_ms", "capped_ms", "source_ms"))
     if rested > max(capped, waited):
-        return "the source answers more slowly than usual"
-    return "the cap on documents per second" if capped > waited else None
+        return HeldBack.BY_SOURCE.reason
+    return (HeldBack.BY_CAP if capped > waited else HeldBack.NOT).reason

@@ -32,6 +32,7 @@ from reconciliation.sources.deltalake_reader import DELETED_COLUMN
 from reconciliation.sources.key_column import KEY_COLUMN, hash_key_column
 from reconciliation.sources.key_selection import KeySelection
 from reconciliation.workers.checkpoint import checkpoint
+from reconciliation.workers.task_progress import tell_progress
 
 TASK_ROWS: Final = 1_000_000
 _SPARSE_SHARE: Final = 0.5
@@ -90,7 +91,7 @@ def scan_sink(task: SinkScanTask) -> ScannedPart:
     """Read the rows and return their part.
 
     `facts`: `rescued` rows, `keyless` ones (of another program, without `_cdc_key`), `deleted` ones that a vector
-    marks, `sampled`. In mode `keys` digests are zero.
+    marks, `read` rows in all, `sampled`. In mode `keys` digests are zero.
 
     Raises:
         Transient: the store stays away.
@@ -107,6 +108,7 @@ def scan_slices(task: SinkScanTask, store: ObjectStore) -> ScannedPart:
             for batch in _marked_batches(store, piece, file, rows.columns):
                 rows.add(piece.file, *batch)
                 checkpoint()
+                tell_progress(rows.read)
         except FileNotFoundError as error:
             raise Fatal(
                 f"{task.url} has lost {file.path}, which the version that is compared needs: vacuum has deleted it. "
@@ -156,9 +158,12 @@ class _HashedRows:
         self._rescued: list[npt.NDArray[np.bool_]] = [np.empty(0, np.bool_)]
         self._canonical: dict[int, bytes] = {}
         self._rows = self._deleted = self._keyless = 0
+        self.read = 0
+        """Rows that were looked at, those that are not taken in too."""
 
     def add(self, file: int, positions: npt.NDArray[np.uint32], rows: pa.Table, live: npt.NDArray[np.bool_]) -> None:
         """Take in those rows of a file that live."""
+        self.read += len(rows)
         self._deleted += len(rows) - int(live.sum())
         if self._soft_deletes:
             live = live & ~np.asarray(rows.column(DELETED_COLUMN).fill_null(pa.scalar(False)))
@@ -197,6 +202,7 @@ class _HashedRows:
                 "rescued": int(rescued.sum()),
                 "keyless": self._keyless,
                 "deleted": self._deleted,
+                "read": self.read,
                 "sampled": len(self._canonical),
             },
         )

@@ -26,6 +26,7 @@ from reconciliation.reconciler.spill import ScannedPart, SourceStatus, source_pa
 from reconciliation.sources.chunks import Chunk
 from reconciliation.sources.mongodb_reader import ANSWER_TIMEOUT_S, MongodbReader
 from reconciliation.sources.throttle import Throttle
+from reconciliation.workers.task_progress import tell_progress
 
 _NO_HASHES: Final[KeyHashes] = np.empty((0, 2), np.uint64)
 _thread = threading.local()
@@ -118,6 +119,7 @@ def scan_chunk(task: SourceScanTask, source: MongodbSource, prepared: Prepared) 
     add = hashed.add_keys if keys_only else hashed.add
     for batch in reader.read(task.chunk, throttle):
         add(batch)
+        tell_progress(hashed.documents, throttle.held_back)
     facts = {name: after - before[name] for name, after in _waited_ms(throttle).items()}
     return hashed.part({**facts, "retries": reader.retries})
 
@@ -161,6 +163,11 @@ class _HashedDocuments:
         shown = [rules.key_text(key) if key else "" for key in keys] if rules.changes_keys else keys
         hashes = hash_keys(shown)
         self._append(documents, hashes, np.zeros_like(hashes), statuses, keys)
+
+    @property
+    def documents(self) -> int:
+        """How many there are so far."""
+        return self._rows
 
     def part(self, facts: dict[str, int]) -> ScannedPart:
         """All of them."""

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from reconciliation.workers.checkpoint import pause
+from reconciliation.workers.task_progress import HeldBack
 
 BATCH_DOCUMENTS: Final = 5_000
 """A server cuts a batch at 16 MB whatever is asked for."""
@@ -58,6 +59,9 @@ class Throttle:
         self._asked_at = clock()
         self._next_due = -math.inf
         self.source_s = self.rested_s = self.capped_s = 0.0
+        self._answer_s = 0.0
+        self.held_back = HeldBack.NOT
+        """What the last `wait` was for, when it took longer than the answer before it."""
 
     @property
     def share(self) -> float:
@@ -73,19 +77,23 @@ class Throttle:
 
     def wait(self) -> None:
         """Wait until the next batch may be asked for; called before each."""
-        if self._rest_s > 0:
-            self._sleep(self._rest_s)
-            self.rested_s += self._rest_s
-            self._rest_s = 0.0
-        capped_s = self._next_due - self._clock()
+        rest_s, self._rest_s = self._rest_s, 0.0
+        if rest_s > 0:
+            self._sleep(rest_s)
+            self.rested_s += rest_s
+        capped_s = max(0.0, self._next_due - self._clock())
         if capped_s > 0:
             self._sleep(capped_s)
             self.capped_s += capped_s
+        self.held_back = HeldBack.NOT
+        if max(rest_s, capped_s) > self._answer_s:
+            self.held_back = HeldBack.BY_SOURCE if rest_s >= capped_s else HeldBack.BY_CAP
         self._asked_at = self._clock()
 
     def answered(self, documents: int, size_bytes: int, seconds: float) -> None:
         """The source gave a batch; it took so many seconds."""
         self.source_s += seconds
+        self._answer_s = seconds
         if self._cap is not None:
             self._next_due = self._asked_at + documents / self._cap
         if documents >= min(_MEASURED_FROM_DOCUMENTS, self.batch_documents):

@@ -22,6 +22,7 @@ from cdc_shared.errors import Transient
 from reconciliation.reconciler.progress import Control
 from reconciliation.workers.control_watch import ControlWatch
 from reconciliation.workers.outcome import Outcome, WorkersLost, outcome_of
+from reconciliation.workers.task_progress import OnProgress, nobody
 from reconciliation.workers.task_queue import TaskQueue
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -64,7 +65,12 @@ class DaskRunner:
             return max(1, sum(map(int, client.nthreads().values())))
 
     def run(
-        self, tasks: Sequence[T], function: Callable[[T], R], on_done: Callable[[T, R], None], control: Control
+        self,
+        tasks: Sequence[T],
+        function: Callable[[T], R],
+        on_done: Callable[[T, R], None],
+        control: Control,
+        on_under_way: OnProgress = nobody,  # noqa: ARG002 # tasks on other machines tell nothing before they are done
     ) -> None:
         """As `Runner.run`. Raises `Transient` as well, when the scheduler is lost."""
         if not tasks:

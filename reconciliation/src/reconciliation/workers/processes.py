@@ -1,7 +1,7 @@
 """Workers that are processes of this machine.
 
 They are told of pauses and of the end by two numbers in shared memory. One is a lease, which the run renews while it
-may go on: so its workers hold as well when it hangs.
+may go on: so its workers hold as well when it hangs. In two more a worker, each tells how far its task is.
 """
 
 import multiprocessing
@@ -9,10 +9,10 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.sharedctypes import RawValue
+from multiprocessing.sharedctypes import RawArray, RawValue
 from typing import Any, Final, TypeVar
 
 from cdc_shared.logging.structured_logger import configure_logging
@@ -21,6 +21,7 @@ from reconciliation.reconciler.progress import Cancelled, Control
 from reconciliation.workers.checkpoint import set_checkpoint
 from reconciliation.workers.control_watch import ControlWatch
 from reconciliation.workers.outcome import Outcome, outcome_of
+from reconciliation.workers.task_progress import HeldBack, OnProgress, nobody, progress_told_to
 from reconciliation.workers.task_queue import TaskQueue
 
 LEASE_S: Final = 1.0
@@ -42,7 +43,12 @@ class ProcessRunner:
         self._pool: _Pool | None = None
 
     def run(
-        self, tasks: Sequence[T], function: Callable[[T], R], on_done: Callable[[T, R], None], control: Control
+        self,
+        tasks: Sequence[T],
+        function: Callable[[T], R],
+        on_done: Callable[[T, R], None],
+        control: Control,
+        on_under_way: OnProgress = nobody,
     ) -> None:
         """As `Runner.run`."""
         queue: TaskQueue[T, Future[Outcome[R]]] = TaskQueue(tasks)
@@ -51,7 +57,9 @@ class ProcessRunner:
                 while queue:
                     watch.check()
                     broken = self._hand_out(queue, function, watch)
-                    for future in wait(queue.under_way, _POLL_S, FIRST_COMPLETED).done:
+                    done = wait(queue.under_way, _POLL_S, FIRST_COMPLETED).done
+                    self._tell(queue.under_way.keys() - done, on_under_way)
+                    for future in done:
                         if isinstance(future.exception(), BrokenProcessPool):
                             broken = True
                         else:
@@ -82,11 +90,15 @@ class ProcessRunner:
                 self._pool = _Pool(self.workers)
             number, task = queue.next()
             try:
-                queue.begun(number, self._pool.executor.submit(outcome_of, function, task))
+                queue.begun(number, self._pool.submit(function, task))
             except BrokenProcessPool:
                 queue.put_back(number)
                 return True
         return False
+
+    def _tell(self, under_way: Collection[Future[Any]], on_under_way: OnProgress) -> None:
+        if self._pool is not None:
+            on_under_way(*self._pool.progress(under_way))
 
     def _renew_lease(self) -> None:
         pool = self._pool
@@ -102,10 +114,32 @@ class _Pool:
         # Without locks: a worker that is killed while it holds one would hold the run up for ever.
         self._lease_until = RawValue("d", 0.0)
         self._ended = RawValue("b", 0)
+        self._rows = RawArray("q", workers)
+        self._held_back = RawArray("b", workers)
+        self._slots: dict[Future[Any], int] = {}
+        """Where each task under way tells: not more of them than workers."""
         self.renew_lease()
         self.executor = ProcessPoolExecutor(
-            workers, context, initializer=_begin_worker, initargs=(self._lease_until, self._ended)
+            workers,
+            context,
+            initializer=_begin_worker,
+            initargs=(self._lease_until, self._ended, self._rows, self._held_back),
         )
+
+    def submit(self, function: Callable[[T], R], task: T) -> Future[Outcome[R]]:
+        """Give the task to an idle worker. Raises `BrokenProcessPool`."""
+        self._slots = {future: slot for future, slot in self._slots.items() if not future.done()}
+        slot = min(set(range(len(self._rows))) - set(self._slots.values()))
+        self._rows[slot] = self._held_back[slot] = 0
+        future = self.executor.submit(_told_outcome, slot, function, task)
+        self._slots[future] = slot
+        return future
+
+    def progress(self, under_way: Collection[Future[Any]]) -> tuple[int, HeldBack]:
+        """The rows that these tasks have told together, and the worst that holds one back."""
+        slots = [self._slots[future] for future in under_way]
+        worst = max((self._held_back[slot] for slot in slots), default=0)
+        return sum(self._rows[slot] for slot in slots), HeldBack(worst)
 
     def renew_lease(self) -> None:
         self._lease_until.value = time.monotonic() + LEASE_S  # a clock that processes of one machine share
@@ -115,7 +149,20 @@ class _Pool:
         self.executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin_worker(lease_until: Any, ended: Any) -> None:
+_told: tuple[Any, Any] | None = None
+"""In a worker: where tasks tell their rows, and what holds them back."""
+
+
+def _told_outcome(slot: int, function: Callable[[T], R], task: T) -> Outcome[R]:
+    def tell(rows: int, held_back: HeldBack) -> None:
+        if _told is not None:
+            _told[0][slot], _told[1][slot] = rows, held_back
+
+    with progress_told_to(tell):
+        return outcome_of(function, task)
+
+
+def _begin_worker(lease_until: Any, ended: Any, rows: Any, held_back: Any) -> None:
     """In a new worker: obey what the run says, and end when it dies."""
 
     def check() -> None:
@@ -124,6 +171,8 @@ def _begin_worker(lease_until: Any, ended: Any) -> None:
         if ended.value:
             raise Cancelled("the run has ended")
 
+    global _told
+    _told = rows, held_back
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal, it is for the run, which then ends its workers
     logging_settings = load_settings(LoggingSettings)
     configure_logging("reconciliation-worker", logging_settings.level, logging_settings.format)

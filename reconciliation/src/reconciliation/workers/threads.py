@@ -5,6 +5,7 @@ from typing import Final, TypeVar
 
 from reconciliation.reconciler.progress import Control
 from reconciliation.workers.checkpoint import checkpoints
+from reconciliation.workers.task_progress import HeldBack, OnProgress, nobody, progress_told_to
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -16,13 +17,20 @@ class ThreadRunner:
     workers: Final = 1
 
     def run(
-        self, tasks: Sequence[T], function: Callable[[T], R], on_done: Callable[[T, R], None], control: Control
+        self,
+        tasks: Sequence[T],
+        function: Callable[[T], R],
+        on_done: Callable[[T, R], None],
+        control: Control,
+        on_under_way: OnProgress = nobody,
     ) -> None:
         """As `Runner.run`."""
-        with checkpoints(control.check):
+        with checkpoints(control.check), progress_told_to(on_under_way):
             for task in tasks:
                 control.check()
-                on_done(task, function(task))
+                result = function(task)
+                on_under_way(0, HeldBack.NOT)
+                on_done(task, result)
 
     def close(self) -> None:
         """Nothing is kept."""

@@ -57,6 +57,24 @@ def test_what_an_earlier_process_did_is_done_but_no_speed() -> None:
     assert shown[-1].seconds_left == pytest.approx(40.0)
 
 
+def test_what_is_under_way_counts_and_is_not_counted_twice() -> None:
+    time, shown = Time(), list[RunProgress]()
+    clock = PhaseClock(shown.append, time)
+    clock.begin(Phase.SCANNING_SOURCE, total=1_000, done=100)
+    for under_way in (50, 200, 0):  # in between its worker died: the task begins again
+        time.now += 1
+        clock.under_way(under_way)
+    assert [each.done for each in shown] == [100, 150, 300, 300]
+    assert shown[2].per_s == pytest.approx(100.0)
+    clock.under_way(0)
+    clock.advance(400)
+    time.now += 1
+    clock.under_way(30)
+    assert shown[-1].done == 530
+    clock.begin(Phase.COMPARING)
+    assert shown[-1].done == 0
+
+
 def test_what_holds_it_back_is_told_at_once_and_once() -> None:
     shown = list[RunProgress]()
     clock = PhaseClock(shown.append, Time())

@@ -7,6 +7,7 @@ import random
 import pytest
 
 from reconciliation.sources.throttle import BATCH_DOCUMENTS, LEAST_SHARE, LONGEST_REST_S, REMEMBERED_BATCHES, Throttle
+from reconciliation.workers.task_progress import HeldBack
 
 pytestmark = pytest.mark.unit
 
@@ -56,6 +57,21 @@ def test_a_source_slower_than_the_cap_is_not_waited_for() -> None:
     for _ in range(20):
         reading.batch(2.0)
     assert reading.throttle.capped_s == 0
+    assert reading.throttle.held_back is HeldBack.NOT
+
+
+def test_it_says_what_it_waits_for() -> None:
+    capped = Reading(1000)
+    for _ in range(3):
+        capped.batch(0.001)
+    assert capped.throttle.held_back is HeldBack.BY_CAP
+    slow = Reading()
+    for _ in range(20):
+        slow.batch(0.1)
+    assert slow.throttle.held_back is HeldBack.NOT
+    for _ in range(8):
+        slow.batch(2.0)
+    assert slow.throttle.held_back is HeldBack.BY_SOURCE
 
 
 def test_with_a_cap_the_source_is_asked_for_little_at_a_time() -> None:

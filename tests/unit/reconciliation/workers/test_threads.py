@@ -11,6 +11,7 @@ from reconciliation.reconciler.progress import Cancelled
 from reconciliation.workers.checkpoint import checkpoint, pause
 from reconciliation.workers.choice import runner_for
 from reconciliation.workers.processes import ProcessRunner
+from reconciliation.workers.task_progress import HeldBack, tell_progress
 from reconciliation.workers.threads import ThreadRunner
 
 pytestmark = pytest.mark.unit
@@ -22,6 +23,22 @@ def test_tasks_are_worked_in_order() -> None:
     done: list[tuple[int, str]] = []
     ThreadRunner().run([3, 1, 2], str, lambda task, result: done.append((task, result)), FREE)
     assert done == [(3, "3"), (1, "1"), (2, "2")]
+
+
+def test_a_task_tells_how_far_it_is() -> None:
+    told: list[object] = []
+
+    def work(task: int) -> int:
+        tell_progress(task)
+        tell_progress(2 * task, HeldBack.BY_CAP)
+        return task
+
+    ThreadRunner().run(
+        [10, 20], work, lambda task, _: told.append(task), FREE, lambda rows, why: told.append((rows, why.reason))
+    )
+    cap = "the cap on documents per second"
+    assert told == [(10, None), (20, cap), (0, None), 10, (20, None), (40, cap), (0, None), 20]
+    tell_progress(1)  # outside of a run it does nothing
 
 
 def test_an_error_ends_the_run() -> None:
