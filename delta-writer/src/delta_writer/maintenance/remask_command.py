@@ -8,20 +8,20 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
-import obstore
 
 from cdc_shared.delta.actions import Action
 from cdc_shared.delta.foreign_commits import ENGINE
 from cdc_shared.delta.log import DeltaLog, VersionTaken
+from cdc_shared.delta.pipeline_tables import collections_with_tables
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.delta.table_location import TableLocation, table_location
-from cdc_shared.delta.table_metadata import masked_by, owner_of
+from cdc_shared.delta.table_metadata import HISTORY, MODE, masked_by
 from cdc_shared.errors import Fatal
 from cdc_shared.models.collection import Collection
-from cdc_shared.models.common import HISTORY_SUFFIX, PipelineSpec
+from cdc_shared.models.common import PipelineSpec
 from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.settings import ObjectStoreSettings
-from cdc_shared.storage.object_store import open_store, store_errors, table_url
+from cdc_shared.storage.object_store import store_errors, table_url
 from delta_writer.maintenance.remask import PURGE, REMASK, made_by, missing_masks, plain_in_table
 
 COPY_ON_WRITE = "copy_on_write"
@@ -73,43 +73,28 @@ def remask(
 
 def _no_table(stores: ObjectStoreSettings, spec: PipelineSpec, collection: str | None) -> Fatal:
     database = spec.source.database
-    where = f"under {table_url(stores.root_for(spec.sink.root), spec.name, database, 'x').rpartition('/')[0]}"
+    where = f"under {table_url(stores.root_for(spec.sink.root), spec.name, database, '').rstrip('/')}"
     if collection is None:
         return Fatal(f"there is no table of database {database} {where}")
     return Fatal(
         f"there is no table of {collection} {where}; there are tables of: "
-        f"{', '.join(_collections(stores, spec)) or 'no collection'}"
+        f"{', '.join(each.name for each in collections_with_tables(stores, spec)) or 'no collection'}"
     )
 
 
 def _tables(
     stores: ObjectStoreSettings, spec: PipelineSpec, collection: str | None
 ) -> Iterator[tuple[str, TableLocation, Snapshot]]:
-    names = [collection] if collection else _collections(stores, spec)
-    for name in names:
+    """Yield the tables, each collection's history behind its table."""
+    named = [Collection(spec.source.database, collection)] if collection else collections_with_tables(stores, spec)
+    for where in named:
         for history in (False, True):
-            location = table_location(spec, stores, Collection(spec.source.database, name), history=history)
+            location = table_location(spec, stores, where, history=history)
             with store_errors(f"reading the log of {location.url}"):
                 state = DeltaLog(location.store).load()
-            if state.metadata is not None:
-                yield name, location, state
-
-
-def _collections(stores: ObjectStoreSettings, spec: PipelineSpec) -> list[str]:
-    """Return the names of the collections that have tables, by what the tables say."""
-    root = table_url(stores.root_for(spec.sink.root), spec.name, spec.source.database, "x").rpartition("/")[0]
-    with store_errors(f"listing {root}"):
-        prefixes = obstore.list_with_delimiter(open_store(root, stores))["common_prefixes"]
-    names = []
-    for prefix in prefixes:
-        directory = prefix.rstrip("/").rpartition("/")[2]
-        if directory.endswith(HISTORY_SUFFIX):
-            continue
-        with store_errors(f"reading the log of {root}/{directory}"):
-            metadata = DeltaLog(open_store(f"{root}/{directory}", stores)).load().metadata
-        if metadata is not None and owner_of(metadata).collection:
-            names.append(owner_of(metadata).collection)
-    return sorted(names)
+            # Where a history would be may be the table of a collection of that name.
+            if state.metadata is not None and (state.metadata.configuration.get(MODE) == HISTORY) == history:
+                yield where.name, location, state
 
 
 def _summary(

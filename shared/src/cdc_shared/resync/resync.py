@@ -14,7 +14,6 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-import obstore
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
@@ -22,8 +21,9 @@ from cdc_shared.connect.connect_client import ConnectClient
 from cdc_shared.connect.connector_config import collection_regex
 from cdc_shared.delta.log import DeltaLog
 from cdc_shared.delta.offsets import ChangeTopic
+from cdc_shared.delta.pipeline_tables import collections_with_tables
 from cdc_shared.delta.table_location import TableLocation, table_location
-from cdc_shared.delta.table_metadata import COLLECTION, MODE, TableIdentity
+from cdc_shared.delta.table_metadata import TableIdentity
 from cdc_shared.errors import Fatal
 from cdc_shared.kafka.compacted_topic import send_record
 from cdc_shared.kafka.spec_topic import publish_spec
@@ -43,7 +43,7 @@ from cdc_shared.models.common import PipelineSpec
 from cdc_shared.resync.new_start import HeldOffsets, plan_new_start, start_anew
 from cdc_shared.retry import retrying
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings
-from cdc_shared.storage.object_store import open_store, store_errors, table_url
+from cdc_shared.storage.object_store import store_errors
 
 CONNECT_TIMEOUT_S: Final = 90.0
 SNAPSHOTLESS_MODES: Final = frozenset({"no_data"})
@@ -132,7 +132,7 @@ class Resync:
 
     def collections(self) -> list[str]:
         """Return the collections that it is of: those asked for, or all that have a table of their current state."""
-        return self._wanted or self._tables()
+        return self._wanted or [each.name for each in collections_with_tables(self._stores, self._spec)]
 
     def must_stop(self, collections: Collection[str]) -> bool:
         """Tell whether the connector must be stopped (and, of the whole pipeline, forget its offsets) before the next
@@ -230,14 +230,3 @@ class Resync:
 
     def _held(self, topic: ChangeTopic) -> HeldOffsets:
         return held_offsets(self._admin, topic.name, topic.partitions)
-
-    def _tables(self) -> list[str]:
-        """Return the collections that have a table of their current state."""
-        root = table_url(self._stores.root_for(self._spec.sink.root), self._spec.name, self._spec.source.database, "")
-        store = open_store(root.rstrip("/"), self._stores)
-        with store_errors(f"looking for tables under {root}"):
-            found = obstore.list_with_delimiter(store)["common_prefixes"]
-            urls = [f"{root.rstrip('/')}/{prefix.strip('/').rpartition('/')[2]}" for prefix in found]
-            tables = [DeltaLog(open_store(url, self._stores)).load().metadata for url in urls]
-        own = (each.configuration for each in tables if each and each.configuration.get(MODE) == self._spec.sink.mode)
-        return sorted(each[COLLECTION] for each in own)
