@@ -18,6 +18,12 @@ SHOWN_FIELDS: Final = 20
 LEVELS: Final = 4
 """Shades of a range with wrong keys."""
 LABEL_LENGTH: Final = 80
+HOW_WORDS: Final = {
+    "value": "value",
+    "type": "type",
+    "only_in_source": "only in MongoDB",
+    "only_in_table": "only in the table",
+}
 _MIN_WIDTH: Final = 0.4
 """Percent: what is there is seen."""
 
@@ -98,7 +104,7 @@ def field_bars(report: Report) -> list[Bar]:
             width = _width(count, most)
             segments.append(Segment(at, width, f"how-{how}"))
             at += width
-        told = ", ".join(f"{count:,} {how.replace('_', ' ')}" for how, count in sorted(field.by_how.items()))
+        told = ", ".join(f"{count:,} {HOW_WORDS[how]}" for how, count in sorted(field.by_how.items()))
         bars.append(
             Bar(shortened(visible(field.pointer), LABEL_LENGTH) or "(whole)", segments, f"{field.total:,}", told)
         )

@@ -28,6 +28,8 @@ SHOWN_OF_A_KIND: Final = 25
 """Differences side by side; all of them are in the other forms."""
 KEY_LENGTH: Final = 200
 EXPLANATION_LENGTH: Final = 1_000
+FIELDS_LENGTH: Final = 120
+"""Of the fields that are named beside the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class ShownDifference:
     """One difference, as the page has it."""
 
     key: str
+    fields: str
     explanation: str
     rows: str
     rules_version: int | None
@@ -97,6 +100,7 @@ def _shown(report: Report) -> list[ShownKind]:
 def _shown_difference(difference: "Difference") -> ShownDifference:
     return ShownDifference(
         visible(shortened(difference.key, KEY_LENGTH)),
+        visible(shortened(", ".join(each.pointer for each in difference.fields), FIELDS_LENGTH)),
         visible(shortened(difference.explanation, EXPLANATION_LENGTH)),
         f"{difference.rows:,}" if difference.rows is not None else "",
         difference.rules_version,
@@ -114,6 +118,7 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters["instant"] = instant
+    environment.filters["how"] = charts.HOW_WORDS.__getitem__
     environment.filters["number"] = lambda value: f"{value:,}"
     return environment.get_template("report.html.j2")
 

@@ -15,7 +15,9 @@ def visible(text: str) -> str:
 
 
 def shortened(text: str, length: int) -> str:
-    """Return at most `length` characters of the text, and how many more there are."""
-    if len(text) <= length:
-        return text
-    return f"{text[:length]}… ({len(text) - length:,} more characters)"
+    """Return at most `length` characters of the text, and how many more there are.
+
+    A text that is no longer than that together is returned as it is.
+    """
+    told = f"… ({len(text) - length:,} more characters)"
+    return text if len(text) <= length + len(told) else text[:length] + told

@@ -17,6 +17,7 @@ from reconciliation.reconciler.data_comparator import RangeDigest
 from reconciliation.reconciler.difference import How
 from reconciliation.reconciler.result import PhaseTime
 from reconciliation.reporters.report_html import SHOWN_OF_A_KIND, html_page
+from reconciliation.reporters.visible_text import shortened
 
 pytestmark = pytest.mark.unit
 
@@ -127,6 +128,22 @@ def test_the_policy_in_the_page_allows_its_own_style_and_nothing_else() -> None:
     digest = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
     assert f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'" in text
     assert not re.search(r"https?://|//[a-z]|url\(|@import|style=|\son\w+=", text.replace("http-equiv", ""))
+
+
+def test_a_difference_is_named_by_its_key_and_fields_before_it_is_opened() -> None:
+    fields = [("/total", How.VALUE), ("/note", How.ONLY_IN_SOURCE)]
+    found = [difference(key="42", fields=fields, document={"total": 1, "note": "x"}, row={"total": 2})]
+    found.append(difference(DifferenceKind.EXTRA, key="", row={"total": 3}))
+    page = html_page(report(found))
+    assert '<summary><code>42</code> <span class="soft small">/total, /note</span></summary>' in page
+    assert "<summary><code>(no key)</code></summary>" in page
+    assert "only in MongoDB" in Page(page).text
+    assert "only in source" not in Page(page).text, "one word for one thing"
+
+
+def test_nothing_is_cut_to_save_less_than_the_remark_takes() -> None:
+    assert shortened("x" * 121, 120) == "x" * 121
+    assert shortened("x" * 1_144, 120) == "x" * 120 + "… (1,024 more characters)"
 
 
 def test_an_equal_run_says_through_when() -> None:
