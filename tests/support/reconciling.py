@@ -8,8 +8,8 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Collection as Collected
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +31,7 @@ from cdc_shared.models.reconciliation import WRONG, DifferenceKind, JobOptions, 
 from cdc_shared.settings import KafkaSettings, SecretsSettings
 from cdc_shared.storage.object_store import open_store
 from reconciliation.reconciler.difference import Difference, How
-from reconciliation.reconciler.repair_engine import RepairEngine, RepairKey, RepairProgress
+from reconciliation.reconciler.repair_engine import BATCH_KEYS, RepairEngine, RepairKey, RepairProgress, Requests
 from reconciliation.reconciler.repair_requests import CollectionRequests
 from reconciliation.reconciler.result import RunRequest, RunResult, Verified
 from reconciliation.reconciler.run import forget_run, run_collection
@@ -70,9 +70,9 @@ class Reconciling:
 
     # -- the pipeline -------------------------------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Start the pipeline with its masks in force from the first event on."""
-        self.pipeline.publish_quality(transformation=MASKS)
+    def start(self, **quality: Any) -> None:
+        """Start the pipeline with its masks in force from the first event on, and other rules beside them."""
+        self.pipeline.publish_quality(transformation=MASKS, **quality)
         self.pipeline._environment.update(MASK_KEY)
         self.pipeline.start()
 
@@ -164,8 +164,17 @@ class Reconciling:
         forget_run(self.platform, asked.run_id)
         return result
 
-    def repair(self, differences: Sequence[Difference], max_keys: int = 1_000_000) -> RepairProgress:
-        """Repair those whose source key is known, and wait until the table has come past all requests."""
+    def repair(
+        self,
+        differences: Sequence[Difference],
+        max_keys: int = 1_000_000,
+        beside: Callable[[Requests], Requests] = lambda requests: requests,
+        batch_keys: int = BATCH_KEYS,
+    ) -> RepairProgress:
+        """Repair those whose source key is known, and wait until the table has come past all requests.
+
+        `beside` stands between the engine and Kafka, to do something at the moment of a request.
+        """
         keys = [
             RepairKey(number, each.kind, each.key, each.source_key)
             for number, each in enumerate(differences)
@@ -177,7 +186,8 @@ class Reconciling:
             requests = CollectionRequests(
                 servers, self.pipeline.name, self.collection, self.store, sides.evidence().letters, dead_letters
             )
-            return RepairEngine(requests, Uncontrolled()).apply(keys, max_keys, lambda _: None)
+            engine = RepairEngine(beside(requests), Uncontrolled(), batch_keys=batch_keys)
+            return engine.apply(keys, max_keys, lambda _: None)
 
     def _spec(self, name: str) -> PipelineSpec:
         assert name == self.pipeline.name
