@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cdc_shared.errors import Fatal
 from cdc_shared.models.reconciliation import DifferenceKind
-from reconciliation.reconciler import hash_join
+from reconciliation.reconciler import hash_join, pairing
 from reconciliation.reconciler.data_comparator import Comparison, compare
 from reconciliation.reconciler.hash_join import CompareLimits
 from reconciliation.reconciler.spill import KEYLESS, Side, Spill
@@ -40,6 +40,7 @@ def test_found_is_seeded(stories: list[tuple[KeyHash, Story]], parts: int, seed:
         rows = len(collection.documents) + len(collection.rows)
         patch.setattr("reconciliation.reconciler.spill._sync", lambda path: None)  # most of the time of so little
         patch.setattr(hash_join, "RANGE_ROWS", max(1, rows // (1 + seed % 4)))
+        patch.setattr(pairing, "PIECE_ROWS", 1 + seed % 7)
         check(collection, compare(collection.spill(Path(directory) / "spill", parts)))
 
 
