@@ -16,18 +16,20 @@ import pyarrow.compute as pc
 from cdc_shared.documents import fast_decoder
 from cdc_shared.documents import types as t
 
-Fault = Callable[[pa.Array], pa.Array]
+Fault = Callable[[Any], Any]
+"""Values of a column → what they are read as."""
+
 Put = Callable[[Any, Any, Any], None]
 """As `monkeypatch.setitem`."""
 
 HOUR_US: Final = 3_600_000_000
 
 
-def _an_hour_late(values: pa.Array) -> pa.Array:
+def _an_hour_late(values: Any) -> Any:
     return pc.add(values.view(pa.int64()), HOUR_US).view(pa.timestamp("us", "UTC"))
 
 
-def _cut_to_32_bits(values: pa.Array) -> pa.Array:
+def _cut_to_32_bits(values: Any) -> Any:
     return pa.array(values.to_numpy(zero_copy_only=False).astype(np.int32).astype(np.int64))
 
 
