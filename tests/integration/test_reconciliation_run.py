@@ -11,9 +11,10 @@ import pytest
 from bson import ObjectId
 from mongo_pipeline import MongoPipeline
 from stack_endpoints import Stack
+from waiting import wait_until
 
 from cdc_shared.models.collection import Collection
-from cdc_shared.models.reconciliation import JobOptions, Mode, Outcome
+from cdc_shared.models.reconciliation import DifferenceKind, JobOptions, Mode, Outcome
 from cdc_shared.settings import KafkaSettings, SecretsSettings, load_settings
 from reconciliation.reconciler.progress import Phase, RunProgress
 from reconciliation.reconciler.result import RunRequest, RunResult, Verified
@@ -34,11 +35,11 @@ class GoesOn:
 
 
 @pytest.fixture
-def platform(stack: Stack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
+def platform(stack: Stack, pipeline: MongoPipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Platform:
     for name, value in stack.writer_environment.items():  # workers of a scan read their own
         monkeypatch.setenv(name, value)
     return Platform(
-        KafkaSettings(bootstrap_servers=stack.kafka),
+        KafkaSettings(bootstrap_servers=stack.kafka, pipelines_topic=pipeline.specs_topic),
         stack.object_store,
         load_settings(SecretsSettings),
         lambda: stack.data_keys,
@@ -52,7 +53,7 @@ def run(
 ) -> RunResult:
     request = RunRequest(
         run_id=uuid.uuid4().hex,
-        spec=pipeline.spec,
+        spec=asked.pop("spec", pipeline.spec),
         collection=Collection(pipeline.database, "items"),
         mode=mode,
         options=JobOptions(settle_timeout_s=10.0),
@@ -127,3 +128,22 @@ def test_what_is_written_meanwhile_is_no_difference(pipeline: MongoPipeline, pla
         writer.join()
     assert result.summary.wrong == 0, result.differences
     assert result.outcome in (Outcome.EQUAL, Outcome.UNDECIDED)
+
+
+def test_rules_that_change_while_a_run_is_under_way_are_no_difference(
+    pipeline: MongoPipeline, platform: Platform
+) -> None:
+    """The run was asked for with the rules of before; a filter has deleted rows since, and the rules that were there
+    then would have them."""
+    items = pipeline.db["items"]
+    items.insert_many([{"_id": n, "n": n} for n in range(20)])
+    pipeline.await_equal("items")
+    before = pipeline.spec
+    pipeline.publish_quality(validation=[{"rule": "filter", "expression": "n >= 10"}])
+    pipeline.await_rules()
+    items.update_many({"_id": {"$lt": 5}}, {"$inc": {"n": -100}})
+    wait_until(lambda: len(pipeline.rows("items")) == 15 or None, 30, "the filter to delete the rows")
+
+    result = run(pipeline, platform, Mode.FULL, spec=before)
+    assert result.outcome is Outcome.EQUAL, result.summary
+    assert result.summary.differences == {DifferenceKind.FILTERED: 5}

@@ -82,7 +82,22 @@ class Explainer:
         canonical = _canonical(row, table.schema)
         if canonical is None or canonical != canonical_document(_transformed(look.document, made_by)):
             return False
+        if self._should_be_gone(look.document, row, made_by):
+            return False
         return not _needs_witness(look) or _decoders_agree(look.document, canonical, made_by)
+
+    def _should_be_gone(self, document: DocumentRead, row: StoredRow, made_by: PublishedRules) -> bool:
+        """Tell whether the document has no row, neither under the rules that made this one nor under those in force.
+
+        Such a row may hold it all the same: where the rules drop the field that a filter looks at.
+        """
+        judged = [
+            each.rejection(document.text or "", len(document.raw or b"")) for each in (made_by, self._rules.newest)
+        ]
+        return all(
+            each is not None and (each.code is ReasonCode.FILTERED or not self._rules.keeps_rejected(row.rules_version))
+            for each in judged
+        )
 
     # -- why not? ------------------------------------------------------------------------------------------------------
 

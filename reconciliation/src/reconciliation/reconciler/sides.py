@@ -10,6 +10,8 @@ from cdc_shared.dead_letters.letter_topic import LetterTopic
 from cdc_shared.delta.offsets import ChangeTopic
 from cdc_shared.delta.table_location import TableLocation, table_location
 from cdc_shared.kafka.rules_topic import read_versions
+from cdc_shared.kafka.spec_topic import read_spec
+from cdc_shared.models.common import PipelineSpec
 from cdc_shared.security.data_key import DataKeys
 from cdc_shared.security.references import resolve_reference, secret_providers
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, SecretsSettings
@@ -60,6 +62,11 @@ class Sides:
         if version is None:
             return PinnedTable.newest(self.location.store, topic)
         return PinnedTable.at(self.location.store, topic, version)
+
+    def spec_in_force(self) -> PipelineSpec:
+        """Return the pipeline's spec as it is published now. Raises `Transient` and `Fatal`."""
+        kafka = self._platform.kafka
+        return read_spec(kafka.bootstrap_servers, self._request.spec.name, kafka.pipelines_topic)
 
     def evidence(self, scanned: PinnedTable | None = None, *, has_places: bool = False) -> Evidence:
         """Where differences are settled by.

@@ -68,6 +68,24 @@ def test_a_row_of_a_document_that_does_not_match_the_filter_is_extra() -> None:
     assert told(difference.row)["status"] == "open"
 
 
+@pytest.mark.parametrize(
+    ("quality", "counts"),
+    [
+        ({"validation": [{**IS_OPEN, "expression": "total > 0"}]}, {"extra": 1}),
+        ({"validation": [IS_POSITIVE], "dirty_data": DELETES}, {"extra": 1}),
+        ({"validation": [IS_POSITIVE]}, {}),  # the last valid row stays
+    ],
+)
+def test_a_row_that_should_be_gone_is_extra_though_it_holds_what_the_rules_leave(
+    quality: dict[str, Any], counts: dict[str, int]
+) -> None:
+    """The rules drop the field that they judge by, so a row that was left behind looks like its document."""
+    now = rules(1, transformation=[{"rule": "drop", "path": "/total"}], **quality)
+    collection = StillCollection(quality=now, published={1: now})
+    collection.row({"_id": 1, "a": 7}, 1)
+    assert dict(collection.settle(collection.document({"_id": 1, "a": 7, "total": -1})).counts) == counts
+
+
 def test_a_row_of_before_the_filter_is_right_until_its_document_changes() -> None:
     collection = StillCollection(quality=rules(1, validation=[IS_OPEN]), published={1: rules(1, validation=[IS_OPEN])})
     collection.row({"_id": 1, "status": "done"}, 0)
