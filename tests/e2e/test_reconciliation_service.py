@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +58,28 @@ def environment(people: Reconciling, database: TrialDatabase, tmp_path: Path) ->
     }
 
 
+SMALL_CHUNKS = """
+import sys
+from reconciliation.__main__ import main
+from reconciliation.sources import chunks
+chunks.plan_chunks.__defaults__ = (25,)
+main()
+"""
+"""The service, with chunks of a size that makes 20 of them of what a test has time for."""
+
+
 @contextmanager
-def serving(environment: Mapping[str, str], log: Path) -> Iterator[str]:
-    """The URL of the service, which is ready; at the end it has stopped, of itself and in time."""
+def process_of(
+    environment: Mapping[str, str], log: Path, program: tuple[str, ...] = ("-m", "reconciliation")
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """The URL of the service, which is ready, and its process; nothing of it is left at the end."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
     with log.open("ab") as written:
         process = subprocess.Popen(
-            [sys.executable, "-m", "reconciliation", "serve"],
+            [sys.executable, *program, "serve"],
             env={**environment, "RECONCILIATION_HTTP_PORT": str(port)},
             stdout=written,
             stderr=subprocess.STDOUT,
@@ -75,12 +87,21 @@ def serving(environment: Mapping[str, str], log: Path) -> Iterator[str]:
     try:
         wait_until(lambda: process.poll() is not None or _is_ready(url), READY_TIMEOUT_S, "the service is ready")
         assert process.poll() is None, log.read_text()
-        yield url
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(STOPS_WITHIN_S) == 0, log.read_text()
+        yield url, process
     finally:
         process.kill()
         process.wait()
+
+
+@contextmanager
+def serving(
+    environment: Mapping[str, str], log: Path, program: tuple[str, ...] = ("-m", "reconciliation")
+) -> Iterator[str]:
+    """The URL of the service, which is ready; at the end it has stopped, of itself and in time."""
+    with process_of(environment, log, program) as (url, process):
+        yield url
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(STOPS_WITHIN_S) == 0, log.read_text()
 
 
 def _is_ready(url: str) -> bool:
@@ -157,6 +178,51 @@ def test_a_job_its_repair_and_the_command(
     assert "@example.org" not in told
     assert MASK_KEY["TRIAL_MASK_KEY"] not in told
     assert not list((tmp_path / "work").glob("*")), "nothing is left of runs that are over"
+
+
+def test_killed_at_half_it_goes_on_and_reads_no_chunk_again(
+    people: Reconciling, database: TrialDatabase, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """The process is killed; the next one finishes the job with the parts that the first has left as they are."""
+    log, program = tmp_path / "service.log", ("-c", SMALL_CHUNKS)
+
+    def parts() -> dict[str, tuple[int, int]]:
+        found = {}
+        for path in (tmp_path / "work").glob("*/s*/*.parquet"):
+            with suppress(FileNotFoundError):  # the run is over
+                found[f"{path.parent.name}/{path.name}"] = (path.stat().st_ino, path.stat().st_mtime_ns)
+        return found
+
+    job = one(
+        database,
+        "INSERT INTO reconciliation_jobs (pipeline, mode, options, requested_by) "
+        "VALUES ($1, 'full', $2::text::jsonb, 'ada') RETURNING id",
+        people.pipeline.name,
+        json.dumps({"documents_per_s": DOCUMENTS // 10}),
+    )
+    with process_of(environment, log, program) as (_, process):
+        wait_until(lambda: len(parts()) >= DOCUMENTS // 50, JOB_TIMEOUT_S, "half of the chunks are read", poll_s=0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    at_half, last = parts(), {}
+    manifest = next((tmp_path / "work").glob("*/manifest.json")).read_bytes()
+
+    def is_over() -> bool:
+        nonlocal last
+        now = parts()
+        last = now if len(now) >= len(last) else last
+        return bool(one(database, "SELECT finished_at IS NOT NULL FROM reconciliation_jobs WHERE id = $1", job))
+
+    with serving(environment, log, program):
+        wait_until(is_over, JOB_TIMEOUT_S, "the job is over", poll_s=0.02)
+    chunks = len(json.loads(manifest)["source_plan"])
+    assert chunks >= 10
+    assert len(at_half) < chunks < len(last)  # the table has parts too
+    assert {name: last[name] for name in at_half} == at_half, "a part was written again"
+    assert one(database, "SELECT outcome FROM reconciliation_jobs WHERE id = $1", job) == "equal"
+    assert one(database, "SELECT attempts FROM reconciliation_jobs WHERE id = $1", job) == 2
+    documents = "SELECT (summary ->> 'documents')::int FROM reconciliation_runs WHERE job_id = $1"
+    assert one(database, documents, job) == DOCUMENTS
 
 
 def test_the_command_says_what_is_wrong_with_the_question(stack: Stack, database: TrialDatabase) -> None:
