@@ -11,17 +11,18 @@ import signal
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from api_database import TrialDatabase
+from reconciliation_jobs import PIPELINE, NewJob, add_job, state_of, until, wait_for, want
 from reconciliation_worker import DATABASE, KEYS, FakeRunner, Told, reconciliation_worker
 
-from cdc_shared.errors import Fatal, Transient
+from cdc_shared.errors import Fatal
 from cdc_shared.kafka.status_topic import CollectionReport, Heard, PartitionReport, WriterReport
 from cdc_shared.metrics.prometheus_metrics import PipelineState
 from cdc_shared.models.collection import Collection
@@ -34,58 +35,14 @@ from reconciliation.scheduler.run_lock import RunLock
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, pytest.mark.timeout(60)]
 
-WAIT_S = 15.0
 FOLLOWED_WITHIN_S = 2.0
 """A heartbeat, a check of the run and two statements; twice what is promised, for a machine that does much else."""
 WORKER = Path(__file__).parents[1] / "support" / "reconciliation_worker.py"
-PIPELINE = "shop"
-
-NewJob = Callable[..., Awaitable[uuid.UUID]]
 
 
 @pytest.fixture
 def new_job(database: TrialDatabase) -> NewJob:
-    async def add(overlap: str = "queue", collections: list[str] | None = None, **options: Any) -> uuid.UUID:
-        added = await database.fetch_value(
-            "INSERT INTO reconciliation_jobs (pipeline, collections, mode, overlap, requested_by, options) "
-            "VALUES ($1, $2, 'full', $3, 'ada', $4::text::jsonb) RETURNING id",
-            PIPELINE,
-            collections,
-            overlap,
-            json.dumps(options),
-        )
-        assert isinstance(added, uuid.UUID)
-        return added
-
-    return add
-
-
-async def wait_for(condition: Callable[[], Awaitable[Any]], what: str, timeout_s: float = WAIT_S) -> Any:
-    until = time.monotonic() + timeout_s
-    while not (found := await condition()):
-        assert time.monotonic() < until, f"{what}: not within {timeout_s} s"
-        await asyncio.sleep(0.02)
-    return found
-
-
-async def state_of(database: TrialDatabase, job: uuid.UUID) -> str:
-    state = await database.fetch_value("SELECT state FROM reconciliation_jobs WHERE id = $1", job)
-    assert isinstance(state, str)
-    return state
-
-
-async def until(database: TrialDatabase, job: uuid.UUID, *states: str, timeout_s: float = WAIT_S) -> str:
-    async def reached() -> str | None:
-        state = await state_of(database, job)
-        return state if state in states else None
-
-    found = await wait_for(reached, f"job {job} is {states}", timeout_s)
-    assert isinstance(found, str)
-    return found
-
-
-async def want(database: TrialDatabase, job: uuid.UUID, wanted: str) -> None:
-    await database.fetch("UPDATE reconciliation_jobs SET wanted = $2 WHERE id = $1", job, wanted)
+    return partial(add_job, database)
 
 
 @asynccontextmanager
@@ -329,39 +286,6 @@ async def test_a_writer_that_is_behind_holds_the_run_back(
         assert len(runner.chunks_read()) <= read + 1
         lag_s = 5.0
         assert await until(database, job, "completed", "failed") == "completed"
-
-
-async def test_what_is_away_is_tried_again_and_what_is_wrong_is_said(
-    database: TrialDatabase, new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_executor, "FIRST_WAIT_S", 0.01)
-    runner = FakeRunner(tmp_path)
-    runner.failures = [Transient("the source is away"), Transient("the source is away")]
-    job = await new_job()
-    async with reconciliation_worker(database.dsn, runner):
-        assert await until(database, job, "completed", "failed") == "completed"
-        runner.failures = [Fatal("the table is gone: reset the collection")]
-        job = await new_job()
-        assert await until(database, job, "completed", "failed") == "failed"
-        runner.failures = [ValueError("a value of somebody's document")]
-        strange = await new_job()
-        assert await until(database, strange, "completed", "failed") == "failed"
-    errors = [
-        await database.fetch_value("SELECT error FROM reconciliation_jobs WHERE id = $1", j) for j in (job, strange)
-    ]
-    assert errors[0] == "shop.a: the table is gone: reset the collection"
-    assert "unexpected ValueError" in errors[1]
-    assert "somebody" not in errors[1]
-
-
-async def test_a_job_that_cannot_be_read_fails_and_holds_nobody_up(
-    database: TrialDatabase, new_job: NewJob, tmp_path: Path
-) -> None:
-    strange, good = await new_job(no_such_option=1), await new_job()
-    async with reconciliation_worker(database.dsn, FakeRunner(tmp_path)):
-        assert await until(database, good, "completed", "failed") == "completed"
-    error = await database.fetch_value("SELECT error FROM reconciliation_jobs WHERE id = $1", strange)
-    assert "cannot be read" in error
 
 
 async def test_a_postgres_that_breaks_every_connection_costs_no_job(

@@ -108,6 +108,7 @@ def database_errors() -> Iterator[None]:
         asyncpg.TransactionRollbackError,
         asyncpg.OperatorInterventionError,
         asyncpg.InsufficientResourcesError,
+        asyncpg.ReadOnlySQLTransactionError,  # a server that has just become a standby
         asyncpg.InterfaceError,
         asyncpg.InternalClientError,  # a connection that broke between two states of its protocol
         OSError,

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, TypeVar
 
-from cdc_shared.errors import CdcError, Transient, shown
+from cdc_shared.errors import CdcError, Fatal, Transient, shown
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
@@ -134,7 +134,7 @@ class JobExecutor:
             return
         async with RunLock(self._around.database, job.pipeline, collection, self._around.takeover_s) as lock:
             while not await self._patiently(lock.try_acquire):
-                if may_skip:
+                if may_skip and not await self._patiently(lambda: jobs.waits_for_verification(job)):
                     await self._skip(run)
                     return
                 await self._around.wait(BEAT_S)
@@ -155,6 +155,8 @@ class JobExecutor:
 
     async def _compare(self, spec: PipelineSpec, run: Run, collection: Collection, lock: RunLock) -> None:
         job, around = self._job, self._around
+        if job.collections is not None:
+            await self._patiently(lambda: self._check_table(spec, collection))
         request = await self._patiently(lambda: self._request(spec, run, collection))
         result = await self._patiently(lambda: self._attempt(run, request, lock), run)
         at = around.now()
@@ -163,6 +165,13 @@ class JobExecutor:
         self._log.info("run completed", collection=run.collection, outcome=result.outcome, wrong=result.summary.wrong)
         around.observer.completed(job, run, result)
         await self._forget(run)
+
+    async def _check_table(self, spec: PipelineSpec, collection: Collection) -> None:
+        """Raises `Fatal` for a name that people have given and that no table has."""
+        tables = await in_thread("collections", lambda: self._around.runner.collections(spec))
+        if collection not in tables:
+            there = ", ".join(sorted(each.name for each in tables)) or "none"
+            raise Fatal(f"{spec.name} has no table of {collection.name}; it has: {there}")
 
     async def _request(self, spec: PipelineSpec, run: Run, collection: Collection) -> RunRequest:
         job, results = self._job, self._around.results
@@ -347,10 +356,14 @@ class JobExecutor:
         if state is JobState.CANCELLED:
             for run in await self._patiently(lambda: around.jobs.runs(job.id), is_end=True):
                 await self._forget(run)
+        if state is JobState.COMPLETED and outcome is Outcome.DIFFERENCES and job.options.repair:
+            # Before the job is over: a process that is killed in between leaves it to another one, which asks again.
+            await self._patiently(lambda: around.propose_repair(job), is_end=True)
         await self._patiently(lambda: around.jobs.finish(job.claim, state, outcome, error), is_end=True)
         self._log.info("job over", state=state, outcome=outcome, reason=error)
         if job.notifications.channels and state in (JobState.COMPLETED, JobState.FAILED):
-            around.tell(job, await news_of(around.database, job, state, around.now(), error))
-        if state is JobState.COMPLETED and outcome is Outcome.DIFFERENCES and job.options.repair:
-            await around.propose_repair(job)
+            at = around.now()
+            around.tell(
+                job, await self._patiently(lambda: news_of(around.database, job, state, at, error), is_end=True)
+            )
         return state

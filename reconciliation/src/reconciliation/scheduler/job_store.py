@@ -15,6 +15,7 @@ from cdc_shared.models.collection import Collection
 from cdc_shared.models.reconciliation import JobOptions, JobState, Mode, Notifications, Outcome, Overlap
 from reconciliation.database import Connection, Database
 from reconciliation.scheduler.job import Claim, Job, Run, job_of, run_of
+from reconciliation.storable_text import storable, storable_value
 
 _OVERLAPPING: Final = """
 o.pipeline = j.pipeline AND o.id <> j.id AND o.finished_at IS NULL
@@ -29,6 +30,12 @@ _SILENT: Final = "j.state = 'running' AND j.heartbeat_at < now() - make_interval
 _MINE: Final = "id = $1 AND worker = $2 AND attempts = $3 AND state = 'running'"
 
 
+MAX_LOSSES: Final = 5
+"""A job that so many processes have died of is not given to another one."""
+DEADLY: Final = (
+    f"its process was gone {MAX_LOSSES} times before it was over: was it killed, for want of memory? See the service's "
+    "log, and ask for it again, for fewer collections at once"
+)
 UNREADABLE: Final = "its options or notifications cannot be read: they were written by another release, or by hand"
 
 
@@ -49,8 +56,8 @@ class JobStore:
         async with self._database.connection() as connection:
             return len(
                 await connection.fetch(
-                    "UPDATE reconciliation_jobs SET state = 'queued', worker = NULL, heartbeat_at = NULL "
-                    "WHERE worker = $1 AND state = 'running' RETURNING id",
+                    "UPDATE reconciliation_jobs SET state = 'queued', worker = NULL, heartbeat_at = NULL, "
+                    "losses = losses + 1 WHERE worker = $1 AND state = 'running' RETURNING id",
                     self._worker,
                 )
             )
@@ -74,18 +81,20 @@ class JobStore:
     async def take(self, *, has_room: bool) -> Job | None:
         """Claim the job whose turn it is; None when there is none.
 
-        Without room for another one, only those that will be skipped because of others are taken.
+        Without room for another one, only those that will be skipped because of others are taken. The verification of a
+        repair compares a few keys: others wait for it, and are not skipped because of it.
         """
         row_query = f"""
         UPDATE reconciliation_jobs SET state = 'running', worker = $1, heartbeat_at = now(), attempts = attempts + 1,
-            started_at = coalesce(started_at, now())
+            losses = losses + (state = 'running')::int, started_at = coalesce(started_at, now())
         WHERE id = (
             SELECT j.id FROM reconciliation_jobs j
             CROSS JOIN LATERAL (
-                SELECT EXISTS (SELECT 1 FROM reconciliation_jobs o WHERE {_OVERLAPPING} AND {_BEFORE}) AS is_blocked
+                SELECT count(*) > 0 AS is_blocked, count(*) FILTER (WHERE o.repair_id IS NULL) > 0 AS is_covered
+                FROM reconciliation_jobs o WHERE {_OVERLAPPING} AND {_BEFORE}
             ) b
             WHERE j.finished_at IS NULL AND (
-                ({_READY} AND ((j.overlap = 'skip' AND b.is_blocked) OR ($3 AND NOT b.is_blocked)))
+                ({_READY} AND ((j.overlap = 'skip' AND b.is_covered) OR ($3 AND NOT b.is_blocked)))
                 OR ($3 AND j.wanted = 'run' AND {_SILENT})
             )
             ORDER BY j.number LIMIT 1 FOR UPDATE OF j SKIP LOCKED
@@ -95,10 +104,14 @@ class JobStore:
         if row is None:
             return None
         try:
-            return job_of(dict(row))
+            job = job_of(dict(row))
+            error = DEADLY if row["losses"] >= MAX_LOSSES else None
         except ValidationError:
-            await self.finish(Claim(row["id"], row["worker"], row["attempts"]), JobState.FAILED, error=UNREADABLE)
-            return await self.take(has_room=has_room)
+            error = UNREADABLE
+        if error is None:
+            return job
+        await self.finish(Claim(row["id"], row["worker"], row["attempts"]), JobState.FAILED, error=error)
+        return await self.take(has_room=has_room)
 
     async def add_own(
         self,
@@ -181,6 +194,7 @@ class JobStore:
                     f"""SELECT EXISTS (
                         SELECT 1 FROM reconciliation_jobs j JOIN reconciliation_jobs o ON {_OVERLAPPING}
                             AND (o.number < j.number AND (o.wanted = 'run' OR o.state = 'running'))
+                            AND o.repair_id IS NULL
                         WHERE j.id = $1 AND (o.collections IS NULL OR $3 = ANY(o.collections))
                             AND NOT EXISTS (
                                 SELECT 1 FROM reconciliation_runs r WHERE r.job_id = o.id AND r.database = $2
@@ -188,6 +202,19 @@ class JobStore:
                     job.id,
                     run.database,
                     run.collection,
+                )
+            )
+
+    async def waits_for_verification(self, job: Job) -> bool:
+        """Whether keys of a repair are being compared just now in what the job is about."""
+        async with self._database.connection() as connection:
+            return bool(
+                await connection.fetchval(
+                    f"""SELECT EXISTS (
+                        SELECT 1 FROM reconciliation_jobs j JOIN reconciliation_jobs o ON {_OVERLAPPING}
+                            AND o.state = 'running' AND o.repair_id IS NOT NULL
+                        WHERE j.id = $1)""",  # nosec B608 # constants only
+                    job.id,
                 )
             )
 
@@ -208,7 +235,9 @@ class JobStore:
         """Show how far a run is."""
         async with self._database.connection() as connection:
             await connection.execute(
-                "UPDATE reconciliation_runs SET progress = $2 WHERE id = $1 AND state = 'running'", run.id, progress
+                "UPDATE reconciliation_runs SET progress = $2 WHERE id = $1 AND state = 'running'",
+                run.id,
+                storable_value(progress),
             )
 
     async def end_run(self, claim: Claim, run: Run, state: JobState, error: str | None = None) -> None:
@@ -219,7 +248,7 @@ class JobStore:
                 "UPDATE reconciliation_runs SET state = $2, error = $3, finished_at = now() WHERE id = $1",
                 run.id,
                 state,
-                error,
+                error and storable(error),
             )
 
     async def finish(
@@ -235,7 +264,7 @@ class JobStore:
                 claim.job_id,
                 state,
                 outcome,
-                error,
+                error and storable(error),
             )
 
     async def release(self, claim: Claim, state: JobState) -> None:

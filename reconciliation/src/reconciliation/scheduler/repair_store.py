@@ -14,6 +14,7 @@ from cdc_shared.security.data_key import DataKeys
 from reconciliation.database import Database
 from reconciliation.reconciler.repair_engine import RepairKey, RepairProgress
 from reconciliation.reconciler.sealed_keys import open_key
+from reconciliation.storable_text import storable
 
 _MINE: Final = "id = $1 AND worker = $2 AND state = 'applying'"
 
@@ -150,7 +151,7 @@ class RepairStore:
                 f"worker = NULL WHERE {_MINE}",
                 repair.id,
                 self._worker,
-                error,
+                storable(error),
             )
 
     async def verify(self, repair: Repair, runs: list[RepairedRun]) -> None:
