@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from uuid import UUID
 
 import asyncpg
@@ -15,7 +16,9 @@ from api_database import TrialDatabase
 from cdc_shared.models.reconciliation import CHANNEL, DifferenceKind, JobState, ScheduleConfig
 from control_plane.database import prepare_connection
 from control_plane.models.reconciliation import DifferenceFilter, DifferencePosition, Job, NewJob, Wanted
-from control_plane.repositories import reconciliation_repo, reconciliation_schedule_repo
+from control_plane.problems import Problem
+from control_plane.repositories import pipeline_repo, reconciliation_repo, reconciliation_schedule_repo
+from control_plane.services import reconciliation_scheduler
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio]
 
@@ -131,6 +134,30 @@ async def test_a_verdict_that_is_stored_while_the_tables_are_dropped_goes_with_t
     kept = await reconciliation_repo.find_job(other, "shop", job.id)
     assert kept is not None
     assert (kept.state, kept.wanted) == (JobState.QUEUED, Wanted.CANCEL), "so that no later verdict is stored"
+
+
+async def test_what_is_asked_for_while_its_pipeline_is_deleted_goes_with_it(
+    connection: asyncpg.Connection, other: asyncpg.Connection
+) -> None:
+    await made(connection)
+    spec = {"name": "shop", "source": {"connection": "env:NOWHERE", "database": "shop"}}
+    await pipeline_repo.replace_spec(connection, "shop", spec, "x")
+    record = await pipeline_repo.find(connection, "shop")
+    assert record is not None
+    asking = other.transaction()
+    await asking.start()
+    config = ScheduleConfig(cron="0 2 * * *")
+    await reconciliation_scheduler.create_schedule(other, record, config, "x", datetime.now(UTC))
+    await reconciliation_scheduler.request_job(other, record, NewJob(), "x")
+    await pipeline_repo.replace_spec(connection, "shop", spec, "x")  # waits for nobody
+    deleting = asyncio.create_task(connection.execute("DELETE FROM pipelines"))
+    await _until_blocked(other)
+    await asking.commit()
+    await asyncio.wait_for(deleting, TIMEOUT_S)
+    assert await other.fetchval("SELECT count(*) FROM reconciliation_schedules") == 0
+    assert {row["wanted"] for row in await other.fetch("SELECT wanted FROM reconciliation_jobs")} == {"cancel"}
+    with pytest.raises(Problem, match="being deleted"):
+        await reconciliation_scheduler.create_schedule(other, record, config, "x", datetime.now(UTC))
 
 
 async def _until_blocked(connection: asyncpg.Connection) -> None:

@@ -96,7 +96,11 @@ def problem_of(error: BaseException) -> Problem:
             return _unstorable()
         case asyncpg.PostgresConnectionError() | asyncpg.InterfaceError() | OSError() | TimeoutError():
             return _unavailable("something that this needs does not answer; see /ready, and try again")
-        case asyncpg.InsufficientResourcesError() | asyncpg.OperatorInterventionError():
+        case (
+            asyncpg.InsufficientResourcesError()
+            | asyncpg.OperatorInterventionError()
+            | asyncpg.ReadOnlySQLTransactionError()  # a server that has just become a standby
+        ):
             return _unavailable("the database is overloaded or restarts; try again")
         case asyncpg.SerializationError() | asyncpg.DeadlockDetectedError():
             return _unavailable("somebody else changed the same thing at the same moment; try again")

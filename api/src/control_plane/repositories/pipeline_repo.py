@@ -55,6 +55,11 @@ async def lock(connection: Connection, name: str) -> bool:
     return await connection.fetchval("SELECT 1 FROM pipelines WHERE name = $1 FOR UPDATE", name) is not None
 
 
+async def keep(connection: Connection, name: str) -> bool:
+    """Let nobody delete the pipeline until the transaction ends; False when it is gone. Changes of it go on."""
+    return await connection.fetchval("SELECT 1 FROM pipelines WHERE name = $1 FOR KEY SHARE", name) is not None
+
+
 async def find(connection: Connection, name: str) -> PipelineRecord | None:
     row = await connection.fetchrow(f"{_SELECT} WHERE p.name = $1", name)
     return _record(row) if row else None

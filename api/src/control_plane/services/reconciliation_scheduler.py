@@ -13,7 +13,7 @@ from control_plane.models.pipeline import PipelineRecord
 from control_plane.models.reconciliation import Job, JobDetail, NewJob, Wanted
 from control_plane.models.reconciliation_schedules import UPCOMING, Schedule
 from control_plane.problems import Problem
-from control_plane.repositories import reconciliation_repo, reconciliation_schedule_repo
+from control_plane.repositories import pipeline_repo, reconciliation_repo, reconciliation_schedule_repo
 from control_plane.services.lifecycle import config_of
 from control_plane.services.preconditions import check_etag
 
@@ -24,8 +24,7 @@ async def request_job(connection: Connection, record: PipelineRecord, job: NewJo
     Raises `Problem` 422 for a collection that is not captured, 409 while the pipeline has no tables or is being
     deleted.
     """
-    if record.deleting:
-        raise Problem(409, "being_deleted", f"pipeline {record.name} is being deleted: there is nothing to compare")
+    await _keep(connection, record, "compare")
     if not record.started:
         raise Problem(
             409, "never_started", f"pipeline {record.name} was never started, so it has no tables: start it first"
@@ -82,8 +81,7 @@ async def create_schedule(
     """Add a schedule. Raises `Problem` 422 for what can never be due, or a collection that is not captured; 409 while
     the pipeline is being deleted.
     """
-    if record.deleting:
-        raise Problem(409, "being_deleted", f"pipeline {record.name} is being deleted: there is nothing to schedule")
+    await _keep(connection, record, "schedule")
     _check_schedule(record, config)
     return _shown(await reconciliation_schedule_repo.insert(connection, record.name, config, by), now)
 
@@ -127,6 +125,12 @@ async def replace_schedule(
     if config == held.config:
         return _shown(held, now)
     return _shown(await reconciliation_schedule_repo.replace(connection, held.id, config, by), now)
+
+
+async def _keep(connection: Connection, record: PipelineRecord, what: str) -> None:
+    """Nobody deletes the pipeline before what is asked for of it is in Postgres: its end then ends that too."""
+    if record.deleting or not await pipeline_repo.keep(connection, record.name):
+        raise Problem(409, "being_deleted", f"pipeline {record.name} is being deleted: there is nothing to {what}")
 
 
 def no_job(pipeline: str) -> Problem:

@@ -171,7 +171,7 @@ class JobOptions(SpecModel):
     """Propose a repair of what is found; somebody with the permission must still approve it."""
 
 
-Cron = Annotated[str, StringConstraints(min_length=9, max_length=100)]
+Cron = Annotated[str, StringConstraints(max_length=100)]
 """Five fields: minute hour day-of-month month day-of-week, as in crontab(5)."""
 Collections = Annotated[tuple[CollectionName, ...], Field(min_length=1, max_length=1000)]
 
