@@ -157,7 +157,7 @@ async def test_a_verdict_of_equality_is_what_the_pipeline_is_verified_through(
 ) -> None:
     await operator.post(f"{SHOP}/jobs", json={"mode": "incremental"})
     equal = report(verified_through=AT).result
-    verified = Verified(TopicPositions("topic", {0: 7}), 1)
+    verified = Verified(TopicPositions("topic", {0: 7}), "rows", 1)
     await worked(database, replace(equal, outcome=Outcome.EQUAL, verified=verified), tmp_path)
     (told,) = (await operator.get(f"{SHOP}/verifications")).json()["items"]
     assert datetime.fromisoformat(told["verified_through"]) == AT
@@ -188,13 +188,13 @@ async def test_a_run_that_was_paused_meanwhile_does_not_take_a_later_verdict_bac
 ) -> None:
     for through, offset in ((AT, 7), (AT - timedelta(days=1), 3)):
         await operator.post(f"{SHOP}/jobs")
-        verified = Verified(TopicPositions("topic", {0: offset}), offset)
+        verified = Verified(TopicPositions("topic", {0: offset}), "rows", offset)
         equal = replace(report(verified_through=through).result, outcome=Outcome.EQUAL, verified=verified)
         await worked(database, equal, tmp_path)
     (told,) = (await operator.get(f"{SHOP}/verifications")).json()["items"]
     assert datetime.fromisoformat(told["verified_through"]) == AT
     kept = await ResultStore(database, KEYS).verified("shop", "shop", "orders")
-    assert kept == Verified(TopicPositions("topic", {0: 7}), 7)
+    assert kept == Verified(TopicPositions("topic", {0: 7}), "rows", 7)
 
 
 async def test_who_wrote_the_schedule_does_not_approve_what_it_proposes(

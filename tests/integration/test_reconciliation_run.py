@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from cdc_shared.models.collection import Collection
 from cdc_shared.models.reconciliation import DifferenceKind, JobOptions, Mode, Outcome
 from cdc_shared.settings import KafkaSettings, SecretsSettings, load_settings
 from reconciliation.reconciler.progress import Phase, RunProgress
-from reconciliation.reconciler.result import RunRequest, RunResult, Verified
+from reconciliation.reconciler.result import RunRequest, RunResult
 from reconciliation.reconciler.run import run_collection
 from reconciliation.reconciler.sides import Platform
 from reconciliation.workers.choice import runner_for
@@ -93,12 +94,15 @@ def test_every_mode_finds_an_equal_table_equal(pipeline: MongoPipeline, platform
     items.insert_one({"_id": -1, "new": True})
     pipeline.await_equal("items")
     for turn in range(2):
-        incremental = run(pipeline, platform, Mode.INCREMENTAL, verified=Verified(full.verified.positions, turn))
+        incremental = run(pipeline, platform, Mode.INCREMENTAL, verified=replace(full.verified, rotation=turn))
         assert incremental.outcome is Outcome.EQUAL, (incremental.summary, incremental.differences[:3])
         assert incremental.summary.mode is Mode.INCREMENTAL
         assert incremental.summary.compared >= 52
         assert incremental.verified is not None
         assert incremental.verified.rotation == turn + 1
+    another = run(pipeline, platform, Mode.INCREMENTAL, verified=replace(full.verified, rows="another table's"))
+    assert (another.summary.mode, another.outcome) == (Mode.FULL, Outcome.EQUAL)
+    assert "the table was restored" in another.summary.notes[0]
     again = run(pipeline, platform, Mode.INCREMENTAL)
     assert (again.summary.mode, again.outcome) == (Mode.FULL, Outcome.EQUAL)
     assert "no run has found" in again.summary.notes[0]

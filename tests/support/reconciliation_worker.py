@@ -112,7 +112,7 @@ class FakeRunner:
             RunSummary(request.mode, documents=self.chunks, rows=self.chunks, differences=found),
             self.differences,
             verified_through=datetime.fromisoformat("2026-11-23T20:00:00+00:00") if is_equal else None,
-            verified=Verified(TopicPositions("topic-1", {0: 7}), 3) if is_equal else None,
+            verified=Verified(TopicPositions("topic-1", {0: 7}), "rows", 3) if is_equal else None,
         )
 
     def forget(self, run_id: str) -> None:

@@ -51,11 +51,19 @@ class FullInstead:
 
 
 def select_keys(
-    events: ChangedKeys, verified: Verified | None, share: float, max_keys: int = MAX_CHANGED_KEYS
+    events: ChangedKeys, verified: Verified | None, rows: str, share: float, max_keys: int = MAX_CHANGED_KEYS
 ) -> IncrementalKeys | FullInstead:
-    """Select what to compare, or say why everything must be. Raises `Transient` and `Fatal` for Kafka's errors."""
+    """Select what to compare, or say why everything must be.
+
+    `rows` is `rows_identity` of the table as it is now. Raises `Transient` and `Fatal` for Kafka's errors.
+    """
     if verified is None:
         return FullInstead("no run has found the collection equal yet, so there is nothing to begin from")
+    if verified.rows != rows:
+        return FullInstead(
+            "since the last verification the table was restored, made again, or changed by another program whose rows "
+            "were accepted"
+        )
     now = events.ends()
     try:
         changed = events.keys_between(verified.positions, now.offsets, max_keys)

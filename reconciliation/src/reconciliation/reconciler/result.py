@@ -24,11 +24,16 @@ class TopicPositions:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What the last run that was `equal` left for mode incremental: from where changes are to be looked at, and which
-    share of the other keys comes next.
+    """What the last run that was `equal` left for mode incremental.
+
+    Attributes:
+        positions: from where changes are to be looked at.
+        rows: `rows_identity` of the table that was compared: another one has rows that nobody has compared.
+        rotation: which share of the keys that did not change comes next.
     """
 
     positions: TopicPositions
+    rows: str
     rotation: int = 0
 
 

@@ -111,7 +111,7 @@ class _Run:
         scan.source(self._clock)
         compared = self._compare(scan.spill)
         settled = self._settle(sides, compared.candidates(), pinned, scan.window, sum(compared.counts.values()))
-        return self._result(mode, pinned, settled, compared, Verified(scan.before))
+        return self._result(mode, pinned, settled, compared, Verified(scan.before, pinned.table_id))
 
     def _incremental(self, sides: Sides) -> RunResult:
         """What changed since the last verification, and the rows and documents of the share whose turn it is."""
@@ -123,7 +123,7 @@ class _Run:
             sides.pin, sides.events.ends, lambda chunks: [] if share is None else _part(chunks, share)
         )
         # After the version was pinned: what it is right through must have been looked at.
-        selected = select_keys(sides.events, self._request.verified, self._options.rotating_share)
+        selected = select_keys(sides.events, self._request.verified, pinned.table_id, self._options.rotating_share)
         if isinstance(selected, FullInstead):
             self._notes.append(f"Everything was compared instead of what changed: {selected.reason}.")
             return self._full(sides, Mode.FULL)
@@ -147,7 +147,7 @@ class _Run:
             f"Compared: {len(selected.changed):,} documents that changed since the last verification, and a share of "
             f"{self._options.rotating_share:.1%} of the others."
         )
-        verified = Verified(selected.positions, selected.rotation)
+        verified = Verified(selected.positions, pinned.table_id, selected.rotation)
         return self._result(Mode.INCREMENTAL, pinned, settled, compared, verified, compared_keys=looked_at)
 
     def _given_keys(self, sides: Sides, keys: Sequence[str]) -> RunResult:

@@ -54,7 +54,7 @@ class ResultStore:
             return None
         kept = row["positions"]
         offsets = {int(partition): int(offset) for partition, offset in kept["offsets"].items()}
-        return Verified(TopicPositions(kept["topic_id"], offsets), row["rotation"])
+        return Verified(TopicPositions(kept["topic_id"], offsets), kept.get("rows", ""), row["rotation"])
 
     async def repaired_keys(self, repair: UUID, database: str, collection: str) -> list[str]:
         """The key texts of the `_id`s that a repair asked for in this collection. Raises `Fatal` when a key is gone."""
@@ -142,7 +142,7 @@ async def _is_to_end(connection: Connection, job: Job) -> bool:
 async def _keep_verdict(connection: Connection, pipeline: str, run: Run, result: RunResult, at: datetime) -> None:
     """A run that was paused while a later one was `equal` says something of an older version: the later word stands."""
     verified = result.verified
-    positions = _plain(verified.positions) if verified else None
+    positions = {**_plain(verified.positions), "rows": verified.rows} if verified else None
     await connection.execute(
         """
         INSERT INTO reconciliation_verifications AS v (pipeline, database, collection, verified_through, positions,

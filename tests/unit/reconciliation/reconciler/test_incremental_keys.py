@@ -13,7 +13,7 @@ pytestmark = pytest.mark.unit
 
 BEFORE = TopicPositions("id", {0: 5, 1: 7})
 NOW = TopicPositions("id", {0: 9, 1: 7})
-VERIFIED = Verified(BEFORE, 3)
+VERIFIED = Verified(BEFORE, "rows", 3)
 
 
 class Events:
@@ -34,7 +34,7 @@ class Events:
 
 
 def select(events: Events, verified: Verified | None = VERIFIED, share: float = 0.25) -> Any:
-    return select_keys(events, verified, share, max_keys=10)  # type: ignore[arg-type]
+    return select_keys(events, verified, "rows", share, max_keys=10)  # type: ignore[arg-type]
 
 
 def test_what_changed_since_the_last_verification_and_the_next_share() -> None:
@@ -53,8 +53,9 @@ def test_what_changed_since_the_last_verification_and_the_next_share() -> None:
     ("verified", "error", "reason"),
     [
         (None, None, "no run has found the collection equal yet"),
-        (Verified(BEFORE), PositionsGone("retention has dropped it"), "retention has dropped it"),
-        (Verified(BEFORE), TooManyKeys("more than 10 documents changed"), "10 documents changed since"),
+        (Verified(BEFORE, "rows-restored", 3), None, "the table was restored"),
+        (VERIFIED, PositionsGone("retention has dropped it"), "retention has dropped it"),
+        (VERIFIED, TooManyKeys("more than 10 documents changed"), "10 documents changed since"),
     ],
 )
 def test_when_everything_must_be_compared(verified: Verified | None, error: Exception | None, reason: str) -> None:
