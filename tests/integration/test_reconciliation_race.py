@@ -31,8 +31,9 @@ MAX_LAGGING = len(HOT) // 100
 """Keys a run may leave undecided: those that are written again and again while it waits for the writer."""
 EACH = 20
 TIMEOUT_S = 120.0
-MIN_SHARE_OF_RATE = 0.6
-"""Of the writes a second asked for, on a machine of full pace: the whole platform runs beside them."""
+MIN_SHARE_OF_RATE = 0.3
+"""Of the writes a second asked for, on a machine of full pace. The stack's stand-in for MongoDB has one core for
+writes, scans and change streams: started anew it takes all of them, after two hours of other tests half."""
 
 
 @pytest.mark.timeout(300 + 120 * ROUNDS)
