@@ -13,6 +13,7 @@ import json
 import multiprocessing
 import tempfile
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -52,7 +53,10 @@ DAMAGED = 50
 
 @dataclass
 class CostOfJoin:
-    """CPU and wall-clock seconds of one process, which scans with one thread; `found` are candidates by kind."""
+    """CPU and wall-clock seconds of one process, which scans with one thread.
+
+    `pace` is that of the machine meanwhile, 1.0 a quiet one's; `found` are candidates by kind.
+    """
 
     rows: int
     table_mb: float = 0.0
@@ -60,12 +64,18 @@ class CostOfJoin:
     scan: Cost = field(default_factory=Cost)
     join: Cost = field(default_factory=Cost)
     peak_rss_mb: float = 0.0
+    pace: float = 1.0
     found: dict[str, int] = field(default_factory=dict)
 
     @property
     def rows_per_s(self) -> float:
         """Rows of the table for each second of CPU, from its files to the verdict."""
         return self.rows / (self.scan.cpu_s + self.join.cpu_s)
+
+    @property
+    def rows_per_s_at_full_pace(self) -> float:
+        """The same, were the machine a quiet one."""
+        return self.rows_per_s / self.pace
 
 
 def make_join(rows: int, seed: int, directory: Path) -> None:
@@ -77,14 +87,26 @@ def make_join(rows: int, seed: int, directory: Path) -> None:
         process.submit(_make, rows, seed, directory).result()
 
 
-def measure_join(rows: int, directory: Path, times: int = 1) -> CostOfJoin:
+def quiet() -> float:
+    """The pace of a machine that nobody else uses."""
+    return 1.0
+
+
+def measure_join(rows: int, directory: Path, times: int = 1, pace: Callable[[], float] = quiet) -> CostOfJoin:
     """Measure the comparison of what `make_join` has made, so often in one process, and return the cheapest.
 
-    A process pays half a second once, for memory that it has not had before; of many rows that is nothing.
+    A process pays half a second once, for memory that it has not had before; of many rows that is nothing. `pace` is
+    asked before and after each time: it may change from one to the next.
     """
+    costs = []
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-        costs = [process.submit(_measure, rows, directory).result() for _ in range(times)]
-    return max(costs, key=lambda cost: cost.rows_per_s)
+        before = process.submit(pace).result()
+        for _ in range(times):
+            cost = process.submit(_measure, rows, directory).result()
+            after = process.submit(pace).result()
+            cost.pace, before = (before + after) / 2, after
+            costs.append(cost)
+    return max(costs, key=lambda cost: cost.rows_per_s_at_full_pace)
 
 
 def _measure(rows: int, directory: Path) -> CostOfJoin:

@@ -19,18 +19,20 @@ from typing import Any
 
 import pytest
 from api_database import TrialDatabase
-from reconciliation_jobs import PIPELINE, NewJob, add_job, state_of, until, wait_for, want
+from reconciliation_jobs import PIPELINE, WAIT_S, NewJob, add_job, state_of, until, wait_for, want
 from reconciliation_worker import DATABASE, KEYS, FakeRunner, Told, reconciliation_worker
 
-from cdc_shared.errors import Fatal
+from cdc_shared.errors import Fatal, Transient
 from cdc_shared.kafka.status_topic import CollectionReport, Heard, PartitionReport, WriterReport
 from cdc_shared.metrics.prometheus_metrics import PipelineState
 from cdc_shared.models.collection import Collection
 from cdc_shared.models.reconciliation import DifferenceKind, JobState
-from reconciliation.database import Database
+from reconciliation import database as reconciliation_database
+from reconciliation.database import IDLE_IN_TRANSACTION_S, Database
 from reconciliation.reconciler.difference import Difference, FieldDifference, How
 from reconciliation.reconciler.sealed_keys import open_key
 from reconciliation.scheduler import job_executor
+from reconciliation.scheduler.job_store import JobStore, hold
 from reconciliation.scheduler.run_lock import RunLock
 
 pytestmark = [pytest.mark.integration, pytest.mark.anyio, pytest.mark.timeout(60)]
@@ -362,6 +364,28 @@ async def test_killed_at_half_it_is_taken_over_and_reads_nothing_twice(
     assert await database.fetch_value("SELECT attempts FROM reconciliation_jobs") == 2
 
 
+async def test_a_process_that_hangs_in_a_transaction_does_not_keep_its_job(
+    database: TrialDatabase, new_job: NewJob, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciliation_database, "IDLE_IN_TRANSACTION_S", 1.0)
+    hanging = await Database.open(database.dsn)
+    await new_job()
+    job = await JobStore(hanging, "hanging", 0.5).take(has_room=True)
+    assert job is not None
+
+    async def hang() -> None:
+        async with hanging.transaction() as connection:
+            await hold(connection, job.claim)
+            async with reconciliation_worker(database.dsn, FakeRunner(tmp_path), "other", takeover_s=0.5):
+                assert await until(database, job.id, "completed", "failed") == "completed"
+
+    try:
+        with pytest.raises(Transient):
+            await hang()
+    finally:
+        await hanging.close()
+
+
 async def test_a_process_that_was_silent_has_nothing_more_to_say(
     database: TrialDatabase, new_job: NewJob, tmp_path: Path
 ) -> None:
@@ -380,7 +404,8 @@ async def test_a_process_that_was_silent_has_nothing_more_to_say(
             async def taken() -> bool:
                 return bool(await database.fetch_value("SELECT worker = 'other' FROM reconciliation_jobs"))
 
-            await wait_for(taken, "another one takes it over")
+            # Frozen within a transaction, it holds the job until Postgres ends that.
+            await wait_for(taken, "another one takes it over", WAIT_S + IDLE_IN_TRANSACTION_S)
             process.send_signal(signal.SIGCONT)
             assert await until(database, job, "completed", "failed") == "completed"
         frozen = FakeRunner(tmp_path / "frozen")

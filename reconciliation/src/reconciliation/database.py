@@ -14,6 +14,8 @@ from cdc_shared.logging.redaction import redact_text
 CONNECT_TIMEOUT_S: Final = 10.0
 COMMAND_TIMEOUT_S: Final = 30.0
 MAX_CONNECTIONS: Final = 8
+IDLE_IN_TRANSACTION_S: Final = 10.0
+"""Postgres ends a transaction that asks nothing for so long: its process hangs, and its locks would keep others out."""
 
 if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]
@@ -42,6 +44,7 @@ class Database:
                     max_size=MAX_CONNECTIONS,
                     timeout=CONNECT_TIMEOUT_S,
                     command_timeout=COMMAND_TIMEOUT_S,
+                    server_settings={"idle_in_transaction_session_timeout": f"{IDLE_IN_TRANSACTION_S * 1000:.0f}"},
                     init=_prepare,
                 )
         except Transient as error:
@@ -108,6 +111,7 @@ def database_errors() -> Iterator[None]:
         asyncpg.TransactionRollbackError,
         asyncpg.OperatorInterventionError,
         asyncpg.InsufficientResourcesError,
+        asyncpg.IdleInTransactionSessionTimeoutError,
         asyncpg.ReadOnlySQLTransactionError,  # a server that has just become a standby
         asyncpg.InterfaceError,
         asyncpg.InternalClientError,  # a connection that broke between two states of its protocol
