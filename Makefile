@@ -35,8 +35,9 @@ logs: venv ## Show the logs (PART=kafka: of one part)
 	@$(STACK) logs $(PART)
 
 .PHONY: query
-query: venv ## Ask DuckDB about the tables (SQL="SELECT …"; without it: the newest rows of the sample)
-	@$(STACK) query $${SQL:+"$$SQL"}
+query: venv ## Ask DuckDB about the tables (SQL="SELECT …" AS_OF=time|version FORMAT=csv|json|parquet OUTPUT=file EXPLAIN=1)
+	@scripts/query-deltalake.sh $${AS_OF:+--as-of "$$AS_OF"} $${FORMAT:+--format "$$FORMAT"} $${OUTPUT:+--output "$$OUTPUT"} \
+		$${EXPLAIN:+--explain} $${SQL:+"$$SQL"}
 
 .PHONY: demo
 demo: venv ## Stream half a minute of changes and compare both ends

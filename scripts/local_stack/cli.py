@@ -8,13 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import duckdb
 import typer
 from rich.console import Console
 
-from cdc_shared.analytics.duckdb_client import connect
-from cdc_shared.delta.log import DeltaLog
-from cdc_shared.storage.object_store import open_store
 from local_stack import deployment, lifecycle, sample, undeployment
 from local_stack.assembly import assemble_as_started, parts_of
 from local_stack.control_plane import delete_pipeline, has_pipeline
@@ -22,10 +18,8 @@ from local_stack.endpoints import read_endpoints
 from local_stack.errors import NotReady, StackError
 from local_stack.layout import Layout
 from local_stack.parts import prometheus
-from local_stack.parts.object_store import store_settings
 from local_stack.parts.part import Part
 from local_stack.progress import progress as showing
-from local_stack.query_errors import explain
 from local_stack.startup import bring_up
 from local_stack.status import part_statuses, settled_statuses, status_table
 from local_stack.supervision import Supervisor
@@ -114,27 +108,6 @@ def build() -> None:
     """Install and download what the stack needs; start nothing."""
     with reported() as layout, lifecycle.changing(layout, console):
         lifecycle.build(layout, console)
-
-
-@app.command()
-def query(sql: Annotated[str | None, typer.Argument(help="Left out: the newest rows of the sample.")] = None) -> None:
-    """Ask DuckDB a question about the tables: FROM delta_scan('s3://…')."""
-    with reported() as layout:
-        if not Supervisor(layout).is_running():
-            raise StackError(NOT_RUNNING)
-        stack = assemble_as_started(layout)
-        settings = store_settings(stack)
-        connection = connect(settings)
-        statement = sql or sample.sample_query(stack)
-        try:
-            answer = connection.sql(statement)
-            print("done" if answer is None else answer)
-        except RuntimeError as error:
-            if not isinstance(error.__cause__, KeyboardInterrupt):  # DuckDB wraps a Ctrl-C during a query
-                raise
-            raise typer.Exit(130) from None
-        except duckdb.Error as error:
-            fail(explain(error, statement, lambda table: DeltaLog(open_store(table, settings)).readable_versions()))
 
 
 @app.command()

@@ -7,6 +7,7 @@ from datetime import datetime
 import duckdb
 
 from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
+from cdc_shared.analytics.lake import Lake
 from cdc_shared.models.common import load_spec
 from cdc_shared.storage.object_store import table_url
 from control_plane.client.deployment import config_from, run
@@ -22,7 +23,10 @@ SPEC = "shop.yaml"
 SPEC_NAME = "shop"
 DATABASE = "shop"
 COLLECTION = "orders"
-ROWS_SHOWN = 5
+SAMPLE_QUERY = """\
+SELECT _id, status, total::DECIMAL(12, 2) AS total, len(items) AS items, _cdc_source_ts AS changed
+FROM shop.shop.orders
+ORDER BY changed DESC LIMIT 5"""
 RUNNING_WITHIN_S = 120.0
 ROWS_WITHIN_S = 120.0
 POLL_S = 0.5
@@ -52,8 +56,8 @@ def run_sample(stack: Stack, progress: Progress) -> SampleResult:
     progress.now("waiting for the sample's changes to come through")
     url = table_url(stack.delta_root, SPEC_NAME, DATABASE, COLLECTION)
     count = _wait_for_rows(connection, url, since)
-    sql = sample_query(stack)
-    return SampleResult(sql, str(connection.sql(sql)), count, time.monotonic() - begun)
+    with Lake(store_settings(stack), stack.delta_root) as lake:
+        return SampleResult(SAMPLE_QUERY, str(lake.relation(SAMPLE_QUERY)), count, time.monotonic() - begun)
 
 
 def _run_pipeline(stack: Stack, progress: Progress) -> None:
@@ -86,10 +90,3 @@ def _wait_for_rows(connection: duckdb.DuckDBPyConnection, url: str, since: datet
         f"no new row has come to {url} within {ROWS_WITHIN_S:.0f} s ({reason}): "
         "see `make status`, then `make logs PART=writer`"
     )
-
-
-def sample_query(stack: Stack) -> str:
-    """The orders that changed last."""
-    url = table_url(stack.delta_root, SPEC_NAME, DATABASE, COLLECTION)
-    columns = "_id, status, total::DECIMAL(12, 2) AS total, len(items) AS items, _cdc_source_ts AS changed"
-    return "\n".join((f"SELECT {columns}", f"FROM {delta_scan_sql(url)}", f"ORDER BY changed DESC LIMIT {ROWS_SHOWN}"))

@@ -19,14 +19,26 @@ from cdc_shared.storage.object_store import map_store_error, open_store
 EXTENSIONS = ("httpfs", "delta")
 
 
-def connect(settings: ObjectStoreSettings) -> duckdb.DuckDBPyConnection:
+def connect(
+    settings: ObjectStoreSettings, *, memory_mb: int | None = None, threads: int | None = None
+) -> duckdb.DuckDBPyConnection:
     """An in-memory database that can `delta_scan` tables on S3 (as `settings` says) and on local paths.
+
+    It takes `memory_mb` and `threads` at most; None is DuckDB's own choice: 80 % of the memory, every core.
 
     Times are shown in UTC; take rows with them out as Arrow (`to_arrow_table`), because `fetchall` turns them into
     Python objects with a package that is not ours. Not thread-safe: take a `cursor()` per
     thread. Raises `Fatal` when an extension is not installed or the store's settings are refused.
     """
-    connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+    if memory_mb is not None:
+        config["memory_limit"] = f"{memory_mb}MiB"
+    if threads is not None:
+        config["threads"] = threads
+    connection = duckdb.connect(config=config)
     connection.execute("SET TimeZone = 'UTC'")
     for extension in EXTENSIONS:
         connection.execute(f"LOAD {_literal(_extension_file(extension))}")

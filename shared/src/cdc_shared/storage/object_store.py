@@ -37,6 +37,7 @@ MULTIPART_CONCURRENCY = 4
 REQUEST_RETRY_LIMIT_S = 15
 
 _NEEDS_ESCAPE = re.compile(r"[^A-Za-z0-9_.-]|^\.|_(?=x[0-9a-f]+_)")
+_ESCAPE = re.compile(r"_x([0-9a-f]+)_")
 
 
 def open_store(url: str, settings: ObjectStoreSettings) -> ObjectStore:
@@ -95,6 +96,11 @@ def path_segment(name: str) -> str:
     docs/adr/0005-table-paths.md.
     """
     return _NEEDS_ESCAPE.sub(lambda match: f"_x{ord(match[0]):x}_", name)
+
+
+def name_of_segment(segment: str) -> str:
+    """The name that `path_segment` made the segment of."""
+    return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), segment)
 
 
 def local_path(url: str) -> Path:

@@ -1,0 +1,35 @@
+"""What a statement may do: read."""
+
+import re
+from typing import Final
+
+import duckdb
+
+from cdc_shared.errors import Fatal
+
+_READS: Final = frozenset({duckdb.StatementType.SELECT})
+_EXPLAIN: Final = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?(\s*\(\s*(ANALYZE|FORMAT\s+\w+|[\s,])+\))?\s", re.IGNORECASE)
+
+
+class NotReadOnly(Fatal):
+    """The statement would change something, or might. The message says what is allowed."""
+
+
+def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+    """Check that every statement of a text only reads: SELECT, FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE, a PIVOT
+    that names its values, and EXPLAIN of those. Nothing is run.
+
+    Raises:
+        NotReadOnly: one does not.
+        duckdb.Error: DuckDB does not understand it.
+    """
+    explained = _EXPLAIN.match(sql)
+    # What EXPLAIN ANALYZE explains it also runs; DuckDB does not say what that is.
+    inner = sql[explained.end() :] if explained else sql
+    for statement in connection.extract_statements(inner):
+        if statement.type not in _READS:
+            raise NotReadOnly(
+                f"{statement.type.name} is not allowed here: the tables are the delta-writer's, and a query reads. "
+                "Begin with SELECT, FROM, WITH, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN; a PIVOT names its values "
+                "(ON … IN (…))"
+            )

@@ -1,0 +1,82 @@
+"""Which tables there are under a root, found by listing it, and what each is called in SQL."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+import obstore
+
+from cdc_shared.models.common import NO_TABLES
+from cdc_shared.settings import ObjectStoreSettings
+from cdc_shared.storage.object_store import name_of_segment, open_store, path_segment, store_errors, table_url
+
+
+@dataclass(frozen=True, slots=True)
+class LakeTable:
+    """A directory that is a table's, by its place: `<root>/<pipeline>/<database>/<name>`.
+
+    `name` is a collection's, or with `__changes` at its end that of its history.
+    """
+
+    pipeline: str
+    database: str
+    name: str
+    url: str
+
+    @property
+    def view(self) -> str:
+        """Its name in SQL, in quotes where it needs them: `shop.shop.orders`."""
+        return ".".join(map(quoted_name, (self.pipeline, self.database, self.name)))
+
+    def is_named_in(self, sql: str) -> bool:
+        """Tell whether a statement has its whole name in it, in quotes or not, in any case."""
+        parts = r"\s*\.\s*".join(map(_spelled, (self.pipeline, self.database, self.name)))
+        return re.search(rf"(?<!\w){parts}(?!\w)", sql, re.IGNORECASE) is not None
+
+
+class TableCatalog:
+    """The tables under `root`. Nothing is kept between calls: each lists what is there now.
+
+    Raises `Transient` or `Fatal` when the store does not answer, or `root` names none.
+    """
+
+    def __init__(self, stores: ObjectStoreSettings, root: str) -> None:
+        self._stores = stores
+        self.root = root.rstrip("/")
+
+    def tables(self, named_in: str | None = None) -> list[LakeTable]:
+        """Return the tables by name; with a statement, those that it names.
+
+        Requests: one for the root, one for each pipeline and one for each database that the statement may name.
+        """
+        with store_errors(f"looking for tables under {self.root}"):
+            found = [table for table in self._walk(named_in) if named_in is None or table.is_named_in(named_in)]
+        return sorted(found, key=lambda table: (table.pipeline, table.database, table.name))
+
+    def _walk(self, sql: str | None) -> Iterator[LakeTable]:
+        for pipeline in self._below():
+            if sql is not None and not re.search(_spelled(pipeline), sql, re.IGNORECASE):
+                continue
+            for database in self._below(pipeline):
+                if database in NO_TABLES or (sql is not None and not re.search(_spelled(database), sql, re.IGNORECASE)):
+                    continue
+                for name in self._below(pipeline, database):
+                    yield LakeTable(pipeline, database, name, table_url(self.root, pipeline, database, name))
+
+    def _below(self, *names: str) -> list[str]:
+        store = open_store("/".join((self.root, *map(path_segment, names))), self._stores)
+        prefixes = obstore.list_with_delimiter(store)["common_prefixes"]
+        return [name_of_segment(prefix.rstrip("/").rpartition("/")[2]) for prefix in prefixes]
+
+
+def quoted_name(name: str) -> str:
+    """Return a SQL identifier, in double quotes unless it is plain."""
+    plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and duckdb.tokenize(name) == [(0, duckdb.token_type.identifier)]
+    return name if plain else '"' + name.replace('"', '""') + '"'
+
+
+def _spelled(name: str) -> str:
+    """Return a pattern of the ways to write a name in SQL."""
+    in_quotes = '"' + name.replace('"', '""') + '"'
+    return f"(?:{re.escape(in_quotes)}|{re.escape(name)})"
