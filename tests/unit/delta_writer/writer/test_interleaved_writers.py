@@ -48,6 +48,7 @@ pytestmark = pytest.mark.unit
 
 HISTORIES = 12
 STEPS = 60
+ENOUGH_COMMITS = STEPS / 4
 TOPIC = ChangeTopic("p.db.things", "topic-id", PARTITIONS)
 KEYS = 24
 OLD_S = 3600.0
@@ -405,8 +406,10 @@ def test_any_interleaving_equals_a_dict(
 ) -> None:
     """Attacks I1, I2, I3, I5, I6, I7, I8, I14."""
     history = History(tmp_path, rng, monkeypatch)
-    for _ in range(STEPS):
+    for step in range(2 * STEPS):
+        if step >= STEPS and history.truth.version > ENOUGH_COMMITS:  # where chance refuses most of them, it goes on
+            break
         history.step()
     history.finish()
     print(dict(history.unreliable.seen))
-    assert history.truth.version > STEPS / 4
+    assert history.truth.version > ENOUGH_COMMITS
