@@ -78,7 +78,7 @@ class Lake:
         return [table for table in self.catalog.tables() if self._versions(table)]
 
     def query(self, sql: str, as_of: datetime | int | None = None) -> pa.Table:
-        """Return the whole answer; of a statement without one, a table without columns.
+        """Return the whole answer.
 
         `as_of`: an aware datetime, a time in the source: every table as it was then (`as_of_sql`); or a version,
         for a statement about one table.
@@ -90,10 +90,9 @@ class Lake:
     def stream(self, sql: str, as_of: datetime | int | None = None) -> Iterator[pa.RecordBatchReader]:
         """Give the answer in batches, as it is worked out, without holding it whole."""
         with self._answering(sql), self.in_time():
-            answer = self.relation(sql, as_of)
-            yield pa.table({}).to_reader() if answer is None else answer.to_arrow_reader(BATCH_ROWS)
+            yield self.relation(sql, as_of).to_arrow_reader(BATCH_ROWS)
 
-    def relation(self, sql: str, as_of: datetime | int | None = None) -> duckdb.DuckDBPyRelation | None:
+    def relation(self, sql: str, as_of: datetime | int | None = None) -> duckdb.DuckDBPyRelation:
         """Return the answer as DuckDB's relation, which is worked out when it is used: without the time limit."""
         with self._answering(sql):
             check_read_only(self.connection, sql)
@@ -104,6 +103,8 @@ class Lake:
         """Run the statement; return DuckDB's plan of it, with times, rows, files read and skipped, and bytes."""
         with self._answering(sql), self.in_time():
             check_read_only(self.connection, sql)
+            if len(self.connection.extract_statements(sql)) > 1:
+                raise Fatal("there are several statements: one can be explained at a time")
             self._make_views(sql, as_of)
             [(_, plan)] = self.connection.execute(f"EXPLAIN ANALYZE {sql}").fetchall()
             return str(plan)

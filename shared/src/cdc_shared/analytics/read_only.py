@@ -20,13 +20,16 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     that names its values, and EXPLAIN of those. Nothing is run.
 
     Raises:
-        NotReadOnly: one does not.
+        NotReadOnly: one does not, or there is none.
         duckdb.Error: DuckDB does not understand it.
     """
     explained = _EXPLAIN.match(sql)
     # What EXPLAIN ANALYZE explains it also runs; DuckDB does not say what that is.
     inner = sql[explained.end() :] if explained else sql
-    for statement in connection.extract_statements(inner):
+    statements = connection.extract_statements(inner)
+    if not statements:
+        raise NotReadOnly("there is no statement: give one, such as SELECT count(*) FROM shop.shop.orders")
+    for statement in statements:
         if statement.type not in _READS:
             raise NotReadOnly(
                 f"{statement.type.name} is not allowed here: the tables are the delta-writer's, and a query reads. "

@@ -65,7 +65,6 @@ def test_each_statement_sees_what_is_there_when_it_begins(lake: Lake, tmp_path: 
 
 def test_a_statement_reads_one_version_whatever_is_committed_meanwhile(lake: Lake, tmp_path: Path) -> None:
     answer = lake.relation("SELECT count(*) FROM shop.shop.orders a JOIN shop.shop.orders b USING (n)")
-    assert answer is not None
     append(tmp_path, "orders", [4, 5])
 
     assert answer.fetchall() == [(3,)]
@@ -189,6 +188,13 @@ def test_limits_are_duckdbs(tmp_path: Path) -> None:
 
 def test_a_plan_says_which_files_were_read(lake: Lake) -> None:
     assert "Scanning Files: 1/2" in lake.explain("FROM shop.shop.orders WHERE n = 3")
+
+
+def test_no_statement_and_several_to_explain_are_told(lake: Lake) -> None:
+    with pytest.raises(NotReadOnly, match="there is no statement"):
+        lake.query(" -- nothing")
+    with pytest.raises(Fatal, match="several statements"):
+        lake.explain("FROM shop.shop.orders; FROM shop.shop.people")
 
 
 def test_a_mistake_stays_as_duckdb_says_it(lake: Lake) -> None:
