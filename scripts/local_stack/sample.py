@@ -6,7 +6,7 @@ from datetime import datetime
 
 import duckdb
 
-from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql
+from cdc_shared.analytics.duckdb_client import delta_scan_sql
 from cdc_shared.analytics.lake import Lake
 from cdc_shared.models.common import load_spec
 from cdc_shared.storage.object_store import table_url
@@ -52,11 +52,10 @@ def run_sample(stack: Stack, progress: Progress) -> SampleResult:
     since = server_time(stack.mongodb_uri)
     progress.now("starting the sample pipeline shop")
     _run_pipeline(stack, progress)
-    connection = connect(store_settings(stack))
     progress.now("waiting for the sample's changes to come through")
     url = table_url(stack.delta_root, SPEC_NAME, DATABASE, COLLECTION)
-    count = _wait_for_rows(connection, url, since)
     with Lake(store_settings(stack), stack.delta_root) as lake:
+        count = _wait_for_rows(lake.connection, url, since)
         return SampleResult(SAMPLE_QUERY, str(lake.relation(SAMPLE_QUERY)), count, time.monotonic() - begun)
 
 

@@ -55,9 +55,8 @@ def test_tables_versions_and_plans_are_shown(lake: Path) -> None:
     assert (
         ask(lake, "-f", "csv", "--as-of", "0", "SELECT count(*) AS rows FROM shop.shop.orders").stdout == '"rows"\n1\n'
     )
-    assert ask(lake, "--explain", f"{NAMES.replace('ORDER BY n', 'WHERE n = 2')}").stdout.splitlines()[-1:] == [
-        "files: 1 of 2 read, 1 skipped"
-    ]
+    plan = ask(lake, "--explain", "SELECT n, s FROM shop.shop.orders WHERE n = 2").stdout
+    assert plan.splitlines()[-1:] == ["files: 1 of 2 read, 1 skipped"]
 
 
 @pytest.mark.parametrize(

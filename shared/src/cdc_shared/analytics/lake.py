@@ -75,7 +75,7 @@ class Lake:
 
     def tables(self) -> list[LakeTable]:
         """Return every table that can be asked about, by name."""
-        return [table for table in self.catalog.tables() if self._versions(table)]
+        return [table for table in self.catalog.tables() if self._versions(table.url)]
 
     def query(self, sql: str, as_of: datetime | int | None = None) -> pa.Table:
         """Return the whole answer.
@@ -90,22 +90,20 @@ class Lake:
     def stream(self, sql: str, as_of: datetime | int | None = None) -> Iterator[pa.RecordBatchReader]:
         """Give the answer in batches, as it is worked out, without holding it whole."""
         with self._answering(sql), self.in_time():
-            yield self.relation(sql, as_of).to_arrow_reader(BATCH_ROWS)
+            self._prepare(sql, as_of)
+            yield self.connection.sql(sql).to_arrow_reader(BATCH_ROWS)
 
     def relation(self, sql: str, as_of: datetime | int | None = None) -> duckdb.DuckDBPyRelation:
         """Return the answer as DuckDB's relation, which is worked out when it is used: without the time limit."""
         with self._answering(sql):
-            check_read_only(self.connection, sql)
-            self._make_views(sql, as_of)
+            self._prepare(sql, as_of)
             return self.connection.sql(sql)
 
     def explain(self, sql: str, as_of: datetime | int | None = None) -> str:
         """Run the statement; return DuckDB's plan of it, with times, rows, files read and skipped, and bytes."""
         with self._answering(sql), self.in_time():
-            check_read_only(self.connection, sql)
-            if len(self.connection.extract_statements(sql)) > 1:
+            if self._prepare(sql, as_of) > 1:
                 raise Fatal("there are several statements: one can be explained at a time")
-            self._make_views(sql, as_of)
             [(_, plan)] = self.connection.execute(f"EXPLAIN ANALYZE {sql}").fetchall()
             return str(plan)
 
@@ -121,6 +119,12 @@ class Lake:
     ) -> None:
         self.close()
 
+    def _prepare(self, sql: str, as_of: datetime | int | None) -> int:
+        """Check a text and make the views that it needs; return how many statements it has."""
+        statements = check_read_only(self.connection, sql)
+        self._make_views(sql, as_of)
+        return statements
+
     # -- views --------------------------------------------------------------------------------------------------------
 
     def _make_views(self, sql: str, as_of: datetime | int | None) -> None:
@@ -131,7 +135,7 @@ class Lake:
             names = ", ".join(table.view for table in tables)
             raise Fatal(f"a version is one table's own, and this is about {names}: give a time instead")
         for table in tables:
-            if not (versions := self._versions(table)):
+            if not (versions := self._versions(table.url)):
                 continue  # a directory, and no table
             pipeline, database = quoted_name(table.pipeline), quoted_name(table.database)
             self.connection.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {pipeline}")
@@ -146,10 +150,7 @@ class Lake:
             raise NoSuchVersion(version_is_not_there(table.view, as_of, versions))
         return delta_scan_sql(table.url, versions[-1] if as_of is None else as_of)
 
-    def _versions(self, table: LakeTable) -> range:
-        return self._readable(table.url)
-
-    def _readable(self, url: str) -> range:
+    def _versions(self, url: str) -> range:
         with store_errors(f"reading the log of {url}"):
             return DeltaLog(open_store(url, self._settings)).readable_versions()
 
@@ -160,11 +161,11 @@ class Lake:
         try:
             yield
         except (duckdb.Error, pa.ArrowException) as error:
-            raise explained(error, sql, self.tables, self._readable) from None
+            raise explained(error, sql, self.tables, self._versions) from None
         except OSError as error:
             if error.errno is not None:  # not from a batch of the answer
                 raise
-            raise explained(QueryFailed(str(error)), sql, self.tables, self._readable) from None
+            raise explained(QueryFailed(str(error)), sql, self.tables, self._versions) from None
 
     @contextmanager
     def in_time(self) -> Iterator[None]:

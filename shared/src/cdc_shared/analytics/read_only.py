@@ -15,9 +15,9 @@ class NotReadOnly(Fatal):
     """The statement would change something, or might. The message says what is allowed."""
 
 
-def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
     """Check that every statement of a text only reads: SELECT, FROM, WITH, VALUES, DESCRIBE, SHOW, SUMMARIZE, a PIVOT
-    that names its values, and EXPLAIN of those. Nothing is run.
+    that names its values, and EXPLAIN of those; return how many there are. Nothing is run.
 
     Raises:
         NotReadOnly: one does not, or there is none.
@@ -36,3 +36,4 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
                 "Begin with SELECT, FROM, WITH, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN; a PIVOT names its values "
                 "(ON … IN (…))"
             )
+    return len(statements)

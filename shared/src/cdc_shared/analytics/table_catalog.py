@@ -55,11 +55,12 @@ class TableCatalog:
         return sorted(found, key=lambda table: (table.pipeline, table.database, table.name))
 
     def _walk(self, sql: str | None) -> Iterator[LakeTable]:
-        for pipeline in self._below():
-            if sql is not None and not re.search(_spelled(pipeline), sql, re.IGNORECASE):
-                continue
-            for database in self._below(pipeline):
-                if database in NO_TABLES or (sql is not None and not re.search(_spelled(database), sql, re.IGNORECASE)):
+        def may_be_named(name: str) -> bool:
+            return sql is None or re.search(_spelled(name), sql, re.IGNORECASE) is not None
+
+        for pipeline in filter(may_be_named, self._below()):
+            for database in filter(may_be_named, self._below(pipeline)):
+                if database in NO_TABLES:
                     continue
                 for name in self._below(pipeline, database):
                     yield LakeTable(pipeline, database, name, table_url(self.root, pipeline, database, name))
@@ -73,10 +74,13 @@ class TableCatalog:
 def quoted_name(name: str) -> str:
     """Return a SQL identifier, in double quotes unless it is plain."""
     plain = re.fullmatch(r"[a-z_][a-z0-9_]*", name) and duckdb.tokenize(name) == [(0, duckdb.token_type.identifier)]
-    return name if plain else '"' + name.replace('"', '""') + '"'
+    return name if plain else _in_quotes(name)
 
 
 def _spelled(name: str) -> str:
     """Return a pattern of the ways to write a name in SQL."""
-    in_quotes = '"' + name.replace('"', '""') + '"'
-    return f"(?:{re.escape(in_quotes)}|{re.escape(name)})"
+    return f"(?:{re.escape(_in_quotes(name))}|{re.escape(name)})"
+
+
+def _in_quotes(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
