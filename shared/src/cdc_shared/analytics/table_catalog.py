@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import duckdb
-import obstore
 
 from cdc_shared.models.common import NO_TABLES
 from cdc_shared.settings import ObjectStoreSettings
-from cdc_shared.storage.object_store import name_of_segment, open_store, path_segment, store_errors, table_url
+from cdc_shared.storage.object_store import directories, name_of_segment, path_segment, store_errors, table_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +65,8 @@ class TableCatalog:
                     yield LakeTable(pipeline, database, name, table_url(self.root, pipeline, database, name))
 
     def _below(self, *names: str) -> list[str]:
-        store = open_store("/".join((self.root, *map(path_segment, names))), self._stores)
-        prefixes = obstore.list_with_delimiter(store)["common_prefixes"]
-        return [name_of_segment(prefix.rstrip("/").rpartition("/")[2]) for prefix in prefixes]
+        url = "/".join((self.root, *map(path_segment, names)))
+        return list(map(name_of_segment, directories(url, self._stores)))
 
 
 def quoted_name(name: str) -> str:

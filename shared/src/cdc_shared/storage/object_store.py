@@ -83,6 +83,12 @@ def delete_everything(url: str, settings: ObjectStoreSettings) -> None:
         obstore.delete(store, [found["path"] for found in page])
 
 
+def directories(url: str, settings: ObjectStoreSettings) -> list[str]:
+    """The path segments directly under `url` that have objects below them. Lets the store's errors through."""
+    prefixes = obstore.list_with_delimiter(open_store(url, settings))["common_prefixes"]
+    return [prefix.rstrip("/").rpartition("/")[2] for prefix in prefixes]
+
+
 def table_url(root: str, pipeline: str, database: str, collection: str) -> str:
     """Where a collection's table is: `<root>/<pipeline>/<database>/<collection>`, each name through `path_segment`."""
     return "/".join((root.rstrip("/"), *(path_segment(name) for name in (pipeline, database, collection))))

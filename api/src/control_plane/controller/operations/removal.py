@@ -20,7 +20,7 @@ from cdc_shared.kafka.errors import kafka_errors, map_kafka_error
 from cdc_shared.kafka.topics import change_topic, notification_topic, signal_topic
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.settings import ObjectStoreSettings
-from cdc_shared.storage.object_store import open_store, store_errors, table_url
+from cdc_shared.storage.object_store import directories, open_store, store_errors, table_url
 
 KAFKA_TIMEOUT_S: Final = 10.0
 OBJECTS_A_REQUEST: Final = 1_000
@@ -36,8 +36,7 @@ def tables_of(spec: PipelineSpec, stores: ObjectStoreSettings) -> list[str]:
     """
     root = table_url(stores.root_for(spec.sink.root), spec.name, spec.source.database, "").rstrip("/")
     with store_errors(f"looking for tables under {root}"):
-        found = obstore.list_with_delimiter(open_store(root, stores))["common_prefixes"]
-        urls = [f"{root}/{prefix.strip('/').rpartition('/')[2]}" for prefix in found]
+        urls = [f"{root}/{name}" for name in directories(root, stores)]
         tables = {url: DeltaLog(open_store(url, stores)).load().metadata for url in urls}
     return sorted(url for url, metadata in tables.items() if metadata and owner_of(metadata).pipeline == spec.name)
 
