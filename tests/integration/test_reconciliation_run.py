@@ -66,7 +66,7 @@ def run(
 
 
 def await_watermark(pipeline: MongoPipeline) -> None:
-    """All rows can be there before the connector has said that its snapshot is complete; none is verified until then."""
+    """All rows can be there before the connector has said that its snapshot is complete."""
     wait_until(lambda: pipeline.watermark_ms("items") is not None, WATERMARK_TIMEOUT_S, "the table has a watermark")
 
 

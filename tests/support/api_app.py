@@ -38,7 +38,7 @@ from control_plane.main import create_app
 from control_plane.permissions import Permission, Role
 from control_plane.platform import Platform
 from control_plane.services.passwords import Passwords
-from control_plane.settings import ApiSettings, Settings
+from control_plane.settings import ApiSettings, QuerySettings, Settings
 
 BASE_URL: Final = "http://api.test"
 ADDRESS: Final = "192.0.2.1"
@@ -150,6 +150,7 @@ def settings_for(stack: Stack, database: TrialDatabase, directory: Path, **api: 
         data_key=DataKeySettings(reference=DATA_KEY_ENVIRONMENT["CDC_DATA_KEY"]),
         logging=LoggingSettings(),
         tracing=TracingSettings(otlp_endpoint=None),
+        queries=QuerySettings(),
     )
 
 

@@ -19,6 +19,7 @@ from control_plane.services.audit_trail import AuditTrail
 from control_plane.services.auth_service import AuthService
 from control_plane.services.data_quality import RulesService
 from control_plane.services.dead_letters import PipelineLetters
+from control_plane.services.lake_queries import LakeQueries
 from control_plane.services.metrics_collector import MetricsCollector
 from control_plane.services.passwords import Passwords
 from control_plane.services.pipeline_manager import PipelineManager
@@ -71,4 +72,5 @@ async def open_platform(settings: Settings, passwords: Passwords | None = None) 
                 )
             ),
             monitoring=Monitoring(await stack.enter_async_context(MetricsCollector.open(settings, database, reports))),
+            queries=await stack.enter_async_context(LakeQueries.open(settings.stores, settings.queries)),
         )

@@ -30,6 +30,7 @@ from control_plane.routers import (
     pipeline_moves,
     pipelines,
     preflight,
+    query,
     reconciliation,
     reconciliation_repairs,
     reconciliation_schedules,
@@ -94,6 +95,7 @@ def _add_routers(app: FastAPI) -> None:
         reconciliation_repairs,
         reconciliation_schedules,
         reconciliation_verifications,
+        query,
         monitoring,
     ):
         app.include_router(each.router)

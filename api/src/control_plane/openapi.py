@@ -23,7 +23,7 @@ from control_plane.openapi_examples import add_examples
 from control_plane.permissions import Permission
 from control_plane.problems import MEDIA_TYPE
 from control_plane.routes import GuardedRoute
-from control_plane.settings import ApiSettings, Settings
+from control_plane.settings import ApiSettings, QuerySettings, Settings
 
 DESCRIPTION: Final = """\
 Pipelines from MongoDB to Delta Lake: made, run and watched; users, roles, and who did what.
@@ -172,4 +172,5 @@ def _settings_for_describing() -> Settings:
         DataKeySettings.model_construct(reference=""),
         LoggingSettings.model_construct(),
         TracingSettings.model_construct(),
+        QuerySettings.model_construct(),
     )

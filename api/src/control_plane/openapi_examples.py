@@ -11,6 +11,7 @@ from control_plane.models.dead_letters import DiscardResult, LetterContent, Lett
 from control_plane.models.monitoring import Health, PipelineHealth, PipelineMetrics, PlatformMetrics, Readiness
 from control_plane.models.operation import Operation
 from control_plane.models.pipeline import Pipeline, ResetRequest
+from control_plane.models.query import QueryAnswer
 from control_plane.models.reconciliation import Difference, Job, JobDetail, Verification
 from control_plane.models.reconciliation_schedules import Schedule
 from control_plane.models.repairs import Repair, RepairProposal
@@ -235,6 +236,15 @@ _REPAIR: Final = {
 }
 
 EXAMPLES: Final[tuple[BaseModel, ...]] = (
+    QueryAnswer.model_validate(
+        {
+            "columns": [{"name": "status", "type": "string"}, {"name": "orders", "type": "int64"}],
+            "rows": [["new", 12], ["paid", 30]],
+            "row_count": 2,
+            "truncated": False,
+            "tables": {"shop.shop.orders": 214},
+        }
+    ),
     SignInForm.model_validate({"username": "admin", "password": "correct horse battery staple"}),
     RefreshRequest.model_validate({"refresh_token": "cdcr_…"}),
     PasswordChange.model_validate(

@@ -40,6 +40,8 @@ class Permission(StrEnum):
     RECONCILIATION_SCHEDULE = "reconciliation:schedule"
     RECONCILIATION_APPROVE = "reconciliation:approve"
     """Have a proposed repair applied."""
+    TABLES_QUERY = "tables:query"
+    """Read the tables' rows by SQL, masked as they are there."""
     METRICS_READ = "metrics:read"
     AUDIT_READ = "audit:read"
     USERS_MANAGE = "users:manage"
@@ -68,8 +70,9 @@ GRANTS: Final[Mapping[Role, frozenset[Permission]]] = MappingProxyType(
             Permission.DEAD_LETTERS_DISCARD,
             Permission.RECONCILIATION_RUN,
             Permission.RECONCILIATION_SCHEDULE,
+            Permission.TABLES_QUERY,
         },
-        Role.ANALYST: OF_EVERYONE | _READ,
+        Role.ANALYST: OF_EVERYONE | _READ | {Permission.TABLES_QUERY},
         Role.AUDITOR: OF_EVERYONE | _READ | {Permission.AUDIT_READ},
     }
 )

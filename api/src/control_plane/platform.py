@@ -8,6 +8,7 @@ from control_plane.services.audit_trail import AuditTrail
 from control_plane.services.auth_service import AuthService
 from control_plane.services.data_quality import RulesService
 from control_plane.services.dead_letters import PipelineLetters
+from control_plane.services.lake_queries import LakeQueries
 from control_plane.services.pipeline_manager import PipelineManager
 from control_plane.services.pipeline_status import Monitoring
 from control_plane.services.preflight import Preflight
@@ -32,3 +33,4 @@ class Platform:
     rules: RulesService
     dead_letters: PipelineLetters
     monitoring: Monitoring
+    queries: LakeQueries

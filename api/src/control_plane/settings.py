@@ -121,6 +121,33 @@ class ApiSettings(EnvironmentSettings):
         return origins
 
 
+class QuerySettings(EnvironmentSettings):
+    """What questions to the tables may take (`POST /api/v1/query`)."""
+
+    at_once: int = Field(
+        default=2, ge=1, le=64, validation_alias="API_QUERIES_AT_ONCE", description="queries that run at the same time"
+    )
+    memory_mb: int = Field(
+        default=1024,
+        ge=128,
+        le=1024 * 1024,
+        validation_alias="API_QUERY_MEMORY_MB",
+        description="memory of one query, before it spills to disk",
+    )
+    threads: int = Field(
+        default=2, ge=1, le=256, validation_alias="API_QUERY_THREADS", description="threads of one query"
+    )
+    timeout_s: float = Field(
+        default=60.0, gt=0, le=3600, validation_alias="API_QUERY_TIMEOUT_S", description="seconds of one query"
+    )
+    max_rows: int = Field(
+        default=1_000_000, ge=1, validation_alias="API_QUERY_MAX_ROWS", description="rows of an answer at most"
+    )
+    max_answer_mb: int = Field(
+        default=256, ge=1, le=64 * 1024, validation_alias="API_QUERY_MAX_ANSWER_MB", description="size of an answer"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that the service needs from its environment."""
@@ -133,6 +160,7 @@ class Settings:
     data_key: DataKeySettings
     logging: LoggingSettings
     tracing: TracingSettings
+    queries: QuerySettings
 
     @classmethod
     def from_environment(cls) -> "Settings":
@@ -146,4 +174,5 @@ class Settings:
             load_settings(DataKeySettings),
             load_settings(LoggingSettings),
             load_settings(TracingSettings),
+            load_settings(QuerySettings),
         )

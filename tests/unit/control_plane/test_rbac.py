@@ -38,6 +38,7 @@ MAY: dict[Permission, str] = {
     Permission.RECONCILIATION_RUN: "admin operator",
     Permission.RECONCILIATION_SCHEDULE: "admin operator",
     Permission.RECONCILIATION_APPROVE: "admin",
+    Permission.TABLES_QUERY: "admin operator analyst",
     Permission.METRICS_READ: "admin operator analyst auditor",
     Permission.AUDIT_READ: "admin auditor",
     Permission.USERS_MANAGE: "admin",

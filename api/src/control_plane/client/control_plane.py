@@ -12,6 +12,7 @@ from control_plane.client.pipelines import Pipelines
 from control_plane.client.quality import DeadLetters, Rules
 from control_plane.client.reconciliation import Reconciliation
 from control_plane.client.session import Password, ServiceToken
+from control_plane.client.tables import Tables
 from control_plane.models.monitoring import PlatformMetrics
 
 _REMEDY: Final = "set API_URL, and API_TOKEN or API_ADMIN_USER and API_ADMIN_PASSWORD"
@@ -39,6 +40,7 @@ class ControlPlane:
         self.rules = Rules(connection)
         self.dead_letters = DeadLetters(connection)
         self.reconciliation = Reconciliation(connection)
+        self.tables = Tables(connection)
 
     @classmethod
     def open(cls, url: str, credentials: Password | ServiceToken) -> Self:

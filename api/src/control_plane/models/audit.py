@@ -73,6 +73,8 @@ class Action(StrEnum):
     DEAD_LETTERS_REPLAY = "dead_letters.replay"
     DEAD_LETTERS_DISCARD = "dead_letters.discard"
 
+    QUERY = "tables.query"
+
     RECONCILIATION_RUN = "reconciliation.run"
     RECONCILIATION_LIST = "reconciliation.list"
     RECONCILIATION_READ = "reconciliation.read"

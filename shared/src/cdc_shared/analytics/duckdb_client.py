@@ -41,7 +41,7 @@ def connect(
     connection = duckdb.connect(config=config)
     connection.execute("SET TimeZone = 'UTC'")
     for extension in EXTENSIONS:
-        connection.execute(f"LOAD {_literal(_extension_file(extension))}")
+        connection.execute(f"LOAD {literal(_extension_file(extension))}")
     if settings.access_key_id is not None:
         try:
             connection.execute(_secret_sql(settings))
@@ -57,11 +57,16 @@ def connect(
 def delta_scan_sql(table_url: str, version: int | None = None) -> str:
     """The table as a SQL table function, for use after FROM; `version` reads it as it was then."""
     travel = "" if version is None else f", version = {int(version)}"
-    return f"delta_scan({_literal(table_url)}{travel})"
+    return f"delta_scan({literal(table_url)}{travel})"
 
 
 def as_of_sql(settings: ObjectStoreSettings, table_url: str, when: datetime) -> str:
-    """The table as it was at a time in the source, for use after FROM: `delta_scan_sql` of the version for it.
+    """The table as it was at a time in the source, for use after FROM: `delta_scan_sql` of `version_then`."""
+    return delta_scan_sql(table_url, version_then(settings, table_url, when))
+
+
+def version_then(settings: ObjectStoreSettings, table_url: str, when: datetime) -> int:
+    """The version that shows a table as it was at a time in the source.
 
     Everything strictly before that version's watermark is in it, and the watermark is the newest that is not later than
     `when`, an aware datetime (`cdc_shared.delta.time_travel.version_as_of` tells both). Raises `NoSuchMoment` when the
@@ -73,7 +78,7 @@ def as_of_sql(settings: ObjectStoreSettings, table_url: str, when: datetime) -> 
         raise NoSuchMoment(f"{table_url} as of {when.isoformat()}: {error}") from None
     except (BaseError, OSError) as error:
         raise map_store_error(error, f"reading the log of {table_url}") from error
-    return delta_scan_sql(table_url, version)
+    return version
 
 
 def _secret_sql(settings: ObjectStoreSettings) -> str:
@@ -84,7 +89,7 @@ def _secret_sql(settings: ObjectStoreSettings) -> str:
         options["SESSION_TOKEN"] = settings.session_token.get_secret_value()
     if settings.endpoint is not None:
         options |= {"ENDPOINT": urlsplit(settings.endpoint).netloc, "URL_STYLE": "path"}
-    listed = ", ".join(f"{name} {_literal(value)}" for name, value in options.items() if value is not None)
+    listed = ", ".join(f"{name} {literal(value)}" for name, value in options.items() if value is not None)
     return f"CREATE SECRET object_store (TYPE s3, {listed}, USE_SSL {str(not settings.allow_http).lower()})"
 
 
@@ -102,5 +107,6 @@ def _extension_file(name: str) -> str:
     return str(file)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """The text in SQL."""
     return "'" + text.replace("'", "''") + "'"

@@ -9,7 +9,7 @@ made for it, of versions that are fixed first. What a query reads therefore is w
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,13 +19,14 @@ from typing import Final, Self
 import duckdb
 import pyarrow as pa
 
-from cdc_shared.analytics.duckdb_client import as_of_sql, connect, delta_scan_sql
+from cdc_shared.analytics.duckdb_client import connect, delta_scan_sql, version_then
 from cdc_shared.analytics.query_errors import (
     NoSuchTable,
     NoSuchVersion,
     QueryFailed,
     QueryTimeout,
     explained,
+    names_of,
     version_is_not_there,
 )
 from cdc_shared.analytics.read_only import check_read_only
@@ -53,6 +54,14 @@ class LakeLimits:
     timeout_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PinnedTable:
+    """A table, and the version of it that a statement reads."""
+
+    table: LakeTable
+    version: int
+
+
 class Lake:
     """DuckDB with the tables under a root (DELTA_ROOT when none is given). Read-only. Not for several threads at once.
 
@@ -66,11 +75,19 @@ class Lake:
     """
 
     def __init__(
-        self, settings: ObjectStoreSettings, root: str | None = None, limits: LakeLimits | None = None
+        self,
+        settings: ObjectStoreSettings,
+        root: str | None = None,
+        limits: LakeLimits | None = None,
+        *,
+        pipelines: Collection[str] | None = None,
     ) -> None:
+        """`pipelines`: those whose tables are there; None: all under the root."""
         self._settings = settings
         self._limits = limits or LakeLimits()
-        self.catalog = TableCatalog(settings, settings.root_for(root))
+        self.catalog = TableCatalog(settings, settings.root_for(root), pipelines)
+        self.pinned: tuple[PinnedTable, ...] = ()
+        """The tables of the last statement."""
         self.connection = connect(settings, memory_mb=self._limits.memory_mb, threads=self._limits.threads)
 
     def tables(self) -> list[LakeTable]:
@@ -122,33 +139,42 @@ class Lake:
     def _prepare(self, sql: str, as_of: datetime | int | None) -> int:
         """Check a text and make the views that it needs; return how many statements it has."""
         statements = check_read_only(self.connection, sql)
-        self._make_views(sql, as_of)
+        self.pinned = tuple(self._pin(sql, as_of))
+        for each in self.pinned:
+            self._make_view(each)
         return statements
 
     # -- views --------------------------------------------------------------------------------------------------------
 
-    def _make_views(self, sql: str, as_of: datetime | int | None) -> None:
-        """Make the views of the tables that the statement names, each of one version."""
+    def _pin(self, sql: str, as_of: datetime | int | None) -> Iterator[PinnedTable]:
+        """Fix the version of each table that the statement names."""
         tables = self.catalog.tables(named_in=sql)
         _check_distinct(tables)
         if isinstance(as_of, int) and len(tables) > 1:
             names = ", ".join(table.view for table in tables)
             raise Fatal(f"a version is one table's own, and this is about {names}: give a time instead")
         for table in tables:
-            if not (versions := self._versions(table.url)):
-                continue  # a directory, and no table
-            pipeline, database = quoted_name(table.pipeline), quoted_name(table.database)
-            self.connection.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {pipeline}")
-            self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {pipeline}.{database}")
-            scan = self._scan(table, versions, as_of)
-            self.connection.execute(f"CREATE OR REPLACE VIEW {table.view} AS SELECT * FROM {scan}")  # nosec B608
+            if versions := self._versions(table.url):  # else a directory, and no table
+                yield PinnedTable(table, self._version(table, versions, as_of))
 
-    def _scan(self, table: LakeTable, versions: range, as_of: datetime | int | None) -> str:
+    def _version(self, table: LakeTable, versions: range, as_of: datetime | int | None) -> int:
         if isinstance(as_of, datetime):
-            return as_of_sql(self._settings, table.url, as_of)
+            return version_then(self._settings, table.url, as_of)
         if as_of is not None and as_of not in versions:
             raise NoSuchVersion(version_is_not_there(table.view, as_of, versions))
-        return delta_scan_sql(table.url, versions[-1] if as_of is None else as_of)
+        return versions[-1] if as_of is None else as_of
+
+    def _make_view(self, pinned: PinnedTable) -> None:
+        table = pinned.table
+        pipeline, database = quoted_name(table.pipeline), quoted_name(table.database)
+        self.connection.execute(f"ATTACH IF NOT EXISTS ':memory:' AS {pipeline}")
+        self.connection.execute(f"CREATE SCHEMA IF NOT EXISTS {pipeline}.{database}")
+        scan = delta_scan_sql(table.url, pinned.version)
+        self.connection.execute(f"CREATE OR REPLACE VIEW {table.view} AS SELECT * FROM {scan}")  # nosec B608
+
+    def those_there(self) -> str:
+        """Say which tables there are, as part of a message."""
+        return names_of(self.tables)
 
     def _versions(self, url: str) -> range:
         with store_errors(f"reading the log of {url}"):
@@ -199,7 +225,8 @@ def _check_distinct(tables: list[LakeTable]) -> None:
     """SQL names are alike in any case; collections of MongoDB are not."""
     seen: dict[tuple[str, str, str], LakeTable] = {}
     for table in tables:
-        name = (table.pipeline.casefold(), table.database.casefold(), table.name.casefold())
+        pipeline, database, collection = map(str.casefold, table.names)
+        name = (pipeline, database, collection)
         other = seen.setdefault(name, table)
         if other is not table:
             raise NoSuchTable(

@@ -31,6 +31,10 @@ class QueryFailed(CdcError):
     """DuckDB could not go on with a statement; the message is its own."""
 
 
+class QueryTooLarge(CdcError):
+    """The statement, or its answer, takes more memory or room than allowed."""
+
+
 class QueryTimeout(CdcError):
     """The statement took longer than allowed."""
 
@@ -50,7 +54,7 @@ def explained(
         scanned = " or ".join(dict.fromkeys(_SCANNED.findall(sql))) or "one of the addresses"
         return NoSuchTable(f"no Delta table at {scanned}: correct its address, or see whether its pipeline runs")
     if isinstance(error, duckdb.CatalogException | duckdb.BinderException) and _NO_NAME.search(text):
-        return NoSuchTable(f"there is no such table ({text.splitlines()[0]}). {_those_there(tables)}")
+        return NoSuchTable(f"there is no such table ({text.splitlines()[0]}). {names_of(tables)}")
     if any(sign in text for sign in _NO_FILE):
         return Transient(
             "a file is not there: its address is wrong, or vacuum has deleted it while the query ran. Ask again; if it "
@@ -78,7 +82,8 @@ def version_is_not_there(table: str, version: int, versions: range) -> str:
     return f"version {version} of {table} {why}: versions {versions[0]} to {versions[-1]} can be read"
 
 
-def _those_there(tables: Callable[[], Sequence[LakeTable]]) -> str:
+def names_of(tables: Callable[[], Sequence[LakeTable]]) -> str:
+    """Say which tables there are, the first twenty by name, or why that cannot be told."""
     try:
         names = [table.view for table in tables()]
     except CdcError as error:

@@ -5,14 +5,12 @@ from typing import Final
 
 import duckdb
 
-from cdc_shared.errors import Fatal
+from cdc_shared.analytics.statement_parts import NotReadOnly, statement_parts
 
 _READS: Final = frozenset({duckdb.StatementType.SELECT})
+_WRITE: Final = frozenset({"write_blob", "write_log"})
+"""Scalar functions that DuckDB runs within a SELECT."""
 _EXPLAIN: Final = re.compile(r"\s*EXPLAIN(\s+ANALYZE)?(\s*\(\s*(ANALYZE|FORMAT\s+\w+|[\s,])+\))?\s", re.IGNORECASE)
-
-
-class NotReadOnly(Fatal):
-    """The statement would change something, or might. The message says what is allowed."""
 
 
 def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
@@ -36,4 +34,6 @@ def check_read_only(connection: duckdb.DuckDBPyConnection, sql: str) -> int:
                 "Begin with SELECT, FROM, WITH, DESCRIBE, SHOW, SUMMARIZE or EXPLAIN; a PIVOT names its values "
                 "(ON … IN (…))"
             )
+    if writing := sorted(statement_parts(connection, inner).functions & _WRITE):
+        raise NotReadOnly(f"{writing[0]}() is not allowed here: it writes, and a query reads")
     return len(statements)

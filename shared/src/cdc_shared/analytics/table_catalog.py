@@ -1,7 +1,7 @@
 """Which tables there are under a root, found by listing it, and what each is called in SQL."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import duckdb
@@ -24,24 +24,30 @@ class LakeTable:
     url: str
 
     @property
+    def names(self) -> tuple[str, str, str]:
+        return self.pipeline, self.database, self.name
+
+    @property
     def view(self) -> str:
         """Its name in SQL, in quotes where it needs them: `shop.shop.orders`."""
-        return ".".join(map(quoted_name, (self.pipeline, self.database, self.name)))
+        return ".".join(map(quoted_name, self.names))
 
     def is_named_in(self, sql: str) -> bool:
         """Tell whether a statement has its whole name in it, in quotes or not, in any case."""
-        parts = r"\s*\.\s*".join(map(_spelled, (self.pipeline, self.database, self.name)))
+        parts = r"\s*\.\s*".join(map(_spelled, self.names))
         return re.search(rf"(?<!\w){parts}(?!\w)", sql, re.IGNORECASE) is not None
 
 
 class TableCatalog:
-    """The tables under `root`. Nothing is kept between calls: each lists what is there now.
+    """The tables under `root`, of all pipelines or of some. Nothing is kept between calls: each lists what is there.
 
     Raises `Transient` or `Fatal` when the store does not answer, or `root` names none.
     """
 
-    def __init__(self, stores: ObjectStoreSettings, root: str) -> None:
+    def __init__(self, stores: ObjectStoreSettings, root: str, pipelines: Collection[str] | None = None) -> None:
+        """`pipelines`: those whose tables are there for whoever asks; None: all."""
         self._stores = stores
+        self._pipelines = pipelines
         self.root = root.rstrip("/")
 
     def tables(self, named_in: str | None = None) -> list[LakeTable]:
@@ -51,13 +57,15 @@ class TableCatalog:
         """
         with store_errors(f"looking for tables under {self.root}"):
             found = [table for table in self._walk(named_in) if named_in is None or table.is_named_in(named_in)]
-        return sorted(found, key=lambda table: (table.pipeline, table.database, table.name))
+        return sorted(found, key=lambda table: table.names)
 
     def _walk(self, sql: str | None) -> Iterator[LakeTable]:
         def may_be_named(name: str) -> bool:
             return sql is None or re.search(_spelled(name), sql, re.IGNORECASE) is not None
 
         for pipeline in filter(may_be_named, self._below()):
+            if self._pipelines is not None and pipeline not in self._pipelines:
+                continue
             for database in filter(may_be_named, self._below(pipeline)):
                 if database in NO_TABLES:
                     continue
