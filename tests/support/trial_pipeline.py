@@ -238,12 +238,13 @@ def spec_for(
     partitions: int = 1,
     max_seconds: float = BATCH_SECONDS,
     max_rows: int = 50_000,
+    history: bool = False,
 ) -> PipelineSpec:
     """A spec whose batches close soon, so that tests need not wait."""
     return PipelineSpec(
         name=name,
         source=SourceSpec(connection="env:MONGODB_URI", database=name),
-        sink=SinkSpec.model_validate({"root": root, "mode": mode}),
+        sink=SinkSpec.model_validate({"root": root, "mode": mode, "history": history}),
         batch=BatchSpec(max_seconds=max_seconds, max_rows=max_rows),
         topic_partitions=partitions,
     )
