@@ -184,4 +184,3 @@ def _problem(result: QueryResult) -> Exception:
         return Transient(result.message)
     status, code = STATUSES[str(result.error)]
     return Problem(status, code, result.message)
-
