@@ -41,7 +41,7 @@ MAX_RUN_S = 150.0
 """On a machine that does much else, until there were enough compactions and reads."""
 KEYS = 400
 CHANGES = 15
-RETENTION = Retention(versions_s=12.0, upload_grace_s=3.0)
+RETENTION = Retention(versions_s=12.0, upload_grace_s=3.0, readers_grace_s=2.0)
 POLICY = MaintenancePolicy(
     RETENTION,
     target_bytes=40_000,  # some thousand rows: tiers, full files and dead rows all have their turn

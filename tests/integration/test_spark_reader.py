@@ -20,6 +20,7 @@ from topic_pipeline import TopicPipeline
 
 from cdc_shared.delta.log import DeltaLog, entry_path
 from cdc_shared.delta.offsets import app_id, swept_id
+from cdc_shared.delta.oldest_version import announce_oldest_version
 from cdc_shared.documents import key_text
 from cdc_shared.settings import ObjectStoreSettings
 from cdc_shared.storage.object_store import open_store
@@ -144,6 +145,7 @@ class EventfulTable:
         retained = retained_log(self.store, retention, _committed_at(self.path, version) + retention.versions_s)
         assert retained is not None
         assert retained.oldest == version
+        announce_oldest_version(self.store, version)
         deleted = vacuum(self.store, retained, retention, _budget()).files
         assert deleted["data"] > 0
         assert deleted["deletion_vector"] > 0

@@ -42,7 +42,7 @@ def test_after_20_000_commits_nothing_grows(tmp_path: Path, measured: Callable[[
     and `delta.deletedFileRetentionDuration` keeps for an hour is kept for seconds, set as an operator would set it.
     """
     policy = MaintenancePolicy(
-        Retention(RETENTION_S, 1.0), 128 * MB, 1.0, 1e9, vacuum_every_s=RETENTION_S, first_vacuum_s=RETENTION_S
+        Retention(RETENTION_S, 1.0, 0.0), 128 * MB, 1.0, 1e9, vacuum_every_s=RETENTION_S, first_vacuum_s=RETENTION_S
     )
     rng = random.Random(4)
     figures: dict[str, list[float]] = {

@@ -45,7 +45,7 @@ from delta_writer.writer.tables import Tables
 
 COMMITS_A_CHECKPOINT = 4
 VACUUM_EVERY_S = 0.3
-RETENTION = Retention(versions_s=30.0, upload_grace_s=20.0)
+RETENTION = Retention(versions_s=30.0, upload_grace_s=20.0, readers_grace_s=0.0)
 """Above what a loaded machine needs from an upload to its commit, and for reading a version."""
 RARE_IN_SMALL_TABLES = (
     (key_index, "INLINE_MERGE_ENTRIES", 16),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
 
+from cdc_shared.delta.oldest_version import READERS_GRACE_S
 from cdc_shared.security.data_key import DataKeySettings
 from cdc_shared.security.references import REFERENCE_PATTERN
 from cdc_shared.settings import (
@@ -138,7 +139,11 @@ class QuerySettings(EnvironmentSettings):
         default=2, ge=1, le=256, validation_alias="API_QUERY_THREADS", description="threads of one query"
     )
     timeout_s: float = Field(
-        default=60.0, gt=0, le=3600, validation_alias="API_QUERY_TIMEOUT_S", description="seconds of one query"
+        default=60.0,
+        gt=0,
+        le=READERS_GRACE_S,
+        validation_alias="API_QUERY_TIMEOUT_S",
+        description="seconds of one query; vacuum waits for no longer ones than an hour",
     )
     max_rows: int = Field(
         default=1_000_000, ge=1, validation_alias="API_QUERY_MAX_ROWS", description="rows of an answer at most"

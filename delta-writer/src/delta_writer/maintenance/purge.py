@@ -15,6 +15,7 @@ import obstore
 from obstore.store import ObjectStore
 
 from cdc_shared.delta.log import DeltaLog, entry_path
+from cdc_shared.delta.oldest_version import announce_oldest_version
 from delta_writer.maintenance.budget import Budget
 from delta_writer.maintenance.retention import RetainedLog, Retention, log_files
 from delta_writer.maintenance.vacuum import Deleted, clean_up_log, vacuum
@@ -38,6 +39,7 @@ def purge(
     if (oldest := DeltaLog(store).last_checkpoint()) < version:
         write_checkpoint(version)  # else the entries before it are needed
         oldest = version
+    announce_oldest_version(store, version)
     expired = tuple(file for file, *_ in log_files(store) if file.version < oldest)
     retained = RetainedLog(oldest, at, expired)
     return vacuum(store, retained, Retention(0.0, 0.0), budget), clean_up_log(store, retained, budget)

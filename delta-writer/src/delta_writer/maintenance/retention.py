@@ -5,6 +5,7 @@ began: whoever asks for the table "as it was 30 days ago" gets it. Ages are told
 entries, as readers tell them, so one clock is compared with itself: the store's.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import obstore
 from obstore.store import ObjectStore
 
 from cdc_shared.delta.log import LOG_DIR, DeltaLog
+from cdc_shared.delta.oldest_version import READERS_GRACE_S, announce_oldest_version, oldest_version
 
 DAY_S: Final = 86_400.0
 UPLOAD_GRACE_S: Final = DAY_S
@@ -25,10 +27,16 @@ _LOG_FILE: Final = re.compile(r"_delta_log/(\d{20})\.(json|crc|checkpoint(?:\.\d
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """`versions_s`: how long a version stays readable; `upload_grace_s`: how old an upload may be when it is named."""
+    """Attributes:
+    versions_s: how long a version stays readable.
+    upload_grace_s: how old an upload may be when it is named.
+    readers_grace_s: how long after it was announced that a version is the oldest (`cdc_shared.delta.oldest_version`)
+        what only older ones name is deleted: as long as whoever reads one may take.
+    """
 
     versions_s: float
     upload_grace_s: float = UPLOAD_GRACE_S
+    readers_grace_s: float = READERS_GRACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +62,31 @@ class RetainedLog:
     expired: tuple[LogFile, ...]
 
 
-def retained_log(store: ObjectStore, retention: Retention, now: float) -> RetainedLog | None:
+def deletable_log(store: ObjectStore, retention: Retention, now: float) -> RetainedLog | None:
+    """Announce the oldest version that is retained from now on; return what was announced long enough ago to act on.
+
+    None when there is no log, or what was announced last is too new: then nothing is announced either, so that it comes
+    to be old enough however often this is called.
+    """
+    retained = retained_log(store, retention, now)
+    if retained is None:
+        return None
+    before = oldest_version(store)
+    if before is not None and now - before.at < retention.readers_grace_s:
+        return None
+    announce_oldest_version(store, retained.oldest)
+    if not retention.readers_grace_s:
+        return retained
+    return None if before is None else retained_log(store, retention, now, before.version)
+
+
+def retained_log(
+    store: ObjectStore, retention: Retention, now: float, newest_oldest: float = math.inf
+) -> RetainedLog | None:
     """List the log once; None when there is none. `now` is the wall clock, in seconds.
 
-    Memory: what has expired since the last clean-up, and the checkpoints.
+    No version later than `newest_oldest` is the oldest retained one, even if it might be by its age. Memory: what has
+    expired since the last clean-up, and the checkpoints.
     """
     cutoff = now - retention.versions_s
     oldest: tuple[int, float] | None = None
@@ -67,7 +96,7 @@ def retained_log(store: ObjectStore, retention: Retention, now: float) -> Retain
     for file, kind, total, at in log_files(store):
         if kind == "json":
             earliest = min(earliest or (file.version, at), (file.version, at))
-            if at <= cutoff:
+            if at <= cutoff and file.version <= newest_oldest:
                 oldest = max(oldest or (file.version, at), (file.version, at))
         elif kind != "crc":
             parts[file.version, total] = parts.get((file.version, total), 0) + 1

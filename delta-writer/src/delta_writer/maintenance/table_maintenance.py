@@ -25,7 +25,7 @@ from delta_writer.maintenance.column_rewrite import ColumnChange
 from delta_writer.maintenance.compactor import rewrite_files
 from delta_writer.maintenance.copy_on_write_compactor import compact_copy_on_write
 from delta_writer.maintenance.policy import MaintenancePolicy
-from delta_writer.maintenance.retention import retained_log
+from delta_writer.maintenance.retention import deletable_log
 from delta_writer.maintenance.rewrite_plan import FANOUT, FileShape, choose_files
 from delta_writer.maintenance.vacuum import Deleted, clean_up_log, vacuum
 from delta_writer.maintenance.worker import MaintenanceWorker, Urgency
@@ -283,9 +283,9 @@ class TableMaintenance:
 
     def _vacuum(self, budget: Budget) -> bool:
         store, retention = self.writer.location.store, self._policy.retention
-        retained = retained_log(store, retention, self._wall_clock())
-        if retained is None:
-            return False
+        retained = deletable_log(store, retention, self._wall_clock())
+        if retained is None:  # what is announced now is deleted next time
+            return True
         deleted = vacuum(store, retained, retention, budget)
         self._show_deleted(deleted)
         log_files = clean_up_log(store, retained, budget)

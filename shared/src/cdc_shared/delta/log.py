@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from obstore.store import LocalStore, ObjectStore
 
 from cdc_shared.delta.actions import Action, decode_actions, encode_actions
+from cdc_shared.delta.oldest_version import oldest_version
 from cdc_shared.delta.snapshot import Snapshot
 from cdc_shared.errors import Fatal
 
@@ -86,10 +87,11 @@ class DeltaLog:
         return snapshot
 
     def readable_versions(self) -> range:
-        """Return the versions that the log leads to: from its beginning, or its first whole checkpoint, to the newest.
+        """Return the versions that can be read: those that the log leads to, and whose files vacuum keeps.
 
-        Lists the log's beginning and what came after the last checkpoint. What lies between must be there: versions
-        follow each other, and log clean-up deletes from the beginning on.
+        The log leads from its beginning, or its first whole checkpoint, to the newest version. Lists its beginning and
+        what came after the last checkpoint. What lies between must be there: versions follow each other, and log
+        clean-up deletes from the beginning on.
 
         Raises:
             Fatal: there are entries, but nothing leads to them.
@@ -98,7 +100,10 @@ class DeltaLog:
         if first is None:
             return range(0)
         since = max(first, self.last_checkpoint())
-        return range(first, max(since, self._newest_after(since)) + 1)
+        newest = max(since, self._newest_after(since))
+        kept = oldest_version(self._store)
+        # One beyond the newest was announced of a table that was here before.
+        return range(first if kept is None or kept.version > newest else max(first, kept.version), newest + 1)
 
     def read_entry(self, version: int) -> list[Action] | None:
         """Return the actions of one version, or None when the version does not exist (yet)."""

@@ -112,7 +112,7 @@ def _why_not(log: _Watermarks, later: int, time_ms: int) -> str:
     since = _shown(log.at(first) or 0)
     if log.versions.start > 0:
         return (
-            f"the table cannot go back further than {since} (version {first}), to {_shown(time_ms)}: log clean-up has "
+            f"the table cannot go back further than {since} (version {first}), to {_shown(time_ms)}: vacuum has "
             "deleted what was before"
         )
     return f"the table had no watermark before {since} (version {first}); {_shown(time_ms)} lies before that"

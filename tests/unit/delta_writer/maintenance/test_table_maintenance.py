@@ -52,7 +52,7 @@ WAIT_S = 30.0
 
 def policy(**changes):
     settings = {
-        "retention": Retention(0.0, 0.0),
+        "retention": Retention(0.0, 0.0, 0.0),
         "target_bytes": 128 * MB,
         "cpu_share": 1.0,
         "bytes_per_s": 1e9,

@@ -17,11 +17,12 @@ from deltalake import DeltaTable, QueryBuilder
 from cdc_shared.delta.actions import Action, RemoveFile
 from cdc_shared.delta.deletion_vector import vector_location
 from cdc_shared.delta.log import DeltaLog
+from cdc_shared.delta.oldest_version import PATH, announce_oldest_version, oldest_version
 from cdc_shared.delta.schema_history import read_schema_history
 from cdc_shared.delta.table_metadata import restored_metadata
 from delta_writer.maintenance.budget import Budget, Stopped
 from delta_writer.maintenance.compactor import rewrite_files
-from delta_writer.maintenance.retention import Retention, retained_log
+from delta_writer.maintenance.retention import Retention, deletable_log, retained_log
 from delta_writer.maintenance.vacuum import clean_up_log, vacuum
 
 pytestmark = pytest.mark.unit
@@ -351,3 +352,41 @@ def test_it_stops_at_the_next_step(aged):
 
 def test_no_log_is_nothing_to_do(new_table):
     assert retained_log(new_table().store, Retention(0), BIRTH_S) is None
+
+
+def test_what_is_to_go_is_announced_first_and_goes_when_its_readers_are_done(aged):
+    """Whoever began to read a version before it was announced as gone can read it for the whole of the grace."""
+    for key in range(30):
+        aged.apply([(0, {"n": key})])
+        if key % 10 == 0:
+            aged.checkpoint()
+    now = BIRTH_S + 29 * MINUTE_S
+    marker = aged.root / PATH
+
+    def deletable(at, versions):
+        return deletable_log(aged.store, Retention(versions * MINUTE_S, GRACE_S, readers_grace_s=600.0), at)
+
+    assert DeltaLog(aged.store).readable_versions() == range(30)
+    assert deletable(now, 9) is None
+    os.utime(marker, (now, now))
+    assert DeltaLog(aged.store).readable_versions() == range(20, 30)
+    assert [row["n"] for row in aged.rows(13)] == [13], "its files are still there"
+    assert deletable(now + 599, 9) is None
+    log = deletable(now + 600, 2)
+    os.utime(marker, (now + 600, now + 600))
+    assert log.oldest == 20, "what was announced, not what has expired since"
+    assert DeltaLog(aged.store).readable_versions() == range(29, 30)
+    assert vacuum(aged.store, log, Retention(0, GRACE_S), free_budget()).files == {"data": 20}
+    assert [row["n"] for row in aged.rows(20)] == [20]
+    assert deletable(now + 1200, 2).oldest == 29
+
+
+def test_an_announcement_is_never_taken_back_and_none_of_another_table_counts(aged):
+    for key in range(5):
+        aged.apply([(0, {"n": key})])
+    announce_oldest_version(aged.store, 3)
+    announce_oldest_version(aged.store, 2)
+    assert oldest_version(aged.store).version == 3
+    assert DeltaLog(aged.store).readable_versions() == range(3, 5)
+    announce_oldest_version(aged.store, 900)
+    assert DeltaLog(aged.store).readable_versions() == range(5)
