@@ -79,13 +79,21 @@ def in_sql(pipeline: MongoPipeline, sql: str) -> str:
 
 def check_answers_alike(pipeline: MongoPipeline, lake: Lake, question: Question) -> None:
     """Ask both; fail unless they answer the same rows."""
+    assert answer_of_lake(pipeline, lake, question) == answer_of_mongodb(pipeline, question), question.name
+
+
+def answer_of_mongodb(pipeline: MongoPipeline, question: Question) -> list[str]:
+    """The rows of its aggregation, in the form that both are compared in."""
     plain = pipeline.db.client.get_database(pipeline.database)
     documents = list(plain[question.collection].aggregate(list(question.stages)))
     names = list(documents[0])
-    expected = sorted(repr([_value(each.get(name)) for name in names]) for each in documents)
+    return sorted(repr([(name, _value(each.get(name))) for name in sorted(names)]) for each in documents)
+
+
+def answer_of_lake(pipeline: MongoPipeline, lake: Lake, question: Question) -> list[str]:
+    """The rows of DuckDB's answer, in the same form."""
     rows = lake.query(in_sql(pipeline, question.sql)).to_pylist()
-    found = sorted(repr([_value(row[name]) for name in names]) for row in rows)
-    assert found == expected, question.name
+    return sorted(repr([(name, _value(row[name])) for name in sorted(row)]) for row in rows)
 
 
 def _value(value: Any) -> Any:
