@@ -101,9 +101,9 @@ class EventFactory:
         source = f'"source":{{"version":"{DEBEZIUM_VERSION}","connector":"mongodb","name":"{pipeline}","ts_ms":'
         for op, document, body in zip(ops, documents, _bodies(self._rng, documents), strict=True):
             ms = FIRST_EVENT_MS + self._next_event
-            object_id = _object_id(document)
-            key = f'{{"id":"{{\\"$oid\\": \\"{object_id}\\"}}"}}'.encode()
-            after = "null" if op == "d" else f'"{{\\"_id\\": {{\\"$oid\\": \\"{object_id}\\"}},{body}}}"'
+            oid = object_id(document)
+            key = f'{{"id":"{{\\"$oid\\": \\"{oid}\\"}}"}}'.encode()
+            after = "null" if op == "d" else f'"{{\\"_id\\": {{\\"$oid\\": \\"{oid}\\"}},{body}}}"'
             snapshot, order, wall = ("true", -1, "null") if op == "r" else ("false", self._next_event % 50 + 1, ms)
             value = (
                 f'{{"before":null,"after":{after},"updateDescription":null,{source}{ms},"snapshot":"{snapshot}",'
@@ -123,7 +123,7 @@ def _chunks(count: int) -> Iterator[int]:
         count -= CHUNK_EVENTS
 
 
-def _object_id(document: int) -> str:
+def object_id(document: int) -> str:
     """The id of the n-th document: 20 a second from one machine, as in a busy collection."""
     return f"{FIRST_CREATED_MS // 1000 + document // 20:08x}1a2b3c4d5e{document % 0xFFFFFF:06x}"
 
