@@ -23,6 +23,8 @@ from cdc_shared.settings import ConnectSettings, KafkaSettings, ObjectStoreSetti
 from cdc_shared.tracing.otel_config import configure_tracing
 from delta_writer.dead_letters_command import dead_letters_app
 from delta_writer.maintenance.accept_command import accept_collection
+from delta_writer.maintenance.optimize_command import ask_to_optimize
+from delta_writer.maintenance.optimize_command import follow as follow_optimizing
 from delta_writer.maintenance.remask_command import remask as ask_for_masks
 from delta_writer.maintenance.restore_command import restore_collection
 from delta_writer.plain_errors import plain_errors
@@ -230,6 +232,29 @@ def remask(
                 typer.confirm("Mask the rows, and delete all older versions for good?", abort=True)
 
         ask_for_masks(stores, spec, versions, collection, typer.echo, now_ms=now_ms, dry_run=dry_run, confirm=confirm)
+
+
+@app.command()
+def optimize(
+    pipeline: Annotated[str, typer.Argument(help="Name of the pipeline.")],
+    collection: Annotated[
+        str | None, typer.Option(help="Only this collection, without its database; otherwise all of the pipeline.")
+    ] = None,
+    vacuum: Annotated[bool, typer.Option(help="Also delete what no retained version needs.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would gain.")] = False,
+    wait: Annotated[bool, typer.Option(help="Wait until it is done, and say what it has saved.")] = True,
+) -> None:
+    """Have small files put together, deleted rows dropped, and old files deleted, now and not when it pays by itself.
+
+    The pipeline's writer does it beside the stream, within its budget. Ctrl-C, once it was asked for, only ends the
+    waiting.
+    """
+    with plain_errors():
+        kafka, stores = load_settings(KafkaSettings), load_settings(ObjectStoreSettings)
+        spec = read_spec(kafka.bootstrap_servers, pipeline, kafka.pipelines_topic)
+        asked = ask_to_optimize(stores, spec, collection, typer.echo, with_vacuum=vacuum, dry_run=dry_run)
+        if wait:
+            follow_optimizing(asked, typer.echo)
 
 
 @app.command()

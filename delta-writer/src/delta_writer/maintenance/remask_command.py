@@ -4,25 +4,19 @@ The command decides nothing about rows and writes none: it leaves the request in
 that maintains the table carries it out.
 """
 
-import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
-import msgspec
-
-from cdc_shared.delta.actions import Action
-from cdc_shared.delta.foreign_commits import ENGINE
-from cdc_shared.delta.log import DeltaLog, VersionTaken
-from cdc_shared.delta.pipeline_tables import collections_with_tables
+from cdc_shared.delta.actions import Metadata
 from cdc_shared.delta.snapshot import Snapshot
-from cdc_shared.delta.table_location import TableLocation, table_location
-from cdc_shared.delta.table_metadata import HISTORY, MODE, masked_by
+from cdc_shared.delta.table_location import TableLocation
+from cdc_shared.delta.table_metadata import masked_by
 from cdc_shared.errors import Fatal
-from cdc_shared.models.collection import Collection
 from cdc_shared.models.common import PipelineSpec
 from cdc_shared.models.data_quality import QualitySpec
 from cdc_shared.settings import ObjectStoreSettings
-from cdc_shared.storage.object_store import store_errors, table_url
+from cdc_shared.storage.object_store import store_errors
 from delta_writer.maintenance.remask import PURGE, REMASK, made_by, missing_masks, plain_in_table
+from delta_writer.maintenance.requested_tables import ask, requested_tables
 
 COPY_ON_WRITE = "copy_on_write"
 
@@ -54,9 +48,7 @@ def remask(
             "tables with sink.mode copy_on_write are not rewritten: resync the collection, which brings every row "
             "under the rules in force; its older versions go when maintenance.retention_days have passed"
         )
-    tables = list(_tables(stores, spec, collection))
-    if not tables:
-        raise _no_table(stores, spec, collection)
+    tables = requested_tables(stores, spec, collection)
     asks = []
     for name, location, state in tables:
         summary, is_to_ask = _summary(name, location, state, target, versions)
@@ -69,32 +61,6 @@ def remask(
     for location in asks:
         _ask(location, target.version, now_ms)
     say("asked for; the pipeline's writer does it in the background, within its budget: see its status and log")
-
-
-def _no_table(stores: ObjectStoreSettings, spec: PipelineSpec, collection: str | None) -> Fatal:
-    database = spec.source.database
-    where = f"under {table_url(stores.root_for(spec.sink.root), spec.name, database, '').rstrip('/')}"
-    if collection is None:
-        return Fatal(f"there is no table of database {database} {where}")
-    return Fatal(
-        f"there is no table of {collection} {where}; there are tables of: "
-        f"{', '.join(each.name for each in collections_with_tables(stores, spec)) or 'no collection'}"
-    )
-
-
-def _tables(
-    stores: ObjectStoreSettings, spec: PipelineSpec, collection: str | None
-) -> Iterator[tuple[str, TableLocation, Snapshot]]:
-    """Yield the tables, each collection's history behind its table."""
-    named = [Collection(spec.source.database, collection)] if collection else collections_with_tables(stores, spec)
-    for where in named:
-        for history in (False, True):
-            location = table_location(spec, stores, where, history=history)
-            with store_errors(f"reading the log of {location.url}"):
-                state = DeltaLog(location.store).load()
-            # Where a history would be may be the table of a collection of that name.
-            if state.metadata is not None and (state.metadata.configuration.get(MODE) == HISTORY) == history:
-                yield where.name, location, state
 
 
 def _summary(
@@ -126,24 +92,9 @@ def _summary(
 
 
 def _ask(location: TableLocation, version: int, now_ms: int) -> None:
-    """Put the request into the table's properties, as the newest version."""
-    log = DeltaLog(location.store)
-    while True:
-        with store_errors(f"committing to {location.url}"):
-            state = log.load()
-            if state.metadata is None or masked_by(state.metadata) > version:
-                raise Fatal(f"{location.url} has the masks of a later version of the rules: publish the pipeline again")
-            configuration = {**state.metadata.configuration, REMASK: str(version)}
-            info = {
-                "timestamp": now_ms,
-                "operation": "CDC ASK FOR MASKS",
-                "operationParameters": {"rulesVersion": str(version)},
-                "engineInfo": ENGINE,
-                "txnId": str(uuid.uuid4()),
-            }
-            changed = msgspec.structs.replace(state.metadata, configuration=configuration)
-            try:
-                log.append(state.version + 1, [Action(commit_info=info), Action(meta_data=changed)])
-                return
-            except VersionTaken:
-                continue
+    def wanted(metadata: Metadata) -> Mapping[str, str]:
+        if masked_by(metadata) > version:
+            raise Fatal(f"{location.url} has the masks of a later version of the rules: publish the pipeline again")
+        return {REMASK: str(version)}
+
+    ask(location, wanted, "CDC ASK FOR MASKS", {"rulesVersion": str(version)}, now_ms)

@@ -63,6 +63,22 @@ def choose_files(shapes: Iterable[FileShape], target_bytes: int) -> Sequence[Add
     return [shape.file for shape in cheapest]
 
 
+def gather_files(shapes: Iterable[FileShape], target_bytes: int) -> Sequence[AddFile]:
+    """Return files that are small or have deleted rows, to rewrite into one next; none when that gains nothing.
+
+    For somebody who asks: no file waits for seven others of its kind, and no deleted row stays.
+    """
+    taken: list[FileShape] = []
+    live_bytes = 0.0
+    worth = (shape for shape in shapes if shape.dead or shape.live_bytes < target_bytes / 2)
+    for shape in sorted(worth, key=lambda shape: shape.live_bytes):
+        if taken and (len(taken) == MAX_INPUTS or live_bytes + shape.live_bytes > 1.5 * target_bytes):
+            break
+        taken.append(shape)
+        live_bytes += shape.live_bytes
+    return [shape.file for shape in taken] if len(taken) > 1 or any(shape.dead for shape in taken) else []
+
+
 def _take(group: list[FileShape], target_bytes: int, *, dead: bool) -> list[FileShape]:
     """Return the files of a group that make one job, or none when it is too soon."""
     taken: list[FileShape] = []

@@ -15,7 +15,7 @@ from obstore.exceptions import BaseError
 from pyarrow import ArrowException
 
 from cdc_shared.delta.actions import AddFile, Metadata
-from cdc_shared.errors import CdcError, may_be_shown, shown
+from cdc_shared.errors import CdcError, Fatal, may_be_shown, shown
 from cdc_shared.logging.structured_logger import get_logger
 from cdc_shared.metrics.prometheus_metrics import MaintenanceOutcome, MaintenanceTask, WriterMetrics
 from delta_writer.maintenance.budget import Budget, Stopped
@@ -24,6 +24,7 @@ from delta_writer.maintenance.column_changes import ColumnChanges
 from delta_writer.maintenance.column_rewrite import ColumnChange
 from delta_writer.maintenance.compactor import rewrite_files
 from delta_writer.maintenance.copy_on_write_compactor import compact_copy_on_write
+from delta_writer.maintenance.optimize_request import REQUEST, OptimizeRequest, OptimizeUnderWay, waiting_request
 from delta_writer.maintenance.policy import MaintenancePolicy
 from delta_writer.maintenance.retention import deletable_log
 from delta_writer.maintenance.rewrite_plan import FANOUT, FileShape, choose_files
@@ -86,6 +87,8 @@ class TableMaintenance:
         self._vacuum_after = clock() + policy.first_vacuum_s
         self._seen = (-1, 0.0)
         self._overtaken = False  # a job of ours has committed past the writer
+        self._request: OptimizeUnderWay | None = None
+        self._refused: str | None = None
         self._columns = (
             ColumnChanges(writer, policy, column_changes, report, self._count, clock, wall_clock)
             if isinstance(writer, REWRITABLE)
@@ -104,6 +107,7 @@ class TableMaintenance:
         version = self.writer.version
         if version < 0:
             return
+        self._attend_to_request()
         if version >= self._checkpoint_from and MaintenanceTask.CHECKPOINT not in self._queued:
             self._checkpoint_from = self._next_checkpoint()
             self._start(MaintenanceTask.CHECKPOINT, partial(self._checkpoint, version))
@@ -154,6 +158,35 @@ class TableMaintenance:
         """Tell other programs by the table's own property how long the log is kept."""
         self.writer.set_properties({"delta.logRetentionDuration": self._policy.log_retention})
 
+    def _attend_to_request(self) -> None:
+        """Take up what somebody asks for in the table's properties, and tell there that it is done."""
+        metadata, under_way = self.writer.snapshot.metadata, self._request
+        if metadata is None:
+            return
+        if under_way is None:
+            if (request := self._request_in(metadata)) is not None:
+                log.info("asked to optimize", table=self._url, request=request.id, vacuum=request.vacuum)
+                self._request = OptimizeUnderWay(request, rewrites=self._columns is not None)
+                self._compact_after = 0.0
+                if request.vacuum:
+                    self._vacuum_after = self._clock()
+        elif under_way.is_done:
+            self.writer.set_properties(under_way.report(int(self._wall_clock() * 1000)))
+            log.info("optimized as asked", table=self._url, request=under_way.request.id)
+            self._request = None
+        if self._request is not None and self._request.is_gathering:
+            self._compact_from = min(self._compact_from, self.writer.version)
+
+    def _request_in(self, metadata: Metadata) -> OptimizeRequest | None:
+        try:
+            return waiting_request(metadata)
+        except Fatal as error:  # no reason to stop the stream
+            text = metadata.configuration.get(REQUEST)
+            if text != self._refused:
+                log.warning("a request to optimize is passed over", table=self._url, reason=str(error))
+                self._refused = text
+            return None
+
     def _look_for_files_to_rewrite(self, version: int) -> None:
         metadata = self.writer.snapshot.metadata
         if MaintenanceTask.COMPACTION in self._queued or metadata is None:
@@ -186,6 +219,7 @@ class TableMaintenance:
             self._drop_rewrite("they could not be committed for so long that vacuum may have deleted them")
             return
         started = time.perf_counter()
+        sizes = [file.size for path in rewrite.inputs if (file := writer.snapshot.files.get(path)) is not None]
         try:
             result = writer.replace_files(rewrite)  # Transient: kept, and tried again next turn
         except RowsMoved as moved:
@@ -194,6 +228,8 @@ class TableMaintenance:
         self._rewrite = None
         self._compact_from = writer.version  # there may be more
         self._count(MaintenanceTask.COMPACTION, MaintenanceOutcome.DONE)
+        if self._request is not None:
+            self._request.rewrote(rewrite, sizes)
         log.info(
             "files rewritten",
             table=writer.location.url,
@@ -268,7 +304,10 @@ class TableMaintenance:
         """`taken` files are rewritten with other columns just now."""
         shapes = [shape for file in files if (shape := FileShape.of(file)) is not None]
         self._show_shape(shapes)
-        chosen = choose_files([each for each in shapes if each.file.path not in taken], self._policy.target_bytes)
+        free = [each for each in shapes if each.file.path not in taken]
+        request = self._request
+        chosen = request.choose(free, self._policy.target_bytes) if request is not None and request.is_gathering else ()
+        chosen = chosen or choose_files(free, self._policy.target_bytes)
         if chosen:
             store, cache_dir = self.writer.location.store, self.writer.cache_dir
             self._rewrite = rewrite_files(store, version, schema_string, chosen, budget, cache_dir, self._wall_clock)
@@ -285,11 +324,13 @@ class TableMaintenance:
         store, retention = self.writer.location.store, self._policy.retention
         retained = deletable_log(store, retention, self._wall_clock())
         if retained is None:  # what is announced now is deleted next time
+            self._note_vacuum()
             return True
         deleted = vacuum(store, retained, retention, budget)
         self._show_deleted(deleted)
         log_files = clean_up_log(store, retained, budget)
         self._show_deleted(log_files)
+        self._note_vacuum(deleted, log_files)
         log.info(
             "vacuum finished",
             table=self._url,
@@ -298,6 +339,10 @@ class TableMaintenance:
             bytes=deleted.size_bytes + log_files.size_bytes,
         )
         return True
+
+    def _note_vacuum(self, *deleted: Deleted) -> None:
+        if self._request is not None:
+            self._request.vacuumed(*deleted)
 
     # -- what is shown ------------------------------------------------------------------------------------------------
 

@@ -58,21 +58,34 @@ def read_spec(bootstrap_servers: str, name: str, topic: str = PIPELINES_TOPIC) -
             f"pipeline {name} is not published: this Kafka ({bootstrap_servers}) has no topic {topic}; publish its "
             "spec, or correct KAFKA_BOOTSTRAP_SERVERS"
         )
+    specs, unusable = _read_all(bootstrap_servers, topic)
+    if name not in specs:
+        raise unusable.get(name) or UnknownPipeline(
+            f"pipeline {name} is not in {topic}; publish its spec, or correct the name"
+        )
+    return specs[name]
+
+
+def read_specs(bootstrap_servers: str, topic: str = PIPELINES_TOPIC) -> dict[str, PipelineSpec]:
+    """Every usable spec in force, by its pipeline's name; makes no topic. Raises `Transient` without Kafka."""
+    return _read_all(bootstrap_servers, topic)[0] if has_topic(bootstrap_servers, topic) else {}
+
+
+def _read_all(bootstrap_servers: str, topic: str) -> tuple[dict[str, PipelineSpec], dict[str, InvalidSpec]]:
     unusable: dict[str, InvalidSpec] = {}
-    spec: PipelineSpec | None = None
+    specs: dict[str, PipelineSpec] = {}
     deadline_s = monotonic() + READ_TIMEOUT_S
     with SpecReader(whole_topic_consumer(bootstrap_servers), unusable.__setitem__, topic) as reader:
         while not reader.caught_up:
             change = reader.poll()
-            if change is not None and change.name == name:
-                spec = change.spec
-            elif monotonic() > deadline_s:
-                raise Transient(f"read {topic}: not at its end within {READ_TIMEOUT_S:.0f} s")
-    if spec is None:
-        raise unusable.get(name) or UnknownPipeline(
-            f"pipeline {name} is not in {topic}; publish its spec, or correct the name"
-        )
-    return spec
+            if change is None:
+                if monotonic() > deadline_s:
+                    raise Transient(f"read {topic}: not at its end within {READ_TIMEOUT_S:.0f} s")
+            elif change.spec is None:
+                specs.pop(change.name, None)
+            else:
+                specs[change.name] = change.spec
+    return specs, unusable
 
 
 class SpecReader:

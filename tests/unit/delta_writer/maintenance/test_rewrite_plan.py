@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cdc_shared.delta.actions import AddFile, DeletionVectorDescriptor
-from delta_writer.maintenance.rewrite_plan import FANOUT, MAX_INPUTS, FileShape, choose_files
+from delta_writer.maintenance.rewrite_plan import FANOUT, MAX_INPUTS, FileShape, choose_files, gather_files
 
 pytestmark = pytest.mark.unit
 
@@ -74,3 +74,24 @@ def test_a_row_is_rewritten_logarithmically_often_and_files_stay_few():
     assert rewritten / total <= tiers
     full = total * ROW_BYTES / (TARGET / 2)
     assert len(live) <= full + FANOUT * (tiers + 1)
+
+
+def test_who_asks_gets_all_small_files_and_all_deleted_rows_gone(rng):
+    """However many there are, it ends: what is left is full, or a single small file without a deleted row."""
+    live = {}
+    for number in range(200):
+        rows = rng.choice((10, 1_000, 50_000))
+        live[number] = shape(f"f{number}", rows, dead=rng.choice((0, 0, rows // 100)), row_bytes=20)
+    jobs = 0
+    while files := gather_files(live.values(), TARGET):
+        jobs += 1
+        assert jobs < 500
+        taken = [key for key, each in live.items() if each.file.path in {file.path for file in files}]
+        rows = sum(live[key].rows - live[key].dead for key in taken)
+        assert sum(live[key].live_bytes for key in taken) <= 1.5 * TARGET or len(taken) == 1
+        for key in taken:
+            del live[key]
+        live[max(live, default=0) + 1] = shape(f"new{jobs}", rows, row_bytes=20)
+    small = [each for each in live.values() if each.live_bytes < TARGET / 2]
+    assert len(small) <= 1
+    assert sum(each.dead for each in live.values()) == 0
