@@ -20,7 +20,7 @@ from apscheduler.triggers.base import BaseTrigger
 
 from cdc_shared.errors import CdcError, Fatal
 from cdc_shared.kafka.spec_topic import read_specs
-from cdc_shared.scheduling.cron import CronSchedule
+from cdc_shared.scheduling.cron import CronSchedule, InvalidCron
 from cdc_shared.settings import KafkaSettings, ObjectStoreSettings, load_settings
 from delta_writer.maintenance.optimize_command import ask_to_optimize, follow
 
@@ -75,7 +75,7 @@ def main(
         load_settings(KafkaSettings)  # what is missing is told now, not on Sunday
         load_settings(ObjectStoreSettings)
         schedule = CronSchedule(cron, time_zone)
-    except CdcError as error:
+    except (CdcError, InvalidCron) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
     scheduler = BlockingScheduler(timezone=UTC)

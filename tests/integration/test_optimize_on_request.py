@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from delta_reading import open_table
-from topic_pipeline import TopicPipeline
+from mongo_pipeline import MongoPipeline
 from waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -19,7 +19,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "maintenance" / "optimize-delta
 COMMAND_TIMEOUT_S = 120
 
 
-def run(pipeline: TopicPipeline, *command: str) -> subprocess.CompletedProcess[str]:
+def run(pipeline: MongoPipeline, *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
         env={"PATH": os.environ["PATH"], **environment(pipeline)},
@@ -30,58 +30,58 @@ def run(pipeline: TopicPipeline, *command: str) -> subprocess.CompletedProcess[s
     )
 
 
-def environment(pipeline: TopicPipeline) -> dict[str, str]:
+def environment(pipeline: MongoPipeline) -> dict[str, str]:
     return {**pipeline.stack.writer_environment, "CDC_PIPELINES_TOPIC": pipeline.specs_topic}
 
 
-def files_of(pipeline: TopicPipeline) -> int:
-    table = open_table(pipeline.items.url, pipeline.stack.object_store)
+def files_of(pipeline: MongoPipeline) -> int:
+    table = open_table(pipeline.table_url("items"), pipeline.stack.object_store)
     assert table is not None
     return len(table.file_uris())
 
 
-def fill(pipeline: TopicPipeline) -> None:
+def fill(pipeline: MongoPipeline) -> None:
     """A table of four files: too few for the writer to put them together by itself."""
     for start in range(0, 40, 10):
-        pipeline.items.insert(*({"_id": n, "n": n} for n in range(start, start + 10)))
-        pipeline.items.await_equal()
+        pipeline.db["items"].insert_many([{"_id": n, "n": n} for n in range(start, start + 10)])
+        pipeline.await_equal("items")
     assert files_of(pipeline) == 4
 
 
-def test_the_command_asks_and_tells_what_was_saved(topic_pipeline: TopicPipeline) -> None:
-    fill(topic_pipeline)
-    command = (sys.executable, "-m", "delta_writer", "optimize", topic_pipeline.name)
-    shown = run(topic_pipeline, *command, "--dry-run")
+def test_the_command_asks_and_tells_what_was_saved(pipeline: MongoPipeline) -> None:
+    fill(pipeline)
+    command = (sys.executable, "-m", "delta_writer", "optimize", pipeline.name)
+    shown = run(pipeline, *command, "--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert "4 data files" in shown.stdout
     assert "nothing was asked for" in shown.stdout
-    assert files_of(topic_pipeline) == 4
+    assert files_of(pipeline) == 4
 
-    done = run(topic_pipeline, *command)
+    done = run(pipeline, *command)
     assert done.returncode == 0, done.stderr
     assert "4 files became 1" in done.stdout
-    assert files_of(topic_pipeline) == 1
-    topic_pipeline.items.insert({"_id": 99})
-    topic_pipeline.items.await_equal()
+    assert files_of(pipeline) == 1
+    pipeline.db["items"].insert_one({"_id": 99})
+    pipeline.await_equal("items")
 
 
-def test_the_script_asks_all_pipelines_and_waits_for_its_time(topic_pipeline: TopicPipeline) -> None:
-    fill(topic_pipeline)
-    done = run(topic_pipeline, sys.executable, str(SCRIPT), "--now")
+def test_the_script_asks_all_pipelines_and_waits_for_its_time(pipeline: MongoPipeline) -> None:
+    fill(pipeline)
+    done = run(pipeline, sys.executable, str(SCRIPT), "--now")
     assert done.returncode == 0, done.stderr
     assert "4 files became 1" in done.stdout
-    topic_pipeline.items.await_equal()
+    pipeline.await_equal("items")
 
-    unknown = run(topic_pipeline, sys.executable, str(SCRIPT), "--now", "--pipeline", "nobodys")
+    unknown = run(pipeline, sys.executable, str(SCRIPT), "--now", "--pipeline", "nobodys")
     assert unknown.returncode == 1
-    assert f"no pipeline nobodys; there are: {topic_pipeline.name}" in unknown.stderr
-    wrong = run(topic_pipeline, sys.executable, str(SCRIPT), "--cron", "61 * * * *")
+    assert f"no pipeline nobodys; there are: {pipeline.name}" in unknown.stderr
+    wrong = run(pipeline, sys.executable, str(SCRIPT), "--cron", "61 * * * *")
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("error: ")
 
     by_the_clock = subprocess.Popen(
         [sys.executable, str(SCRIPT), "--cron", "* * * * *", "--dry-run"],
-        env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **environment(topic_pipeline)},
+        env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1", **environment(pipeline)},
         stdout=subprocess.PIPE,
         text=True,
     )

@@ -37,7 +37,7 @@ from delta_writer.writer.file_changes import FileRewrite, RowsMoved
 from delta_writer.writer.history_writer import HistoryWriter
 
 LOOK_AT_OTHERS_S: Final = 60.0
-"""How often the table is looked at for commits of other writers while this one commits nothing."""
+"""How often the table is looked at for commits of others while this writer commits nothing."""
 AFTER_FAILURE_S: Final = 60.0
 CLOSE_TIMEOUT_S: Final = 5.0
 REWRITABLE: Final = (DeletionVectorWriter, HistoryWriter)
@@ -143,14 +143,14 @@ class TableMaintenance:
         return (max(0, self.writer.version) // every + 1) * every
 
     def _follow_others(self) -> None:
-        """Where there are other writers, their commits count for what is due too."""
+        """Other writers' commits count for what is due too, and so does what people ask for in the table."""
         if self._overtaken:  # a MERGE on the view of before would only fail
             self._overtaken = False
             self.writer.refresh()
         version, at = self._seen
         if self.writer.version != version:
             self._seen = (self.writer.version, self._clock())
-        elif self.writer.topic.partitions > 1 and self._clock() - at >= LOOK_AT_OTHERS_S:
+        elif self._clock() - at >= LOOK_AT_OTHERS_S:
             self._seen = (version, self._clock())
             self.writer.refresh()
 

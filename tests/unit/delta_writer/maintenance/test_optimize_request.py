@@ -18,6 +18,7 @@ from delta_writer.maintenance.optimize_command import ask_to_optimize, follow
 from delta_writer.maintenance.optimize_request import REQUEST, OptimizeRequest, last_report, request_property
 from delta_writer.maintenance.policy import MaintenancePolicy
 from delta_writer.maintenance.retention import Retention
+from delta_writer.maintenance.table_maintenance import LOOK_AT_OTHERS_S
 
 pytestmark = pytest.mark.unit
 
@@ -103,6 +104,20 @@ def test_a_request_waits_for_a_writer_and_a_later_one_takes_its_place(
     turn_until_done(table, second.request)
     assert len(list(Path(table.url).glob("*.parquet"))) == files + 1, "nothing was vacuumed"
     assert [each.deleted_files for each in follow([second], said.append)] == [0]
+
+
+def test_a_quiet_table_is_looked_at_every_minute(table: MaintainedTable, spec: PipelineSpec) -> None:
+    """Nothing is committed that would run into the request."""
+    now = 1e6
+    table.maintenance._clock = lambda: now
+    table.maintenance.turn()
+    [asked], _ = ask(spec, with_vacuum=False)
+    table.maintenance.turn()
+    assert table.maintenance._request is None
+    now += LOOK_AT_OTHERS_S
+    table.maintenance.turn()
+    assert table.maintenance._request is not None
+    turn_until_done(table, asked.request)
 
 
 def test_what_is_written_meanwhile_does_not_keep_it_from_ending(table: MaintainedTable, spec: PipelineSpec) -> None:
