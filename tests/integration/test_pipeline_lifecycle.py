@@ -84,6 +84,8 @@ def test_a_pipeline_stays_what_it_should_be(
     wait_until(
         lambda: (view := connector()) is not None and view.config == before.config, TIMEOUT_S, "the drift is gone"
     )
+    # Kafka Connect 4 whose connector goes while its tasks start refuses to reset that one's offsets ever after.
+    client.wait_running(pipeline.name, TIMEOUT_S)
     client.delete(pipeline.name)
     wait_until(lambda: (view := connector()) is not None and view.config == before.config, TIMEOUT_S, "it is back")
     pipeline.unpublish()

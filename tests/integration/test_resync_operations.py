@@ -33,7 +33,7 @@ pytestmark = pytest.mark.integration
 
 TIMEOUT_S = 90.0
 NO_SECRETS = SecretsSettings(file=None, key_file=None, key=None)
-ITEMS = 20_000
+ITEMS = 40_000
 OTHERS = 5
 
 

@@ -435,3 +435,22 @@ def test_the_more_urgent_job_goes_first(worker):
     go.set()
     assert over.wait(WAIT_S)
     assert order == ["checkpoint", "compaction", "vacuum"]
+
+
+def test_vacuum_has_its_turn_where_something_to_rewrite_is_always_waiting(worker):
+    """A busy table gives a rewrite and a checkpoint for each that is done."""
+    vacuumed, over = threading.Event(), threading.Event()
+    passed = []
+
+    def rewrite():
+        passed.append("rewrite")
+        if not vacuumed.is_set() and len(passed) < 1_000:
+            worker.submit(Urgency.REWRITE, rewrite)
+            worker.submit(Urgency.CHECKPOINT, lambda: passed.append("checkpoint"))
+        else:
+            over.set()
+
+    worker.submit(Urgency.REWRITE, rewrite)
+    worker.submit(Urgency.VACUUM, vacuumed.set)
+    assert over.wait(WAIT_S)
+    assert len(passed) <= 2 * Urgency.VACUUM
