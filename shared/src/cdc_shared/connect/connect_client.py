@@ -25,6 +25,8 @@ FAILED_GRACE_S = 3.0
 MAX_DETAIL_CHARS = 600
 _STUMBLED = "ConfigValueInfo"
 """In the text of a 500 that Connect 4.3.1 answers instead of a 400, from a null in its own list of errors."""
+_STUCK_FENCING = "for this zombie fencing"
+"""In the text of every 500 about a connector's offsets since it was deleted, by hand, while its tasks started."""
 _UNREACHABLE = "Unable to connect"
 """What Debezium says of a connection string whose servers do not answer, or do not let it in."""
 
@@ -339,6 +341,8 @@ def _rejected(what: str, response: httpx.Response, hide: Callable[[str], str]) -
         return Fatal(f"{message}; check the credentials for Kafka Connect")
     if response.status_code == httpx.codes.NOT_FOUND:
         return Fatal(f"{message}; make the connector first")
+    if response.is_server_error and _STUCK_FENCING in detail:
+        return Transient(f"{message}; a fault of Kafka Connect's own: restart its workers")
     # 409: a rebalance is under way. 408, 429 and 5xx: a time-out or a worker that starts or stops.
     if response.status_code in (408, 409, 429) or response.is_server_error:
         return Transient(message)

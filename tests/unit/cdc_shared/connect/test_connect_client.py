@@ -220,6 +220,11 @@ def test_the_time_out_tells_what_was_seen_last(client: ConnectClient, connect: F
         (httpx.ReadTimeout("timed out"), Transient, "timed out"),
         (httpx.Response(409, json={"message": "rebalance in process"}), Transient, "rebalance"),
         (httpx.Response(500, json={"message": "Request timed out"}), Transient, "timed out"),
+        (
+            httpx.Response(500, json={"message": "start() … before adding callbacks for this zombie fencing"}),
+            Transient,
+            "restart its workers",
+        ),
         (httpx.Response(503, text="<html>"), Transient, "Service Unavailable"),
         (httpx.Response(401, json={"message": "who"}), Fatal, "check the credentials"),
         (httpx.Response(400, json={"message": "invalid value"}), Fatal, "correct the connector's configuration"),
